@@ -1,0 +1,57 @@
+// Builds the package: the native addon, then the TypeScript, then the ESM entries and the declarations of both kinds.
+//
+//   node scripts/build.mjs [native] [ts] [--debug]      without a name: both
+import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { needCargo, root, run, step } from './step.mjs'
+
+const words = process.argv.slice(2)
+const debug = words.includes('--debug')
+const parts = words.filter((word) => !word.startsWith('-'))
+const wants = (part) => parts.length === 0 || parts.includes(part)
+const bin = (name) => join(root, 'node_modules', '.bin', name)
+
+/** The public entries: each becomes dist/esm/<name>.mjs with .d.mts, and dist/cjs/<name>.d.cts. */
+const entries = ['index', 'fd']
+
+if (wants('native')) {
+  needCargo()
+  run('native addon', bin('napi'), [
+    'build',
+    '--platform',
+    ...(debug ? [] : ['--release']),
+    ...['--manifest-path', 'crates/fdmon-napi/Cargo.toml'],
+    ...['--output-dir', 'native'],
+    ...['--js', 'binding.cjs'],
+    ...['--dts', 'binding.d.cts'],
+  ])
+}
+
+if (wants('ts')) {
+  rmSync(join(root, 'dist'), { recursive: true, force: true })
+  run('TypeScript', bin('tsc'), ['--project', 'tsconfig.build.json'])
+  await step('entries', writeEntries)
+}
+
+/** One implementation, CommonJS; the ESM entry lists the names and re-exports the same objects. */
+function writeEntries() {
+  const cjs = join(root, 'dist', 'cjs')
+  const esm = join(root, 'dist', 'esm')
+  mkdirSync(esm, { recursive: true })
+  cpSync(join(root, 'ts', 'package.json'), join(cjs, 'package.json'))
+  const require = createRequire(import.meta.url)
+  const counts = []
+  for (const entry of entries) {
+    if (!existsSync(join(cjs, `${entry}.js`))) continue
+    const names = Object.keys(require(join(cjs, `${entry}.js`))).sort()
+    writeFileSync(
+      join(esm, `${entry}.mjs`),
+      `import cjs from '../cjs/${entry}.js'\n${names.map((name) => `export const ${name} = cjs.${name}\n`).join('')}`,
+    )
+    writeFileSync(join(esm, `${entry}.d.mts`), `export * from '../cjs/${entry}.js'\n`)
+    writeFileSync(join(cjs, `${entry}.d.cts`), `export * from './${entry}.js'\n`)
+    counts.push(`${entry} ${names.length} names`)
+  }
+  return `${counts.join(', ')}, ${readdirSync(esm).length} files`
+}

@@ -1,0 +1,56 @@
+// What every script shares: run a step, say what it was and how long it took, stop at the first failure.
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+
+/** The root of the repository; every script runs from there. */
+export const root = fileURLToPath(new URL('..', import.meta.url))
+
+/** Seconds since `since` (a `performance.now()`), for a line of output. */
+export function seconds(since) {
+  return `${((performance.now() - since) / 1000).toFixed(1)} s`
+}
+
+/** Prints one line about this script: what it did. */
+export function say(text) {
+  process.stdout.write(`fdmon: ${text}\n`)
+}
+
+/** Ends the script with one line on standard error. */
+export function fail(text, code = 1) {
+  process.stderr.write(`fdmon: ${text}\n`)
+  process.exit(code)
+}
+
+/** Runs a command from the root with its output shown; ends the script when it fails. */
+export function run(title, command, args, options = {}) {
+  const since = performance.now()
+  const { env, ...rest } = options
+  const result = spawnSync(command, args, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env }, ...rest })
+  if (result.error) fail(`${title}: cannot run ${command}: ${result.error.message}`)
+  if (result.status !== 0) {
+    const how = result.signal ? `ended by ${result.signal}` : `exit code ${result.status}`
+    fail(`${title}: ${how} after ${seconds(since)}`, result.status ?? 1)
+  }
+  say(`${title}: ${seconds(since)}`)
+}
+
+/** Runs a step written in JavaScript. */
+export async function step(title, body) {
+  const since = performance.now()
+  const note = await body()
+  say(`${title}: ${note ? `${note}, ` : ''}${seconds(since)}`)
+}
+
+/** Whether a command can be started at all. */
+export function has(command, args = ['--version']) {
+  return spawnSync(command, args, { stdio: 'ignore' }).status === 0
+}
+
+/** Ends the script with the command that installs Rust when there is no cargo. */
+export function needCargo() {
+  if (has('cargo')) return
+  fail(
+    'the native part needs Rust 1.88 or newer, and there is no cargo on the PATH: install it with ' +
+      "\"curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh\" and open a new shell",
+  )
+}

@@ -1,0 +1,45 @@
+// The only import of the native addon, and the place where it learns how to make an FdmonError.
+import { FdmonError, type FdmonErrorCode } from './errors.js'
+
+type Binding = typeof import('../native/binding.cjs')
+
+const { binding, error } = load()
+
+/** Why the addon could not be loaded; null when it was. */
+export const loadError: FdmonError | null = error
+
+/** The addon. When it could not be loaded, every use of it throws the reason. */
+export const native: Binding = binding ?? refusing(error)
+
+function load(): { binding: Binding; error: null } | { binding: null; error: FdmonError } {
+  try {
+    // A plain require, so that bundlers and file tracers see it; the path is that of the built file in dist/cjs.
+    // eslint-disable-next-line @typescript-eslint/no-require-imports
+    const loaded = require('../../native/binding.cjs') as Binding
+    loaded.init(
+      (code, message, errno, syscall) => new FdmonError(code as FdmonErrorCode, message, { errno, syscall }),
+    )
+    return { binding: loaded, error: null }
+  } catch (cause) {
+    const text =
+      `the native part of fdmon for ${process.platform} ${process.arch} could not be loaded: ${reason(cause)}; ` +
+      'install fdmon again with its optional dependencies (no --omit=optional, no copied node_modules of another ' +
+      'platform), or build it with "npm run build" in a checkout'
+    return { binding: null, error: new FdmonError('ERR_FDMON_BINDING', text, { cause }) }
+  }
+}
+
+/** The innermost cause: the loader wraps what the dynamic linker said in a general complaint. */
+function reason(cause: unknown): string {
+  let text = String(cause)
+  for (let at: unknown = cause; at instanceof Error; at = at.cause) text = at.message
+  return text.split('\n')[0] ?? text
+}
+
+function refusing(why: FdmonError | null): Binding {
+  return new Proxy({} as Binding, {
+    get() {
+      throw why ?? new FdmonError('ERR_FDMON_INTERNAL', 'the native part is missing; report this')
+    },
+  })
+}

@@ -1,0 +1,500 @@
+// ⑥ A batch: native puts the slots that are due into shared memory, this file runs their callbacks.
+//
+// The hot path. One native call a turn, no allocation for an event, one shape of object for everything that a slot can
+// be. The truth about what is due is one word a slot, shared with native: whoever takes it (reads it, sets 0) runs it, so
+// a removal is one store and a nested turn and the turn around it never run one event twice.
+import { closed, FdmonError, invalidArg } from './errors.js'
+import type { NativeAioParams, NativePollParams } from './options.js'
+import type { ContextStats, LeakReport } from './context.js'
+
+// --- The pending word -----------------------------------------------------------------------------------------------
+
+const EVENTS_MASK = 0xffff
+const RUN_READ = 1 << 17
+const RUN_WRITE = 1 << 18
+const RUN_PRIORITY = 1 << 19
+const RUN_READY = 1 << 20
+const BOTTOM_HALF = 1 << 21
+const IDLE = 1 << 22
+const TIMER = 1 << 23
+
+// --- What native answers to `turn`, `more` and `dispatch` -----------------------------------------------------------
+
+const COUNT = 0xf_ffff
+const MORE = 1 << 20
+const ERRORS = 1 << 21
+const STOP = 1 << 22
+const PROGRESS = 1 << 23
+const CLEANUP = 1 << 24
+
+/** Slots that one frame can carry. */
+const FRAME_SLOTS = 1023
+
+/** Slots that a new context has room for; doubled when they run out. */
+const FIRST_WORDS = 256
+
+/** One-shot bottom halves that stay allocated for the next `schedule()`. */
+const SPARE_MAX = 64
+
+/** What the binding's class offers; every argument has been checked. */
+export interface NativeContext {
+  readonly id: number
+  readonly closed: boolean
+  monitor(): string
+  monitorReason(): string
+  setWords(words: Int32Array): void
+  addFrame(frame: Int32Array): void
+  register(fd: number, interest: number, callbacks: number, flags: number, word: NativeWord | null): number
+  remove(slot: number): void
+  setInterest(slot: number, bits: number): void
+  turn(blocking: boolean, depth: number): number
+  more(depth: number): number
+  dispatch(depth: number): number
+  end(): void
+  takeErrors(): { slot: number; error: Error }[]
+  suspend(): void
+  notify(): void
+  stop(): void
+  clearStop(): boolean
+  setPollParams(params: NativePollParams): void
+  setAioParams(params: NativeAioParams): void
+  disableExternal(): void
+  enableExternal(): void
+  bottomHalf(): number
+  bhId(slot: number): number
+  bhSchedule(slot: number): void
+  bhScheduleIdle(slot: number): void
+  bhCancel(slot: number): void
+  bhDelete(slot: number): void
+  timer(): number
+  timerArm(slot: number, delayNs: number | bigint): void
+  timerArmAt(slot: number, deadlineNs: bigint): void
+  timerCancel(slot: number): void
+  timerPending(slot: number): boolean
+  timerDelete(slot: number): void
+  prepare(): number
+  check(): boolean
+  backendFd(): number
+  stats(): ContextStats
+  close(): LeakReport
+}
+
+/** A `WordCondition` after the checks. */
+export interface NativeWord {
+  memory: Int32Array | Uint32Array | BigInt64Array | BigUint64Array
+  index: number
+  notEqual: number | bigint | undefined
+  otherIndex: number | undefined
+  suppressIndex: number | undefined
+}
+
+function nothing(): void {}
+
+function never(): boolean {
+  return false
+}
+
+/**
+ * What a slot stands for: a handler, a bottom half or a timer. One class and every field always set, so that the
+ * dispatch loop sees one shape. The callbacks of a handler are called on `self`, the object that the user passed.
+ */
+export class Slot {
+  /** The handlers object, for `this`; a timer's or bottom half's owner, which it keeps alive. */
+  self: unknown = undefined
+  fd = -1
+  /** Its number; changes only for recycled one-shot bottom halves. */
+  slot = -1
+  /** False once it was removed, replaced or deleted, and after close. */
+  live = true
+  interest = 0
+  callbacks = 0
+  oneShot = false
+  read: (fd: number, events: number) => unknown = nothing
+  write: (fd: number, events: number) => unknown = nothing
+  priority: (fd: number, events: number) => unknown = nothing
+  pollReady: (fd: number) => unknown = nothing
+  predicate: (fd: number) => unknown = never
+  pollBegin: (fd: number) => unknown = nothing
+  pollEnd: (fd: number) => unknown = nothing
+  /** Of a bottom half or a timer. */
+  callback: () => unknown = nothing
+}
+
+/** Outlives a context that was dropped, to say whether it was ever used. */
+export interface Life {
+  name: string
+  handlers: number
+  ran: boolean
+}
+
+// What native asks `invoke` for; the third is `pollEnd`.
+const PREDICATE = 0
+const BEGIN = 1
+
+/**
+ * Everything behind an `AioContext`. Timers, bottom halves and registrations hold this, not the context, so that the
+ * context itself can be collected when nobody can run it any more.
+ */
+export class Loop {
+  readonly native: NativeContext
+  readonly life: Life
+  words: Int32Array
+  readonly frames: Int32Array[] = []
+  /** By slot. Native knows slots, only this side knows what they call. */
+  readonly table: (Slot | undefined)[] = []
+  readonly handlers = new Map<number, Slot>()
+  /** Thrown by callbacks and hooks of the turns that run now; each turn takes what lies above its base. */
+  readonly errors: unknown[] = []
+  /** Thrown by hooks of `prepareNs()` and `check()`; the next `dispatch()` reports them. */
+  readonly deferred: unknown[] = []
+  /** Turns on the stack. */
+  depth = 0
+  /** Native is in the middle of something and has called a predicate, `pollBegin` or `pollEnd`. */
+  hooks = 0
+  /** `run()` and `pollUntil()` on the stack. */
+  loops = 0
+  stopping = false
+  closed = false
+  /** Tells native which timers nobody holds any more. */
+  readonly dropped = new FinalizationRegistry<number>((slot) => {
+    if (!this.closed) this.native.timerDelete(slot)
+  })
+  readonly #running: { loop: Loop | undefined } = { loop: undefined }
+  readonly #spare: Slot[] = []
+
+  constructor(create: (invoke: (kind: number, slot: number) => number) => NativeContext, name: string) {
+    // Native holds this function strongly; a strong path from it back to here would keep every context alive for ever.
+    // While a turn runs the path is strong, because a `deref()` costs more than most predicates.
+    const self = new WeakRef(this)
+    const running = this.#running
+    this.native = create((kind, slot) => (running.loop ?? self.deref())?.invoke(kind, slot) ?? 0)
+    this.life = { name, handlers: 0, ran: false }
+    this.words = new Int32Array(new ArrayBuffer(FIRST_WORDS * 4))
+    this.native.setWords(this.words)
+  }
+
+  // --- Turns --------------------------------------------------------------------------------------------------------
+
+  /** One turn. True = something visible to the user ran. */
+  turn(blocking: boolean): boolean {
+    this.enter('poll()')
+    const base = this.errors.length
+    const depth = this.#begin()
+    let progress = false
+    try {
+      const frame = this.frames[depth] ?? this.#addFrame()
+      progress = this.#drain(this.native.turn(blocking, depth), frame, depth)
+    } catch (error) {
+      this.#failed(error)
+    }
+    this.#unwind(depth)
+    if (this.errors.length !== base) this.throwFrom(base)
+    return progress
+  }
+
+  /** The dispatch half of a turn that an outer loop waits for. */
+  dispatch(): boolean {
+    this.enter('dispatch()')
+    const base = this.errors.length
+    if (this.deferred.length !== 0) this.errors.push(...this.deferred.splice(0))
+    const depth = this.#begin()
+    let progress = false
+    try {
+      const frame = this.frames[depth] ?? this.#addFrame()
+      progress = this.#drain(this.native.dispatch(depth), frame, depth)
+    } catch (error) {
+      this.#failed(error)
+    }
+    this.#unwind(depth)
+    if (this.errors.length !== base) this.throwFrom(base)
+    return progress
+  }
+
+  #begin(): number {
+    const depth = this.depth
+    if (depth === 0) {
+      this.#running.loop = this
+      this.life.ran = true
+    }
+    this.depth = depth + 1
+    return depth
+  }
+
+  #unwind(depth: number): void {
+    this.depth = depth
+    if (depth === 0) this.#running.loop = undefined
+  }
+
+  /** Runs the batches of one turn. */
+  #drain(first: number, frame: Int32Array, depth: number): boolean {
+    let answer = first
+    let flags = first
+    let ran = 0
+    for (;;) {
+      const count = answer & COUNT
+      if (count !== 0) ran += this.#run(frame, count)
+      if ((answer & MORE) === 0 || this.closed) break
+      answer = this.native.more(depth)
+      flags |= answer
+    }
+    if ((flags & (ERRORS | STOP | CLEANUP)) !== 0 || this.closed) this.#afterwards(flags, depth)
+    return ran !== 0 || (flags & PROGRESS) !== 0
+  }
+
+  /** Runs one batch; how many visible callbacks ran. */
+  #run(frame: Int32Array, count: number): number {
+    const table = this.table
+    let ran = 0
+    for (let at = 1; at <= count; at++) {
+      const slot = frame[at]!
+      const word = this.words[slot]!
+      if (word === 0) continue
+      this.words[slot] = 0
+      const target = table[slot]
+      if (target === undefined) continue
+      frame[0] = slot
+      if ((word & (RUN_READ | RUN_READY)) !== 0) {
+        ran++
+        if ((word & RUN_READY) !== 0) {
+          try {
+            target.pollReady.call(target.self, target.fd)
+          } catch (error) {
+            this.errors.push(error)
+          }
+        }
+        if ((word & RUN_READ) !== 0 && target.live) {
+          try {
+            target.read.call(target.self, target.fd, word & EVENTS_MASK)
+          } catch (error) {
+            this.errors.push(error)
+          }
+        }
+        if ((word & (RUN_WRITE | RUN_PRIORITY)) !== 0) this.#runRest(target, word)
+      } else if ((word & (RUN_WRITE | RUN_PRIORITY)) !== 0) {
+        ran++
+        this.#runRest(target, word)
+      } else {
+        if ((word & IDLE) === 0) ran++
+        this.#runOwn(target, word)
+      }
+    }
+    frame[0] = -1
+    return ran
+  }
+
+  /** `write` and `priority`: not when an earlier callback removed the handler or took the interest away. */
+  #runRest(target: Slot, word: number): void {
+    if ((word & RUN_WRITE) !== 0 && target.live && (target.interest & 2) !== 0) {
+      try {
+        target.write.call(target.self, target.fd, word & EVENTS_MASK)
+      } catch (error) {
+        this.errors.push(error)
+      }
+    }
+    if ((word & RUN_PRIORITY) !== 0 && target.live && (target.interest & 4) !== 0) {
+      try {
+        target.priority.call(target.self, target.fd, word & EVENTS_MASK)
+      } catch (error) {
+        this.errors.push(error)
+      }
+    }
+  }
+
+  /** A bottom half or a timer. */
+  #runOwn(target: Slot, word: number): void {
+    const callback = target.callback
+    if ((word & TIMER) !== 0) {
+      this.table[target.slot] = undefined
+    } else if ((word & BOTTOM_HALF) === 0) {
+      return
+    } else if (target.oneShot) {
+      this.#recycle(target)
+    }
+    try {
+      callback()
+    } catch (error) {
+      this.errors.push(error)
+    }
+  }
+
+  /** What happens in few turns: errors of native, a stop, memory to free. */
+  #afterwards(flags: number, depth: number): void {
+    if ((flags & STOP) !== 0 && this.loops !== 0) this.stopping = true
+    if ((flags & ERRORS) !== 0 && !this.closed) {
+      for (const { slot, error } of this.native.takeErrors()) {
+        const target = slot < 0 ? undefined : this.table[slot]
+        if (target !== undefined) this.forget(target)
+        this.errors.push(error)
+      }
+    }
+    if (depth === 0) this.native.end()
+  }
+
+  /** Native itself threw. After an internal error it has closed the context. */
+  #failed(error: unknown): void {
+    this.errors.push(error)
+    if (this.native.closed && !this.closed) this.#empty()
+  }
+
+  #addFrame(): Int32Array {
+    const frame = new Int32Array(new ArrayBuffer((1 + FRAME_SLOTS) * 4))
+    frame[0] = -1
+    this.native.addFrame(frame)
+    this.frames.push(frame)
+    return frame
+  }
+
+  // --- Hooks --------------------------------------------------------------------------------------------------------
+
+  /** Native calls this for what it cannot do itself. Never throws. Predicate: 1 hit, 0 miss, 2 it threw. */
+  invoke(kind: number, slot: number): number {
+    const target = this.table[slot]
+    if (target === undefined) return 0
+    this.hooks++
+    try {
+      if (kind === PREDICATE) {
+        const hit = target.predicate.call(target.self, target.fd)
+        if (typeof hit === 'object') throw notBoolean(hit)
+        return hit ? 1 : 0
+      }
+      if (kind === BEGIN) target.pollBegin.call(target.self, target.fd)
+      else target.pollEnd.call(target.self, target.fd)
+      return 0
+    } catch (error) {
+      this.errors.push(error)
+      return 2
+    } finally {
+      this.hooks--
+    }
+  }
+
+  // --- Errors -------------------------------------------------------------------------------------------------------
+
+  /** Throws what was collected above `base`: one error as it is, several as an AggregateError. */
+  throwFrom(base: number): never {
+    const errors = this.errors.splice(base)
+    if (errors.length === 1) throw errors[0]
+    throw new AggregateError(
+      errors,
+      `${errors.length} callbacks of one turn threw; see each in .errors, and catch inside the callbacks`,
+    )
+  }
+
+  /**
+   * Runs a call into native that may run hooks. Outside a turn their errors are thrown once the call's own work is done;
+   * inside one the turn reports them after its other callbacks.
+   */
+  withHooks<T>(call: () => T): T {
+    const base = this.errors.length
+    let result: T
+    try {
+      result = call()
+    } catch (error) {
+      if (this.depth !== 0 || this.hooks !== 0 || this.errors.length === base) throw error
+      this.errors.push(error)
+      this.throwFrom(base)
+    }
+    if (this.depth === 0 && this.hooks === 0 && this.errors.length !== base) this.throwFrom(base)
+    return result
+  }
+
+  /** Keeps what hooks threw outside a turn for the next `dispatch()`; whether there is something to report. */
+  defer(base: number): boolean {
+    if (this.errors.length !== base) this.deferred.push(...this.errors.splice(base))
+    return this.deferred.length !== 0
+  }
+
+  /** Refuses the call when the context is closed. */
+  open(): void {
+    if (this.closed) throw closed(`AioContext '${this.life.name}'`, 'create a new AioContext')
+  }
+
+  /** Refuses a turn when the context is closed or a hook runs. */
+  enter(call: string): void {
+    if (this.closed) this.open()
+    if (this.hooks !== 0) {
+      throw new FdmonError(
+        'ERR_FDMON_IN_USE',
+        `${call} was called from poll, pollBegin or pollEnd of a handler of the same context; call it from read, write, pollReady, a bottom half or a timer`,
+      )
+    }
+  }
+
+  // --- Slots --------------------------------------------------------------------------------------------------------
+
+  /** Calls `allocate` until there is room; -1 from native means that the words are full. */
+  allocate(allocate: () => number): number {
+    for (;;) {
+      const slot = allocate()
+      if (slot >= 0) return slot
+      const words = new Int32Array(new ArrayBuffer(this.words.byteLength * 2))
+      this.native.setWords(words)
+      this.words = words
+    }
+  }
+
+  /** Marks a handler as gone: nothing of it runs any more. */
+  forget(target: Slot): void {
+    target.live = false
+    target.interest = 0
+    if (this.table[target.slot] === target) this.table[target.slot] = undefined
+    if (this.handlers.get(target.fd) === target) {
+      this.handlers.delete(target.fd)
+      this.life.handlers = this.handlers.size
+    }
+  }
+
+  /** A one-shot bottom half, scheduled. */
+  schedule(callback: () => unknown): void {
+    let target = this.#spare.pop()
+    if (target === undefined) {
+      target = new Slot()
+      target.oneShot = true
+      target.slot = this.allocate(() => this.native.bottomHalf())
+      this.table[target.slot] = target
+    }
+    target.callback = callback
+    this.native.bhSchedule(target.slot)
+  }
+
+  #recycle(target: Slot): void {
+    target.callback = nothing
+    if (this.#spare.length < SPARE_MAX) {
+      this.#spare.push(target)
+    } else {
+      this.table[target.slot] = undefined
+      this.native.bhDelete(target.slot)
+    }
+  }
+
+  // --- The end ------------------------------------------------------------------------------------------------------
+
+  /** Closes, at any depth; callbacks that are still in a batch do not run. */
+  close(): LeakReport {
+    const base = this.errors.length
+    for (const target of this.#spare.splice(0)) this.native.bhDelete(target.slot)
+    this.closed = true
+    // `pollEnd` of begun handlers runs in here, so the table is emptied after it.
+    let report: LeakReport
+    try {
+      report = this.native.close()
+    } finally {
+      this.#empty()
+    }
+    if (this.depth === 0 && this.errors.length !== base) this.throwFrom(base)
+    return report
+  }
+
+  #empty(): void {
+    this.closed = true
+    this.words.fill(0)
+    for (const target of this.table) if (target !== undefined) target.live = false
+    this.table.length = 0
+    this.handlers.clear()
+    this.life.handlers = 0
+  }
+}
+
+function notBoolean(value: unknown): FdmonError {
+  return invalidArg('the result of handlers.poll', value, 'return true or false, and do not make the function async')
+}

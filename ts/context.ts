@@ -1,0 +1,374 @@
+// The context as its own thread uses it.
+import { inspect, type InspectOptions } from 'node:util'
+import { Loop, type Life, type NativeContext } from './batch.js'
+import { BottomHalf } from './bottom-half.js'
+import { checkBoolean, checkFunction, checkKeys, checkObject, checkSignal } from './check.js'
+import { invalidArg } from './errors.js'
+import type { FdLike } from './fd-like.js'
+import { setHandler, type FdHandlers } from './handlers.js'
+import { native } from './native.js'
+import { EventNotifier } from './notifier.js'
+import {
+  checkAioParams,
+  checkContextOptions,
+  checkPollParams,
+  type AioContextOptions,
+  type AioParams,
+  type MonitorName,
+  type PollParams,
+} from './options.js'
+import type { Registration } from './registration.js'
+import { openRemote, type RemoteContext } from './remote.js'
+import { pollUntil, run } from './run.js'
+import { Timer } from './timer.js'
+
+/**
+ * What a context has done so far. Counts are numbers, times nanoseconds.
+ *
+ * @example
+ * ```ts
+ * import { AioContext, type ContextStats } from 'fdmon'
+ *
+ * using ctx = new AioContext()
+ * ctx.schedule(() => {})
+ * ctx.poll(false)
+ * const stats: ContextStats = ctx.stats()
+ * console.log(stats.turns, stats.sleeps) // 1 0
+ * ```
+ */
+export interface ContextStats {
+  /** The monitor that runs now. */
+  monitor: MonitorName
+  /** Why it is this one. */
+  monitorReason: string
+  /** Why the context does not spin although it was asked to, or null. */
+  guard: string | null
+  /** Passes of the loop. */
+  turns: number
+  /** Times the kernel was asked. */
+  waits: number
+  /** Those of them that could sleep. */
+  sleeps: number
+  /** Spins that found something. */
+  spinHits: number
+  /** Spins that found nothing. */
+  spinMisses: number
+  /** Time spent spinning. */
+  spinNs: number
+  /** The part of it that found nothing. */
+  spinWastedNs: number
+  /** How long a turn spins now before it sleeps. */
+  windowNs: number
+  /** Ready handlers that were dispatched. */
+  events: number
+  /** Wake-ups that were signalled through the kernel. */
+  notifiesSent: number
+  /** Wake-ups that needed no signal. */
+  notifiesElided: number
+  /** Batches of I/O requests handed to the kernel. */
+  submissions: number
+  /** I/O requests that completed. */
+  completions: number
+  /** The most requests in one submission. */
+  batchMax: number
+  /** Each live handler. */
+  handlers: {
+    fd: number
+    reads: number
+    writes: number
+    pollHits: number
+    /** Whether it is on the spin list. */
+    polling: boolean
+    /** The policy's estimate of the time between its events, 0 = none. */
+    estimateNs: number
+  }[]
+}
+
+/**
+ * What was still alive when a context was closed, and has been released.
+ *
+ * @example
+ * ```ts
+ * import { AioContext, type LeakReport } from 'fdmon'
+ *
+ * const ctx = new AioContext()
+ * ctx.bottomHalf(() => {})
+ * const leaks: LeakReport = ctx.close()
+ * console.log(leaks) // { handlers: 0, bottomHalves: 1, timers: 0, io: 0 }
+ * ```
+ */
+export interface LeakReport {
+  /** File descriptors with a handler. */
+  handlers: number
+  /** Bottom halves that were not deleted, and callbacks of `schedule()` that had not run. */
+  bottomHalves: number
+  /** Timers that were pending. */
+  timers: number
+  /** I/O requests that had not completed. */
+  io: number
+}
+
+/** Contexts that were collected with handlers that can never have run: almost certainly a mistake. */
+const droppedContexts = new FinalizationRegistry<Life>((life) => {
+  if (life.ran || life.handlers === 0) return
+  process.emitWarning(
+    `AioContext '${life.name}' was garbage collected with ${life.handlers} handlers although it never ran; ` +
+      'keep a reference to it and call run() or poll()',
+    { type: 'FdmonWarning', code: 'FDMON_NEVER_RAN' },
+  )
+})
+
+/**
+ * An event loop over file descriptors, timers and bottom halves that this thread runs by itself: `poll()` is one turn,
+ * `run()` many. It can spin (ask in user space) for a while before it sleeps in the kernel.
+ *
+ * Inside `poll`, `pollUntil` and `run` no promise reaction, no timer of Node and no signal handler runs.
+ *
+ * @example
+ * ```ts
+ * import { AioContext } from 'fdmon'
+ * import { timerfd } from 'fdmon/fd'
+ *
+ * using ctx = new AioContext()
+ * using clock = timerfd({ intervalNs: 10_000_000 })
+ * let ticks = 0
+ * ctx.setFdHandler(clock, {
+ *   read() {
+ *     ticks += Number(clock.read())
+ *     console.log(`tick ${ticks}`)
+ *     if (ticks >= 4) ctx.stop()
+ *   },
+ * })
+ * ctx.run()
+ * ```
+ */
+export class AioContext implements Disposable {
+  /** Process-wide and never used again; `AioContext.remote(id)` works from any thread. */
+  readonly id: number
+  /** From the options, or `context-<id>`. */
+  readonly name: string
+  readonly #loop: Loop
+  /** What the getters answer after close. */
+  #last = { monitor: 'poll' as MonitorName, reason: '' }
+
+  /** Checks the options; asks the environment variable FDMON_MONITOR when they leave the monitor to 'auto'. */
+  constructor(options?: AioContextOptions) {
+    const checked = checkContextOptions(options)
+    this.#loop = new Loop(
+      (invoke) => new native.NativeContext(checked, invoke),
+      checked.name,
+    )
+    this.id = this.#loop.native.id
+    this.name = checked.name === '' ? `context-${this.id}` : checked.name
+    this.#loop.life.name = this.name
+    droppedContexts.register(this, this.#loop.life)
+  }
+
+  /** A live context by its id, for use from another thread. */
+  static remote(id: number): RemoteContext {
+    return openRemote(id)
+  }
+
+  /** The monitor that runs now; under 'auto' it can change. */
+  get monitor(): MonitorName {
+    return this.#loop.closed ? this.#last.monitor : (this.#loop.native.monitor() as MonitorName)
+  }
+
+  /** Why this monitor runs, in words. */
+  get monitorReason(): string {
+    return this.#loop.closed ? this.#last.reason : this.#loop.native.monitorReason()
+  }
+
+  /** Registers handlers for a file descriptor; it stays the caller's to close, after removal. Replaces those it had. */
+  setFdHandler(fd: FdLike, handlers: FdHandlers): Registration
+  /** Removes the handlers of a file descriptor; nothing happens when there are none. */
+  setFdHandler(fd: FdLike, handlers: null): void
+  setFdHandler(fd: FdLike, handlers: FdHandlers | null): Registration | undefined {
+    return setHandler(this.#loop, fd, handlers)
+  }
+
+  /** As `setFdHandler()`; to clear the notifier's counter is the handler's business. */
+  setEventNotifier(notifier: EventNotifier, handlers: FdHandlers): Registration
+  /** Removes the notifier's handlers. */
+  setEventNotifier(notifier: EventNotifier, handlers: null): void
+  setEventNotifier(notifier: EventNotifier, handlers: FdHandlers | null): Registration | undefined {
+    if (!(notifier instanceof EventNotifier)) throw invalidArg('notifier', notifier, 'pass an EventNotifier')
+    return setHandler(this.#loop, notifier, handlers)
+  }
+
+  /**
+   * One turn: spins and sleeps until there is something to do, and does it. True = progress: a callback that is not idle
+   * ran. What callbacks threw is thrown afterwards, several errors as an AggregateError. `poll(false)` does not wait.
+   *
+   * The turn may return in spin mode, with producers told not to signal: call it again soon, or `suspend()`.
+   */
+  poll(blocking?: boolean): boolean {
+    return this.#loop.turn(blocking === undefined || checkBoolean('blocking', blocking))
+  }
+
+  /** Turns until the condition is true; it is asked before each turn. Also ends at `stop()` and when the context closes. */
+  pollUntil(condition: () => boolean): void {
+    pollUntil(this.#loop, condition)
+  }
+
+  /**
+   * Turns until `stop()`, until the signal aborts, or for this long. This thread is busy meanwhile: only a callback of this
+   * context can abort the signal, and other threads end it with `AioContext.remote(id).stop()`.
+   */
+  run(options?: { signal?: AbortSignal; forNs?: number | bigint }): void {
+    run(this.#loop, options)
+  }
+
+  /** Ends every `run()` and `pollUntil()` of this context that is under way, or else the next one. */
+  stop(): void {
+    const loop = this.#loop
+    loop.open()
+    loop.stopping = true
+    // From a predicate the turn itself must end too, before it sleeps.
+    if (loop.hooks !== 0) loop.native.stop()
+  }
+
+  /** Leaves spin mode: `pollEnd` runs and producers signal again. For when no further turn follows soon. */
+  suspend(): void {
+    const loop = this.#loop
+    loop.enter('suspend()')
+    loop.withHooks(() => loop.native.suspend())
+  }
+
+  /**
+   * One blocking turn, then a pass of Node's own loop: promise reactions, timers and I/O of Node run before the promise
+   * is fulfilled. Rejects with what the turn threw, or with the reason of a signal that is aborted already.
+   */
+  async turn(options?: { signal?: AbortSignal }): Promise<boolean> {
+    const given =
+      options === undefined ? {} : checkObject('options', options, 'an object, for example { signal }')
+    checkKeys('options.', given, ['signal'])
+    checkSignal('options.signal', given['signal'])?.throwIfAborted()
+    try {
+      return this.#loop.turn(true)
+    } finally {
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+
+  /** Runs a callback once, in the next turn. */
+  schedule(callback: () => void): void {
+    this.#loop.open()
+    this.#loop.schedule(checkFunction('callback', callback, '() => {}'))
+  }
+
+  /** A callback that can be scheduled again and again, also from other threads. */
+  bottomHalf(callback: () => void): BottomHalf {
+    this.#loop.open()
+    return BottomHalf.create(this.#loop, checkFunction('callback', callback, '() => {}'))
+  }
+
+  /** A one-shot timer, not armed yet. */
+  timer(callback: () => void): Timer {
+    this.#loop.open()
+    return Timer.create(this.#loop, checkFunction('callback', callback, '() => {}'))
+  }
+
+  /** Ends the turn that waits, or the next one that would. */
+  notify(): void {
+    this.#loop.open()
+    this.#loop.native.notify()
+  }
+
+  /** Changes how the context spins; parameters that are left out keep their value. The spin state starts anew. */
+  setPollParams(params: PollParams): void {
+    const loop = this.#loop
+    loop.open()
+    const checked = checkPollParams('params', params ?? null)
+    loop.withHooks(() => loop.native.setPollParams(checked))
+  }
+
+  /** Changes how the context does async I/O; parameters that are left out keep their value. */
+  setAioParams(params: AioParams): void {
+    const loop = this.#loop
+    loop.open()
+    loop.native.setAioParams(checkAioParams('params', params ?? null))
+  }
+
+  /** Silences handlers with `external: true`; counts. What happens on their fds arrives after the last enable. */
+  disableExternal(): void {
+    const loop = this.#loop
+    loop.open()
+    loop.withHooks(() => loop.native.disableExternal())
+  }
+
+  /** Takes one `disableExternal()` back. */
+  enableExternal(): void {
+    const loop = this.#loop
+    loop.open()
+    loop.withHooks(() => loop.native.enableExternal())
+  }
+
+  /**
+   * For an outer loop: how many nanoseconds it may wait for `backendFd`; -1 = for ever, 0 = call `dispatch()` at once. Spins
+   * first, within the window. Each call is followed by `check()`.
+   */
+  prepareNs(): number {
+    const loop = this.#loop
+    loop.enter('prepareNs()')
+    const base = loop.errors.length
+    const ns = loop.native.prepare()
+    return loop.defer(base) ? 0 : ns
+  }
+
+  /** For an outer loop, after its wait: whether `dispatch()` has something to do. */
+  check(): boolean {
+    const loop = this.#loop
+    loop.enter('check()')
+    const base = loop.errors.length
+    const ready = loop.native.check()
+    return loop.defer(base) || ready
+  }
+
+  /** For an outer loop: the rest of the turn. True = progress. */
+  dispatch(): boolean {
+    return this.#loop.dispatch()
+  }
+
+  /** For an outer loop: the descriptor to watch for readability. Stays the same, belongs to the context. */
+  get backendFd(): number {
+    this.#loop.open()
+    return this.#loop.native.backendFd()
+  }
+
+  /** What the context has done so far. */
+  stats(): ContextStats {
+    this.#loop.open()
+    return this.#loop.native.stats()
+  }
+
+  /**
+   * Releases everything and says what was still alive. Inside a callback it stops all further callbacks at once. Closing a
+   * closed context does nothing.
+   */
+  close(): LeakReport {
+    const loop = this.#loop
+    if (loop.closed) return { handlers: 0, bottomHalves: 0, timers: 0, io: 0 }
+    this.#last = { monitor: this.monitor, reason: this.monitorReason }
+    return loop.close()
+  }
+
+  /** The same as `close()`. */
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  /** @internal */
+  [inspect.custom](depth: number, options: InspectOptions): string {
+    const loop = this.#loop
+    const shown = {
+      id: this.id,
+      name: this.name,
+      monitor: this.monitor,
+      reason: this.monitorReason,
+      handlers: loop.handlers.size,
+      mode: loop.closed ? 'closed' : loop.depth > 0 || loop.loops > 0 ? 'running' : 'idle',
+    }
+    return depth < 0 ? '[AioContext]' : `AioContext ${inspect(shown, options)}`
+  }
+}

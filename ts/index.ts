@@ -1,0 +1,12 @@
+// The public names of 'fdmon', and nothing else.
+export { capabilities, type Capabilities } from './capabilities.js'
+export { AioContext, type ContextStats, type LeakReport } from './context.js'
+export { BottomHalf } from './bottom-half.js'
+export { FdmonError, type FdmonErrorCode } from './errors.js'
+export type { FdLike } from './fd-like.js'
+export { Events, type FdHandlers, type WordCondition } from './handlers.js'
+export { EventNotifier, type EventNotifierHandle } from './notifier.js'
+export type { AioContextOptions, AioParams, MonitorName, PollParams } from './options.js'
+export type { Registration } from './registration.js'
+export type { RemoteContext } from './remote.js'
+export { Timer } from './timer.js'

@@ -1,0 +1,247 @@
+// ① What a context is made of: its options, their limits, and FDMON_MONITOR.
+import { checkBoolean, checkInteger, checkKeys, checkNumber, checkObject, checkOneOf, DAY_NS } from './check.js'
+import { invalidArg } from './errors.js'
+
+/**
+ * The facility that asks the kernel which file descriptors are ready.
+ *
+ * @example
+ * ```ts
+ * import { AioContext, type MonitorName } from 'fdmon'
+ *
+ * const wanted: MonitorName = 'epoll'
+ * using ctx = new AioContext({ monitor: wanted })
+ * console.log(ctx.monitor) // epoll
+ * ```
+ */
+export type MonitorName = 'io_uring' | 'epoll' | 'poll' | 'wasi'
+
+/**
+ * How long and by which rule a turn spins (asks in user space) before it sleeps. Any subset; the rest keep their value.
+ *
+ * Spinning is off until `maxNs` is set. It costs CPU time; `cpuBudget` and `guards` limit how much.
+ *
+ * @example
+ * ```ts
+ * import { AioContext, type PollParams } from 'fdmon'
+ *
+ * const spin: PollParams = { maxNs: 32_768, policy: 'classic' }
+ * using ctx = new AioContext({ poll: spin })
+ * ctx.setPollParams({ maxNs: 0 }) // off again
+ * ```
+ */
+export interface PollParams {
+  /** The longest spin of one turn, in nanoseconds, up to a day; 0 = never. @default 0 */
+  maxNs?: number
+  /** Factor by which the window grows; 0 = 2. @default 0 */
+  grow?: number
+  /** Divisor by which the window shrinks; 0 = reset it (`classic`), 2 (`handler`). @default 0 */
+  shrink?: number
+  /** The rule that sets the window. @default 'classic' */
+  policy?: 'classic' | 'handler' | 'cost'
+  /** Of `cost`: how many nanoseconds of CPU one nanosecond of latency is worth. @default 1 */
+  latencyWeight?: number
+  /** Of `handler`: the shift by which history weighs, 0 to 32. @default 3 */
+  weight?: number
+  /** The share of time that fruitless spins may take, above 0 and at most 1. @default 1 */
+  cpuBudget?: number
+  /** A source without a hit for this long leaves the spin list, in nanoseconds. @default 7e9 */
+  idleNs?: number
+  /** No spin on one usable CPU, yield while spinning. @default true */
+  guards?: boolean
+  /** Kernel busy polling of network queues, where the kernel has it; null = off. @default null */
+  kernelBusyPoll?: { usecs: number; budget?: number; prefer?: boolean } | null
+}
+
+/**
+ * Parameters of a context's async I/O.
+ *
+ * @example
+ * ```ts
+ * import { AioContext, type AioParams } from 'fdmon'
+ *
+ * const aio: AioParams = { maxBatch: 8, threadPoolMax: 4 }
+ * using ctx = new AioContext({ aio })
+ * ctx.setAioParams({ maxBatch: 0 }) // the default again
+ * ```
+ */
+export interface AioParams {
+  /** Requests that are collected before one submission; 0 = 32; at most 4096. @default 0 */
+  maxBatch?: number
+  /** Completions that a sleep waits for, where the kernel can. @default 0 */
+  minBatch?: number
+  /** How long a sleep waits for `minBatch`, in nanoseconds. @default 0 */
+  minWaitNs?: number
+  /** Threads that the pool keeps. @default 0 */
+  threadPoolMin?: number
+  /** Threads that the pool may have. @default 64 */
+  threadPoolMax?: number
+  /** What does the work. @default 'auto' */
+  engine?: 'auto' | 'io_uring' | 'threads'
+}
+
+/**
+ * Options of `new AioContext()`.
+ *
+ * @example
+ * ```ts
+ * import { AioContext, type AioContextOptions } from 'fdmon'
+ *
+ * const options: AioContextOptions = { name: 'sensors', monitor: 'poll', poll: { maxNs: 20_000 } }
+ * using ctx = new AioContext(options)
+ * console.log(ctx.name, ctx.monitor) // sensors poll
+ * ```
+ */
+export interface AioContextOptions {
+  /** Which monitor; any but 'auto' beats the environment variable FDMON_MONITOR. @default 'auto' */
+  monitor?: 'auto' | MonitorName
+  /** How to spin. */
+  poll?: PollParams
+  /** How to do async I/O. */
+  aio?: AioParams
+  /** Shown by `console.log(ctx)` and in warnings. @default `context-<id>` */
+  name?: string
+}
+
+/** `PollParams` after the checks: what the binding gets. */
+export interface NativePollParams {
+  maxNs?: number
+  grow?: number
+  shrink?: number
+  policy?: string
+  latencyWeight?: number
+  weight?: number
+  cpuBudget?: number
+  idleNs?: number
+  guards?: boolean
+  /** `usecs: 0` turns it off. */
+  kernelBusyPoll?: { usecs: number; budget: number; prefer: boolean }
+}
+
+/** `AioParams` after the checks. */
+export type NativeAioParams = AioParams
+
+/** `AioContextOptions` after the checks. */
+export interface NativeOptions {
+  monitor: string
+  explicit: boolean
+  name: string
+  poll: NativePollParams
+  aio: NativeAioParams
+}
+
+const U32 = 0xffff_ffff
+const MONITORS = ['auto', 'io_uring', 'epoll', 'poll', 'wasi'] as const
+const POLL_KEYS = [
+  'maxNs',
+  'grow',
+  'shrink',
+  'policy',
+  'latencyWeight',
+  'weight',
+  'cpuBudget',
+  'idleNs',
+  'guards',
+  'kernelBusyPoll',
+] as const
+const AIO_KEYS = ['maxBatch', 'minBatch', 'minWaitNs', 'threadPoolMin', 'threadPoolMax', 'engine'] as const
+
+/** Checks `PollParams`; `name` is how messages call them. A key whose value is undefined is as good as absent. */
+export function checkPollParams(name: string, params: unknown): NativePollParams {
+  if (params === undefined) return {}
+  const given = checkObject(name, params, 'an object, for example { maxNs: 32768 }')
+  checkKeys(`${name}.`, given, POLL_KEYS)
+  const out: NativePollParams = {}
+  if (given['maxNs'] !== undefined) out.maxNs = checkInteger(`${name}.maxNs`, given['maxNs'], 0, DAY_NS, 'ns')
+  if (given['grow'] !== undefined) out.grow = checkInteger(`${name}.grow`, given['grow'], 0, U32)
+  if (given['shrink'] !== undefined) out.shrink = checkInteger(`${name}.shrink`, given['shrink'], 0, U32)
+  if (given['policy'] !== undefined) {
+    out.policy = checkOneOf(`${name}.policy`, given['policy'], ['classic', 'handler', 'cost'])
+  }
+  if (given['latencyWeight'] !== undefined) {
+    out.latencyWeight = checkNumber(`${name}.latencyWeight`, given['latencyWeight'], 0, 1e9)
+  }
+  if (given['weight'] !== undefined) out.weight = checkInteger(`${name}.weight`, given['weight'], 0, 32)
+  if (given['cpuBudget'] !== undefined) {
+    const budget = given['cpuBudget']
+    if (typeof budget !== 'number' || !(budget > 0 && budget <= 1)) {
+      throw invalidArg(`${name}.cpuBudget`, budget, 'pass a share above 0 and at most 1')
+    }
+    out.cpuBudget = budget
+  }
+  if (given['idleNs'] !== undefined) out.idleNs = checkInteger(`${name}.idleNs`, given['idleNs'], 0, DAY_NS, 'ns')
+  if (given['guards'] !== undefined) out.guards = checkBoolean(`${name}.guards`, given['guards'])
+  if (given['kernelBusyPoll'] !== undefined) {
+    out.kernelBusyPoll = checkBusyPoll(`${name}.kernelBusyPoll`, given['kernelBusyPoll'])
+  }
+  return out
+}
+
+function checkBusyPoll(name: string, value: unknown): { usecs: number; budget: number; prefer: boolean } {
+  if (value === null) return { usecs: 0, budget: 0, prefer: false }
+  const given = checkObject(name, value, 'null or an object, for example { usecs: 50 }')
+  checkKeys(`${name}.`, given, ['usecs', 'budget', 'prefer'])
+  return {
+    usecs: checkInteger(`${name}.usecs`, given['usecs'], 1, U32, 'µs'),
+    budget: given['budget'] === undefined ? 0 : checkInteger(`${name}.budget`, given['budget'], 0, 0xffff),
+    prefer: given['prefer'] === undefined ? false : checkBoolean(`${name}.prefer`, given['prefer']),
+  }
+}
+
+/** Checks `AioParams`; `name` is how messages call them. */
+export function checkAioParams(name: string, params: unknown): NativeAioParams {
+  if (params === undefined) return {}
+  const given = checkObject(name, params, 'an object, for example { maxBatch: 32 }')
+  checkKeys(`${name}.`, given, AIO_KEYS)
+  const out: NativeAioParams = {}
+  const take = (key: 'maxBatch' | 'minBatch' | 'minWaitNs' | 'threadPoolMin' | 'threadPoolMax', max: number): void => {
+    if (given[key] !== undefined) out[key] = checkInteger(`${name}.${key}`, given[key], 0, max)
+  }
+  take('maxBatch', 4096)
+  take('minBatch', 4096)
+  take('minWaitNs', DAY_NS)
+  take('threadPoolMin', 4096)
+  take('threadPoolMax', 4096)
+  if (out.threadPoolMax === 0) {
+    throw invalidArg(`${name}.threadPoolMax`, 0, 'pass at least 1, so that requests can be served')
+  }
+  if (out.threadPoolMin !== undefined && out.threadPoolMax !== undefined && out.threadPoolMin > out.threadPoolMax) {
+    throw invalidArg(`${name}.threadPoolMin`, out.threadPoolMin, `pass at most threadPoolMax (${out.threadPoolMax})`)
+  }
+  if (given['engine'] !== undefined) {
+    out.engine = checkOneOf(`${name}.engine`, given['engine'], ['auto', 'io_uring', 'threads'])
+  }
+  return out
+}
+
+/** Checks the options of a context and settles which monitor is meant. */
+export function checkContextOptions(options: unknown): NativeOptions {
+  const given =
+    options === undefined ? {} : checkObject('options', options, "an object, for example { monitor: 'epoll' }")
+  checkKeys('options.', given, ['monitor', 'poll', 'aio', 'name'])
+  const asked = given['monitor'] === undefined ? 'auto' : checkOneOf('options.monitor', given['monitor'], MONITORS)
+  const monitor = asked === 'auto' ? monitorOfEnvironment() : asked
+  const name = given['name'] ?? ''
+  if (typeof name !== 'string' || name.length > 255 || name.includes('\0')) {
+    throw invalidArg('options.name', name, 'pass a string of at most 255 characters without NUL')
+  }
+  return {
+    monitor,
+    explicit: monitor !== 'auto',
+    name,
+    poll: checkPollParams('options.poll', given['poll']),
+    aio: checkAioParams('options.aio', given['aio']),
+  }
+}
+
+/** FDMON_MONITOR stands in for 'auto' and counts as asked for. Unset and empty are the same. */
+function monitorOfEnvironment(): string {
+  const value = process.env['FDMON_MONITOR']
+  if (value === undefined || value === '') return 'auto'
+  if ((MONITORS as readonly string[]).includes(value)) return value
+  throw invalidArg(
+    'FDMON_MONITOR',
+    value,
+    'set this environment variable to poll, epoll, io_uring or auto, or unset it',
+  )
+}

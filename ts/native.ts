@@ -17,7 +17,8 @@ function load(): { binding: Binding; error: null } | { binding: null; error: Fdm
     // eslint-disable-next-line @typescript-eslint/no-require-imports
     const loaded = require('../../native/binding.cjs') as Binding
     loaded.init(
-      (code, message, errno, syscall) => new FdmonError(code as FdmonErrorCode, message, { errno, syscall }),
+      (code, message, errno, syscall) =>
+        new FdmonError(code as FdmonErrorCode, message, { errno: errno ?? undefined, syscall: syscall ?? undefined }),
     )
     return { binding: loaded, error: null }
   } catch (cause) {

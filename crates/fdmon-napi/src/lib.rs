@@ -1,5 +1,10 @@
 //! The Node-API addon of fdmon: it validates, translates, calls and translates back, and decides nothing.
 //!
 //! Everything here runs on the JavaScript thread that owns the environment. What the addon keeps for an environment lies
-//! in that environment's instance data, never in process statics, so that a worker may end at any moment.
+//! in that environment's instance data, never in process statics, so that a worker may end at any moment. No panic leaves
+//! this crate: [`error::guard`] turns it into an error.
 #![deny(unsafe_code)]
+#![allow(unreachable_pub, reason = "what JavaScript reaches must be `pub` for #[napi], although no crate can import it")]
+
+mod error;
+mod fd;

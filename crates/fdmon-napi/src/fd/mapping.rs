@@ -1,0 +1,188 @@
+//! Shared memory: a memfd, its mappings, and who keeps them mapped.
+//!
+//! A mapping is held by the ArrayBuffer over it and by native users (a word that a context polls), each by an `Arc`. It is
+//! unmapped when the last of them is gone, in whichever order they go. JavaScript knows memory by its address only, so a
+//! registry leads from an address back to the mapping.
+#![allow(unsafe_code, reason = "mmap, munmap and an ArrayBuffer over foreign memory are unsafe by nature")]
+
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use fdmon::ErrorCode;
+use napi::bindgen_prelude::{ArrayBuffer, FromNapiValue};
+use napi::{Env, check_status, sys};
+use napi_derive::napi;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create as create};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::{give, raw};
+use crate::error::{Failure, Result, guard};
+
+/// By first address. Process-wide, not per environment, because addresses are: an entry goes with its mapping.
+static MAPPINGS: Mutex<BTreeMap<usize, Weak<Mapping>>> = Mutex::new(BTreeMap::new());
+
+fn mappings() -> MutexGuard<'static, BTreeMap<usize, Weak<Mapping>>> {
+    // The map is changed by single insertions and removals only: a panic elsewhere leaves it whole.
+    MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A MAP_SHARED range of a memfd, unmapped on drop.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    address: usize,
+    length: usize,
+}
+
+impl Mapping {
+    fn new(fd: i32, length: usize) -> Result<Arc<Self>> {
+        let file = raw::require(fd)?;
+        let failed = |errno| {
+            let advice = "map less, or raise the limit of this process's memory";
+            Failure::syscall("mmap", errno, &format!("map {length} bytes of fd = {fd}"), advice)
+        };
+        let size = fstat(file).map_err(failed)?.st_size;
+        if usize::try_from(size).is_ok_and(|size| size < length) {
+            let message = format!("size = {length} is more than the {size} bytes of fd = {fd}; map at most these");
+            return Err(Failure::new(ErrorCode::InvalidArg, message));
+        }
+        // SAFETY: a new range at an address that the kernel chooses cannot overlap memory that Rust knows.
+        let address =
+            unsafe { mmap(ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0) }
+                .map_err(failed)?;
+        let mapping = Arc::new(Self { address: address.addr(), length });
+        mappings().insert(mapping.address, Arc::downgrade(&mapping));
+        Ok(mapping)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // First out of the registry: once unmapped, the address may be handed out again by another thread.
+        mappings().remove(&self.address);
+        // SAFETY: the range is this mapping's own, and with the last `Arc` nobody uses it any more.
+        let result = unsafe { munmap(ptr::with_exposed_provenance_mut(self.address), self.length) };
+        debug_assert_eq!(result, Ok(()), "an own range can be unmapped");
+    }
+}
+
+/// The mapping in which all of `address .. address + length` lies; holding it keeps the memory mapped.
+pub(crate) fn mapping_of(address: usize, length: usize) -> Option<Arc<Mapping>> {
+    let end = address.checked_add(length)?;
+    let mapping = mappings().range(..=address).next_back()?.1.upgrade()?;
+    (end <= mapping.address + mapping.length).then_some(mapping)
+}
+
+/// memfd_create(2), ftruncate(2), and a seal: it never shrinks, so no access to a mapping can fail with SIGBUS.
+#[napi]
+pub fn memfd_create(env: Env, name: String, size: i64) -> napi::Result<i32> {
+    guard(&env, || {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = match create(name.as_str(), flags | MemfdFlags::NOEXEC_SEAL) {
+            // Before Linux 6.3 there is no MFD_NOEXEC_SEAL.
+            Err(Errno::INVAL) => create(name.as_str(), flags),
+            other => other,
+        }
+        .map_err(|errno| {
+            let advice = "pass a name of at most 249 bytes";
+            Failure::syscall("memfd_create", errno, &format!("make a file with name = {name:?}"), advice)
+        })?;
+        let sized = |errno| {
+            let advice = "pass a smaller size";
+            Failure::syscall("ftruncate", errno, &format!("make a file of size = {size} bytes"), advice)
+        };
+        ftruncate(&fd, u64::try_from(size).map_err(|_| sized(Errno::INVAL))?).map_err(sized)?;
+        fcntl_add_seals(&fd, SealFlags::SHRINK).map_err(|errno| {
+            Failure::syscall("fcntl", errno, &format!("seal the size of the file with name = {name:?}"), "see fcntl(2)")
+        })?;
+        Ok(give(fd))
+    })
+}
+
+/// A new MAP_SHARED mapping of the first `length` bytes as an ArrayBuffer.
+#[napi]
+pub fn memfd_map(env: Env, fd: i32, length: i64) -> napi::Result<ArrayBuffer<'static>> {
+    let mapping = guard(&env, || {
+        let length = usize::try_from(length).ok().filter(|&length| length > 0);
+        let Some(length) = length else {
+            return Err(Failure::new(ErrorCode::InvalidArg, "size is not valid; pass at least 1 byte"));
+        };
+        Mapping::new(fd, length)
+    })?;
+    array_buffer(&env, mapping)
+}
+
+/// An ArrayBuffer over the mapping that holds one `Arc` of it until it is collected, or until its environment ends.
+fn array_buffer(env: &Env, mapping: Arc<Mapping>) -> napi::Result<ArrayBuffer<'static>> {
+    let data = ptr::with_exposed_provenance_mut::<c_void>(mapping.address);
+    let length = mapping.length;
+    let hold = Arc::into_raw(mapping).cast_mut().cast::<c_void>();
+    let mut value = ptr::null_mut();
+    // SAFETY: the range stays mapped as long as `hold` counts, which the finalizer ends.
+    let status =
+        unsafe { sys::napi_create_external_arraybuffer(env.raw(), data, length, Some(release), hold, &mut value) };
+    if status != sys::Status::napi_ok {
+        // SAFETY: the engine did not take the pointer that `Arc::into_raw` made above.
+        drop(unsafe { Arc::from_raw(hold.cast_const().cast::<Mapping>()) });
+        if status == sys::Status::napi_no_external_buffers_allowed {
+            let message = "this runtime allows no ArrayBuffer over foreign memory, so memfd.map() cannot work in it; \
+                           use a SharedArrayBuffer, or run under Node";
+            return Err(Failure::new(ErrorCode::Unsupported, message).throw(env));
+        }
+    }
+    check_status!(status, "could not make an ArrayBuffer over {length} mapped bytes; map less")?;
+    // SAFETY: `value` is the ArrayBuffer that was just made in this environment.
+    unsafe { ArrayBuffer::from_napi_value(env.raw(), value) }
+}
+
+/// The finalizer of such an ArrayBuffer.
+unsafe extern "C" fn release(_env: sys::napi_env, _data: *mut c_void, hold: *mut c_void) {
+    // SAFETY: `hold` is the pointer that `array_buffer` made by `Arc::into_raw`; the engine calls this once for it.
+    drop(unsafe { Arc::from_raw(hold.cast_const().cast::<Mapping>()) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(length: u64) -> (rustix::fd::OwnedFd, Arc<Mapping>) {
+        use std::os::fd::AsRawFd;
+        let fd = create("test", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&fd, length).unwrap();
+        let mapping = Mapping::new(fd.as_raw_fd(), usize::try_from(length).unwrap()).unwrap();
+        (fd, mapping)
+    }
+
+    #[test]
+    fn an_address_inside_a_mapping_leads_to_it_and_one_outside_to_nothing() {
+        let (_fd, mapping) = memory(4096);
+        let first = mapping.address;
+        assert!(Arc::ptr_eq(&mapping_of(first, 4096).unwrap(), &mapping));
+        assert!(Arc::ptr_eq(&mapping_of(first + 4092, 4).unwrap(), &mapping));
+        assert!(mapping_of(first + 4092, 8).is_none_or(|other| !Arc::ptr_eq(&other, &mapping)));
+        assert!(mapping_of(usize::MAX, 8).is_none());
+        assert!(mapping_of(0, 8).is_none());
+    }
+
+    #[test]
+    fn memory_stays_mapped_until_its_last_user_is_gone() {
+        let (_fd, mapping) = memory(4096);
+        let address = mapping.address;
+        let second = mapping_of(address, 8).unwrap();
+        drop(mapping);
+        assert!(mapping_of(address, 8).is_some());
+        drop(second);
+        assert!(mapping_of(address, 8).is_none());
+    }
+
+    #[test]
+    fn more_than_the_file_holds_cannot_be_mapped() {
+        use std::os::fd::AsRawFd;
+        let (fd, _mapping) = memory(4096);
+        let failure = Mapping::new(fd.as_raw_fd(), 8192).unwrap_err();
+        assert_eq!(failure.code, ErrorCode::InvalidArg);
+        assert!(failure.message.contains("8192"), "{}", failure.message);
+    }
+}

@@ -1,0 +1,79 @@
+// Files in memory, and the memory that contexts may poll words in.
+import { constants } from 'node:buffer'
+import { checkInteger } from '../check.js'
+import { invalidArg } from '../errors.js'
+import { native } from '../native.js'
+import { Fd, openFd, OWN } from './fd.js'
+
+const mappings = new WeakSet<ArrayBufferLike>()
+
+/** Whether a buffer lies over memory that {@link MemFd.map} mapped. */
+export function isMapping(buffer: ArrayBufferLike): boolean {
+  return mappings.has(buffer)
+}
+
+/**
+ * A file in memory. Made by {@link memfd}.
+ *
+ * @example
+ * ```ts
+ * import { memfd, type MemFd } from 'fdmon/fd'
+ *
+ * const file: MemFd = memfd('numbers', 4096)
+ * const one = new Int32Array(file.map())
+ * const other = new Int32Array(file.map())
+ * one[0] = 7
+ * console.log(other[0]) // 7
+ * file.close()
+ * ```
+ */
+export class MemFd extends Fd {
+  /** The name that it was made with; it shows in /proc and need not be unique. */
+  readonly name: string
+  /** Its size in bytes; the file never shrinks. */
+  readonly size: number
+
+  /** @internal */
+  constructor(own: symbol, fd: number, name: string, size: number) {
+    super(own, fd)
+    this.name = name
+    this.size = size
+  }
+
+  /**
+   * Maps the whole file, shared: every mapping of it, in every process that has the descriptor, is the same memory. Each
+   * call makes a new mapping. It stays until the ArrayBuffer is collected and no context polls a word in it; closing
+   * the descriptor does not end it. Use `Atomics` where several threads or processes meet.
+   */
+  map(): ArrayBuffer {
+    const limit = constants.MAX_LENGTH
+    if (this.size > limit) {
+      throw invalidArg('size', this.size, `this Node maps at most ${limit} bytes: make a smaller memfd`)
+    }
+    const buffer = native.memfdMap(openFd(this), this.size)
+    mappings.add(buffer)
+    return buffer
+  }
+}
+
+/**
+ * A file in memory (memfd_create(2)) to share with workers and other processes.
+ *
+ * @param name - shows in /proc; at most 249 bytes
+ * @param size - bytes, at least 1; all zero at first
+ * @example
+ * ```ts
+ * import { memfd } from 'fdmon/fd'
+ *
+ * using file = memfd('ring', 65_536)
+ * const words = new Int32Array(file.map())
+ * Atomics.store(words, 0, 1)
+ * ```
+ */
+export function memfd(name: string, size: number): MemFd {
+  if (typeof name !== 'string' || name.includes('\0') || Buffer.byteLength(name) > 249) {
+    throw invalidArg('name', name, 'pass a string of at most 249 bytes without NUL')
+  }
+  checkInteger('size', size, 1, Number.MAX_SAFE_INTEGER, 'bytes')
+  return new MemFd(OWN, native.memfdCreate(name, size), name, size)
+}

@@ -1,5 +1,6 @@
 // Files in memory, and the memory that contexts may poll words in.
 import { constants } from 'node:buffer'
+import { markAsUntransferable } from 'node:worker_threads'
 import { checkInteger } from '../check.js'
 import { invalidArg } from '../errors.js'
 import { native } from '../native.js'
@@ -43,7 +44,8 @@ export class MemFd extends Fd {
   /**
    * Maps the whole file, shared: every mapping of it, in every process that has the descriptor, is the same memory. Each
    * call makes a new mapping. It stays until the ArrayBuffer is collected and no context polls a word in it; closing
-   * the descriptor does not end it. Use `Atomics` where several threads or processes meet.
+   * the descriptor does not end it. Use `Atomics` where several threads or processes meet. The ArrayBuffer cannot be
+   * transferred to another thread: give that thread the descriptor and map it there.
    */
   map(): ArrayBuffer {
     const limit = constants.MAX_LENGTH
@@ -51,6 +53,8 @@ export class MemFd extends Fd {
       throw invalidArg('size', this.size, `this Node maps at most ${limit} bytes: make a smaller memfd`)
     }
     const buffer = native.memfdMap(openFd(this), this.size)
+    // Transferred to another thread, it would be unmapped there when this thread ends.
+    markAsUntransferable(buffer)
     mappings.add(buffer)
     return buffer
   }

@@ -1,9 +1,18 @@
 // What every script shares: run a step, say what it was and how long it took, stop at the first failure.
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { existsSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 /** The root of the repository; every script runs from there. */
 export const root = fileURLToPath(new URL('..', import.meta.url))
+
+let out = process.stdout
+
+/** From here on, what the steps say and print goes to standard error: standard output belongs to somebody else. */
+export function sayOnStderr() {
+  out = process.stderr
+}
 
 /** Seconds since `since` (a `performance.now()`), for a line of output. */
 export function seconds(since) {
@@ -12,7 +21,7 @@ export function seconds(since) {
 
 /** Prints one line about this script: what it did. */
 export function say(text) {
-  process.stdout.write(`fdmon: ${text}\n`)
+  out.write(`fdmon: ${text}\n`)
 }
 
 /** Ends the script with one line on standard error. */
@@ -25,13 +34,31 @@ export function fail(text, code = 1) {
 export function run(title, command, args, options = {}) {
   const since = performance.now()
   const { env, ...rest } = options
-  const result = spawnSync(command, args, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env }, ...rest })
+  const stdio = ['inherit', out === process.stderr ? 2 : 'inherit', 'inherit']
+  const result = spawnSync(command, args, { cwd: root, stdio, env: { ...process.env, ...env }, ...rest })
   if (result.error) fail(`${title}: cannot run ${command}: ${result.error.message}`)
   if (result.status !== 0) {
     const how = result.signal ? `ended by ${result.signal}` : `exit code ${result.status}`
     fail(`${title}: ${how} after ${seconds(since)}`, result.status ?? 1)
   }
   say(`${title}: ${seconds(since)}`)
+}
+
+/** Runs a command with its output shown and kept: resolves to its exit code and all it printed. */
+export function watch(command, args, options = {}) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], ...options })
+    let text = ''
+    for (const [from, to] of [[child.stdout, out], [child.stderr, process.stderr]]) {
+      from.setEncoding('utf8')
+      from.on('data', (chunk) => {
+        text += chunk
+        to.write(chunk)
+      })
+    }
+    child.on('error', (error) => resolve({ code: 127, text: `cannot run ${command}: ${error.message}` }))
+    child.on('close', (code) => resolve({ code: code ?? 1, text }))
+  })
 }
 
 /** Runs a step written in JavaScript. */
@@ -53,4 +80,19 @@ export function needCargo() {
     'the native part needs Rust 1.88 or newer, and there is no cargo on the PATH: install it with ' +
       "\"curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh\" and open a new shell",
   )
+}
+
+/** Installs the development dependencies when they are missing or older than the lock file. */
+export function install() {
+  const installed = join(root, 'node_modules', '.package-lock.json')
+  const wanted = ['package.json', 'package-lock.json'].map((name) => join(root, name)).filter((path) => existsSync(path))
+  if (existsSync(installed) && wanted.every((path) => statSync(path).mtimeMs <= statSync(installed).mtimeMs)) return
+  run('dependencies', 'npm', ['install', '--no-audit', '--no-fund', '--loglevel=error'])
+}
+
+/** Installs and builds what is missing or stale; cargo and tsc know by themselves what to do again. */
+export function ready() {
+  needCargo()
+  install()
+  run('build', process.execPath, [join('scripts', 'build.mjs')])
 }

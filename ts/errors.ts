@@ -24,7 +24,7 @@ export type FdmonErrorCode =
   | 'ERR_FDMON_IN_USE'
   | 'ERR_FDMON_INTERNAL'
 
-/** @internal */
+/** What an error may carry besides code and message. */
 export interface FdmonErrorDetails {
   errno?: number | undefined
   syscall?: string | undefined

@@ -1,0 +1,47 @@
+// npm test: installs and builds what is missing, then runs the Rust tests and the TypeScript tests.
+//
+// The last line is "N passed, N failed"; with FDMON_TEST_COUNTS=FILE the numbers are also written there.
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { ready, root, say, seconds, watch } from './step.mjs'
+
+ready()
+const total = { passed: 0, failed: 0, skipped: 0 }
+const failures = []
+
+await half('Rust tests', 'cargo', ['test', '--workspace', '--no-fail-fast'], (text) => {
+  for (const [, passed, failed, ignored] of text.matchAll(/^test result: .*? (\d+) passed; (\d+) failed; (\d+) ignored/gm)) {
+    add(passed, failed, ignored)
+  }
+})
+await half('TypeScript tests', join(root, 'node_modules', '.bin', 'ava'), process.argv.slice(2), (text) => {
+  const number = (pattern) => pattern.exec(text)?.[1] ?? 0
+  const failed = Number(number(/^\s*(\d+) tests? failed/m)) + Number(number(/^\s*(\d+) uncaught exceptions?/m))
+  add(number(/^\s*(\d+) tests? passed/m), failed, number(/^\s*(\d+) tests? skipped/m))
+})
+
+if (process.env.FDMON_TEST_COUNTS) {
+  writeFileSync(process.env.FDMON_TEST_COUNTS, `${total.passed} ${total.failed} ${total.skipped}\n`)
+}
+for (const failure of failures) say(failure)
+process.stdout.write(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped\n`)
+process.exitCode = failures.length === 0 ? 0 : 1
+
+async function half(title, command, args, count) {
+  const since = performance.now()
+  const before = { ...total }
+  const { code, text } = await watch(command, args)
+  count(text)
+  say(`${title}: ${seconds(since)}`)
+  if (total.passed === before.passed) failures.push(`${title}: no test passed; look above for the reason`)
+  if (code === 0) return
+  // A run that broke before it counted anything is a failure too.
+  if (total.failed === before.failed) total.failed += 1
+  failures.push(`${title}: exit code ${code}`)
+}
+
+function add(passed, failed, skipped) {
+  total.passed += Number(passed)
+  total.failed += Number(failed)
+  total.skipped += Number(skipped)
+}

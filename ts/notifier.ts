@@ -85,13 +85,13 @@ export class EventNotifier implements Disposable {
   static from(handle: EventNotifierHandle): EventNotifier {
     const { type, pid, fd, id } = checkObject('handle', handle, 'the handle of an EventNotifier') as Partial<EventNotifierHandle>
     if (type !== TYPE) throw invalidArg('handle', handle, 'pass the handle of an EventNotifier')
-    checkInteger('handle.fd', fd, 0, 0x7fff_ffff)
-    checkInteger('handle.id', id, -1, 0x7fff_ffff)
+    const theirs = checkInteger('handle.fd', fd, 0, 0x7fff_ffff)
+    const identity = checkInteger('handle.id', id, -1, 0x7fff_ffff)
     if (pid !== process.pid) {
       throw invalidArg('handle.pid', pid, `a handle works in its own process only, and this one is ${process.pid}: make the notifier here`)
     }
     const options = {}
-    adopted.set(options, native.eventfdDuplicate(fd as number, id as number))
+    adopted.set(options, native.eventfdDuplicate(theirs, identity))
     return new EventNotifier(options)
   }
 

@@ -1,7 +1,8 @@
 //! What went wrong, as the `FdmonError` that JavaScript sees.
 //!
-//! The class lives in TypeScript. `init` hands this environment a function that makes one, kept in the instance data;
-//! an error is thrown as that very object, so `instanceof`, `code`, `errno` and `syscall` are right without a wrapper.
+//! The class lives in TypeScript. `init` hands this environment a function that makes one, kept in
+//! the instance data; an error is thrown as that very object, so `instanceof`, `code`, `errno` and
+//! `syscall` are right without a wrapper.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -15,7 +16,8 @@ use napi_derive::napi;
 use rustix::io::Errno;
 
 /// `(code, message, errno, syscall) => FdmonError`
-type MakeError = FunctionRef<FnArgs<(String, String, Option<i32>, Option<String>)>, Unknown<'static>>;
+type MakeError =
+    FunctionRef<FnArgs<(String, String, Option<i32>, Option<String>)>, Unknown<'static>>;
 
 /// What the addon keeps for one environment (the main thread, or one worker).
 #[derive(Default)]
@@ -41,7 +43,8 @@ impl Failure {
         Self { code, message: message.into(), errno: None, syscall: None }
     }
 
-    /// A system call that failed. `what` says what it was to do and for which value, `advice` what the caller can do.
+    /// A system call that failed. `what` says what it was to do and for which value, `advice` what
+    /// the caller can do.
     pub(crate) fn syscall(syscall: &'static str, errno: Errno, what: &str, advice: &str) -> Self {
         let code = match errno {
             Errno::BADF => ErrorCode::BadFd,
@@ -50,8 +53,12 @@ impl Failure {
         };
         let advice = match errno {
             Errno::BADF => "pass a file descriptor that is open",
-            Errno::NOSYS => "this kernel or sandbox lacks it: use a newer kernel or a wider seccomp profile",
-            Errno::MFILE => "close descriptors that are no longer used, or raise the limit with ulimit -n",
+            Errno::NOSYS => {
+                "this kernel or sandbox lacks it: use a newer kernel or a wider seccomp profile"
+            }
+            Errno::MFILE => {
+                "close descriptors that are no longer used, or raise the limit with ulimit -n"
+            }
             Errno::NFILE => "the whole system is out of open files: raise fs.file-max",
             Errno::NOMEM => "free memory, or raise the limit of this process or container",
             _ => advice,
@@ -70,7 +77,10 @@ impl Failure {
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("a panic without a message");
-        Self::new(ErrorCode::Internal, format!("a defect of fdmon: {text}; report it with a program that shows it"))
+        Self::new(
+            ErrorCode::Internal,
+            format!("a defect of fdmon: {text}; report it with a program that shows it"),
+        )
     }
 
     /// The error as an `FdmonError` object.
@@ -89,7 +99,8 @@ impl Failure {
             Ok(error) => Ok(error),
             // Before `init`, or while the environment ends: an ordinary error with the same code.
             Err(_) => {
-                let mut error = env.create_error(napi::Error::new(Status::GenericFailure, self.message.clone()))?;
+                let mut error = env
+                    .create_error(napi::Error::new(Status::GenericFailure, self.message.clone()))?;
                 error.set_named_property("code", self.code.as_str())?;
                 Ok(error.to_unknown())
             }
@@ -107,7 +118,12 @@ impl Failure {
 
 impl From<&fdmon::Error> for Failure {
     fn from(error: &fdmon::Error) -> Self {
-        Self { code: error.code(), message: error.to_string(), errno: error.errno(), syscall: error.syscall_name() }
+        Self {
+            code: error.code(),
+            message: error.to_string(),
+            errno: error.errno(),
+            syscall: error.syscall_name(),
+        }
     }
 }
 
@@ -122,8 +138,9 @@ pub(crate) fn throw(env: &Env, error: &fdmon::Error) -> napi::Error {
     Failure::from(error).throw(env)
 }
 
-/// Runs the body of a native function: an error is thrown as an `FdmonError`, a panic as one with code
-/// `ERR_FDMON_INTERNAL`. What the body was changing is not used again after a panic, or is closed by the caller.
+/// Runs the body of a native function: an error is thrown as an `FdmonError`, a panic as one with
+/// code `ERR_FDMON_INTERNAL`. What the body was changing is not used again after a panic, or is
+/// closed by the caller.
 pub(crate) fn guard<T>(env: &Env, body: impl FnOnce() -> Result<T>) -> napi::Result<T> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => Ok(value),

@@ -1,10 +1,19 @@
-//! The Node-API addon of fdmon: it validates, translates, calls and translates back, and decides nothing.
+//! The Node-API addon of fdmon: it validates, translates, calls and translates back, and decides
+//! nothing.
 //!
-//! Everything here runs on the JavaScript thread that owns the environment. What the addon keeps for an environment lies
-//! in that environment's instance data, never in process statics, so that a worker may end at any moment. No panic leaves
-//! this crate: [`error::guard`] turns it into an error.
+//! Everything here runs on the JavaScript thread that owns the environment. What the addon keeps
+//! for an environment lies in that environment's instance data, never in process statics, so that a
+//! worker may end at any moment. No panic leaves this crate: [`error::guard`] turns it into an
+//! error.
 #![deny(unsafe_code)]
-#![allow(unreachable_pub, reason = "what JavaScript reaches must be `pub` for #[napi], although no crate can import it")]
+#![allow(
+    unreachable_pub,
+    reason = "what JavaScript reaches must be `pub` for #[napi], although no crate can import it"
+)]
+#![cfg_attr(
+    test,
+    allow(dead_code, unused_imports, reason = "#[napi] registers nothing in a test build")
+)]
 
 mod error;
 mod fd;

@@ -1,9 +1,13 @@
 //! Shared memory: a memfd, its mappings, and who keeps them mapped.
 //!
-//! A mapping is held by the ArrayBuffer over it and by native users (a word that a context polls), each by an `Arc`. It is
-//! unmapped when the last of them is gone, in whichever order they go. JavaScript knows memory by its address only, so a
-//! registry leads from an address back to the mapping.
-#![allow(unsafe_code, reason = "mmap, munmap and an ArrayBuffer over foreign memory are unsafe by nature")]
+//! A mapping is held by the ArrayBuffer over it and by native users (a word that a context polls),
+//! each by an `Arc`. It is unmapped when the last of them is gone, in whichever order they go.
+//! JavaScript knows memory by its address only, so a registry leads from an address back to the
+//! mapping.
+#![allow(
+    unsafe_code,
+    reason = "mmap, munmap and an ArrayBuffer over foreign memory are unsafe by nature"
+)]
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -14,14 +18,17 @@ use fdmon::ErrorCode;
 use napi::bindgen_prelude::{ArrayBuffer, FromNapiValue};
 use napi::{Env, check_status, sys};
 use napi_derive::napi;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create as create};
+use rustix::fs::{
+    MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create as create,
+};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::{give, raw};
 use crate::error::{Failure, Result, guard};
 
-/// By first address. Process-wide, not per environment, because addresses are: an entry goes with its mapping.
+/// By first address. Process-wide, not per environment, because addresses are: an entry goes with
+/// its mapping.
 static MAPPINGS: Mutex<BTreeMap<usize, Weak<Mapping>>> = Mutex::new(BTreeMap::new());
 
 fn mappings() -> MutexGuard<'static, BTreeMap<usize, Weak<Mapping>>> {
@@ -45,13 +52,24 @@ impl Mapping {
         };
         let size = fstat(file).map_err(failed)?.st_size;
         if usize::try_from(size).is_ok_and(|size| size < length) {
-            let message = format!("size = {length} is more than the {size} bytes of fd = {fd}; map at most these");
+            let message = format!(
+                "size = {length} is more than the {size} bytes of fd = {fd}; map at most these"
+            );
             return Err(Failure::new(ErrorCode::InvalidArg, message));
         }
-        // SAFETY: a new range at an address that the kernel chooses cannot overlap memory that Rust knows.
-        let address =
-            unsafe { mmap(ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0) }
-                .map_err(failed)?;
+        // SAFETY: a new range at an address that the kernel chooses cannot overlap memory that Rust
+        // knows.
+        let address = unsafe {
+            mmap(
+                ptr::null_mut(),
+                length,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                file,
+                0,
+            )
+        }
+        .map_err(failed)?;
         let mapping = Arc::new(Self { address: address.addr(), length });
         mappings().insert(mapping.address, Arc::downgrade(&mapping));
         Ok(mapping)
@@ -60,7 +78,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // First out of the registry: once unmapped, the address may be handed out again by another thread.
+        // First out of the registry: once unmapped, the address may be handed out again by another
+        // thread.
         mappings().remove(&self.address);
         // SAFETY: the range is this mapping's own, and with the last `Arc` nobody uses it any more.
         let result = unsafe { munmap(ptr::with_exposed_provenance_mut(self.address), self.length) };
@@ -68,14 +87,16 @@ impl Drop for Mapping {
     }
 }
 
-/// The mapping in which all of `address .. address + length` lies; holding it keeps the memory mapped.
+/// The mapping in which all of `address .. address + length` lies; holding it keeps the memory
+/// mapped.
 pub(crate) fn mapping_of(address: usize, length: usize) -> Option<Arc<Mapping>> {
     let end = address.checked_add(length)?;
     let mapping = mappings().range(..=address).next_back()?.1.upgrade()?;
     (end <= mapping.address + mapping.length).then_some(mapping)
 }
 
-/// memfd_create(2), ftruncate(2), and a seal: it never shrinks, so no access to a mapping can fail with SIGBUS.
+/// memfd_create(2), ftruncate(2), and a seal: it never shrinks, so no access to a mapping can fail
+/// with SIGBUS.
 #[napi]
 pub fn memfd_create(env: Env, name: String, size: i64) -> napi::Result<i32> {
     guard(&env, || {
@@ -87,15 +108,30 @@ pub fn memfd_create(env: Env, name: String, size: i64) -> napi::Result<i32> {
         }
         .map_err(|errno| {
             let advice = "pass a name of at most 249 bytes";
-            Failure::syscall("memfd_create", errno, &format!("make a file with name = {name:?}"), advice)
+            Failure::syscall(
+                "memfd_create",
+                errno,
+                &format!("make a file with name = {name:?}"),
+                advice,
+            )
         })?;
         let sized = |errno| {
             let advice = "pass a smaller size";
-            Failure::syscall("ftruncate", errno, &format!("make a file of size = {size} bytes"), advice)
+            Failure::syscall(
+                "ftruncate",
+                errno,
+                &format!("make a file of size = {size} bytes"),
+                advice,
+            )
         };
         ftruncate(&fd, u64::try_from(size).map_err(|_| sized(Errno::INVAL))?).map_err(sized)?;
         fcntl_add_seals(&fd, SealFlags::SHRINK).map_err(|errno| {
-            Failure::syscall("fcntl", errno, &format!("seal the size of the file with name = {name:?}"), "see fcntl(2)")
+            Failure::syscall(
+                "fcntl",
+                errno,
+                &format!("seal the size of the file with name = {name:?}"),
+                "see fcntl(2)",
+            )
         })?;
         Ok(give(fd))
     })
@@ -107,22 +143,34 @@ pub fn memfd_map(env: Env, fd: i32, length: i64) -> napi::Result<ArrayBuffer<'st
     let mapping = guard(&env, || {
         let length = usize::try_from(length).ok().filter(|&length| length > 0);
         let Some(length) = length else {
-            return Err(Failure::new(ErrorCode::InvalidArg, "size is not valid; pass at least 1 byte"));
+            return Err(Failure::new(
+                ErrorCode::InvalidArg,
+                "size is not valid; pass at least 1 byte",
+            ));
         };
         Mapping::new(fd, length)
     })?;
     array_buffer(&env, mapping)
 }
 
-/// An ArrayBuffer over the mapping that holds one `Arc` of it until it is collected, or until its environment ends.
+/// An ArrayBuffer over the mapping that holds one `Arc` of it until it is collected, or until its
+/// environment ends.
 fn array_buffer(env: &Env, mapping: Arc<Mapping>) -> napi::Result<ArrayBuffer<'static>> {
     let data = ptr::with_exposed_provenance_mut::<c_void>(mapping.address);
     let length = mapping.length;
     let hold = Arc::into_raw(mapping).cast_mut().cast::<c_void>();
     let mut value = ptr::null_mut();
     // SAFETY: the range stays mapped as long as `hold` counts, which the finalizer ends.
-    let status =
-        unsafe { sys::napi_create_external_arraybuffer(env.raw(), data, length, Some(release), hold, &mut value) };
+    let status = unsafe {
+        sys::napi_create_external_arraybuffer(
+            env.raw(),
+            data,
+            length,
+            Some(release),
+            hold,
+            &mut value,
+        )
+    };
     if status != sys::Status::napi_ok {
         // SAFETY: the engine did not take the pointer that `Arc::into_raw` made above.
         drop(unsafe { Arc::from_raw(hold.cast_const().cast::<Mapping>()) });
@@ -139,7 +187,8 @@ fn array_buffer(env: &Env, mapping: Arc<Mapping>) -> napi::Result<ArrayBuffer<'s
 
 /// The finalizer of such an ArrayBuffer.
 unsafe extern "C" fn release(_env: sys::napi_env, _data: *mut c_void, hold: *mut c_void) {
-    // SAFETY: `hold` is the pointer that `array_buffer` made by `Arc::into_raw`; the engine calls this once for it.
+    // SAFETY: `hold` is the pointer that `array_buffer` made by `Arc::into_raw`; the engine calls
+    // this once for it.
     drop(unsafe { Arc::from_raw(hold.cast_const().cast::<Mapping>()) });
 }
 

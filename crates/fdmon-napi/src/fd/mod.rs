@@ -1,7 +1,8 @@
-//! `fdmon/fd`: Linux descriptors that Node cannot make, close-on-exec and non-blocking, closed by the caller.
+//! `fdmon/fd`: Linux descriptors that Node cannot make, close-on-exec and non-blocking, closed by
+//! the caller.
 //!
-//! One function is one system call (or one and its set-up). TypeScript has checked the types and ranges of what arrives
-//! here; what only the kernel can know is answered by it.
+//! One function is one system call (or one and its set-up). TypeScript has checked the types and
+//! ranges of what arrives here; what only the kernel can know is answered by it.
 
 mod eventfd;
 mod mapping;
@@ -40,14 +41,18 @@ fn count(result: std::result::Result<usize, Errno>) -> i32 {
 /// read(2) into the whole view: the number of bytes, or the negative errno.
 #[napi]
 pub fn fd_read(fd: i32, #[napi(ts_arg_type = "Uint8Array")] mut buffer: Bytes) -> i32 {
-    let Some(fd) = raw::borrow(fd) else { return -Errno::BADF.raw_os_error() };
+    let Some(fd) = raw::borrow(fd) else {
+        return -Errno::BADF.raw_os_error();
+    };
     count(retry_on_intr(|| rustix::io::read(fd, buffer.writable()).map(|(bytes, _)| bytes.len())))
 }
 
 /// write(2) of the whole view: the number of bytes, or the negative errno.
 #[napi]
 pub fn fd_write(fd: i32, #[napi(ts_arg_type = "Uint8Array")] buffer: Bytes) -> i32 {
-    let Some(fd) = raw::borrow(fd) else { return -Errno::BADF.raw_os_error() };
+    let Some(fd) = raw::borrow(fd) else {
+        return -Errno::BADF.raw_os_error();
+    };
     count(retry_on_intr(|| rustix::io::write(fd, buffer.readable())))
 }
 
@@ -83,7 +88,9 @@ pub fn timerfd_create(env: Env, realtime: bool) -> napi::Result<i32> {
         let clock = if realtime { TimerfdClockId::Realtime } else { TimerfdClockId::Monotonic };
         rustix::time::timerfd_create(clock, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
             .map(give)
-            .map_err(|errno| Failure::syscall("timerfd_create", errno, "make a timer", "see timerfd_create(2)"))
+            .map_err(|errno| {
+                Failure::syscall("timerfd_create", errno, "make a timer", "see timerfd_create(2)")
+            })
     })
 }
 
@@ -103,14 +110,18 @@ pub fn timerfd_settime(
             it_interval: Timespec { tv_sec: interval_sec, tv_nsec: interval_nsec as _ },
             it_value: Timespec { tv_sec: delay_sec, tv_nsec: delay_nsec as _ },
         };
-        rustix::time::timerfd_settime(timer, TimerfdTimerFlags::empty(), &value).map(drop).map_err(|errno| {
-            Failure::syscall(
-                "timerfd_settime",
-                errno,
-                &format!("arm fd = {fd} in {delay_sec}.{delay_nsec:09} s, then every {interval_sec}.{interval_nsec:09} s"),
-                "pass the fd of a timer and times of at most 292 years",
-            )
-        })
+        rustix::time::timerfd_settime(timer, TimerfdTimerFlags::empty(), &value)
+            .map(drop)
+            .map_err(|errno| {
+                Failure::syscall(
+                    "timerfd_settime",
+                    errno,
+                    &format!(
+                        "arm fd = {fd} in {delay_sec}.{delay_nsec:09} s, then every {interval_sec}.{interval_nsec:09} s"
+                    ),
+                    "pass the fd of a timer and times of at most 292 years",
+                )
+            })
     })
 }
 
@@ -118,13 +129,15 @@ pub fn timerfd_settime(
 #[napi]
 pub fn inotify_create(env: Env) -> napi::Result<i32> {
     guard(&env, || {
-        inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map(give).map_err(|errno| {
-            let what = match errno {
-                Errno::MFILE => "make a watcher (see also fs.inotify.max_user_instances)",
-                _ => "make a watcher",
-            };
-            Failure::syscall("inotify_init1", errno, what, "see inotify(7)")
-        })
+        inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+            .map(give)
+            .map_err(|errno| {
+                let what = match errno {
+                    Errno::MFILE => "make a watcher (see also fs.inotify.max_user_instances)",
+                    _ => "make a watcher",
+                };
+                Failure::syscall("inotify_init1", errno, what, "see inotify(7)")
+            })
     })
 }
 
@@ -138,14 +151,23 @@ pub fn inotify_add_watch(env: Env, fd: i32, path: String, events: u32) -> napi::
             let advice = match errno {
                 Errno::NOENT => "pass the path of a file or directory that exists",
                 Errno::ACCESS => "pass a path that this user may read",
-                Errno::NOSPC => "the user is out of watches: remove some, or raise fs.inotify.max_user_watches",
+                Errno::NOSPC => {
+                    "the user is out of watches: remove some, or raise fs.inotify.max_user_watches"
+                }
                 Errno::NOTDIR => "pass a directory, or leave ONLYDIR out",
-                Errno::EXIST => "the path is watched already: change that watch, or leave MASK_CREATE out",
+                Errno::EXIST => {
+                    "the path is watched already: change that watch, or leave MASK_CREATE out"
+                }
                 Errno::INVAL => "pass the fd of an inotify and at least one event of InotifyEvents",
                 Errno::NAMETOOLONG => "pass a shorter path",
                 _ => "see inotify_add_watch(2)",
             };
-            Failure::syscall("inotify_add_watch", errno, &format!("watch path = {path:?} for events = {events:#x}"), advice)
+            Failure::syscall(
+                "inotify_add_watch",
+                errno,
+                &format!("watch path = {path:?} for events = {events:#x}"),
+                advice,
+            )
         })
     })
 }
@@ -157,7 +179,12 @@ pub fn inotify_remove_watch(env: Env, fd: i32, wd: i32) -> napi::Result<()> {
         let watcher = raw::require(fd)?;
         inotify::remove_watch(watcher, wd).map_err(|errno| {
             let advice = "pass a number that addWatch() returned and whose watch is not gone yet (event IGNORED)";
-            Failure::syscall("inotify_rm_watch", errno, &format!("remove the watch wd = {wd}"), advice)
+            Failure::syscall(
+                "inotify_rm_watch",
+                errno,
+                &format!("remove the watch wd = {wd}"),
+                advice,
+            )
         })
     })
 }
@@ -167,14 +194,18 @@ pub fn inotify_remove_watch(env: Env, fd: i32, wd: i32) -> napi::Result<()> {
 pub fn pidfd_open(env: Env, pid: i32) -> napi::Result<i32> {
     guard(&env, || {
         let Some(process) = (if pid > 0 { Pid::from_raw(pid) } else { None }) else {
-            return Err(Failure::new(ErrorCode::InvalidArg, format!("pid = {pid} is not valid; pass a process id")));
+            return Err(Failure::new(
+                ErrorCode::InvalidArg,
+                format!("pid = {pid} is not valid; pass a process id"),
+            ));
         };
         let opened = match rustix::process::pidfd_open(process, PidfdFlags::NONBLOCK) {
             // Before Linux 5.10 there is no PIDFD_NONBLOCK.
-            Err(Errno::INVAL) => rustix::process::pidfd_open(process, PidfdFlags::empty()).and_then(|fd| {
-                fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
-                Ok(fd)
-            }),
+            Err(Errno::INVAL) => rustix::process::pidfd_open(process, PidfdFlags::empty())
+                .and_then(|fd| {
+                    fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
+                    Ok(fd)
+                }),
             other => other,
         };
         opened.map(give).map_err(|errno| {
@@ -195,12 +226,20 @@ pub fn socket_pair(env: Env) -> napi::Result<Vec<i32>> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
             .map(|(one, other)| vec![give(one), give(other)])
-            .map_err(|errno| Failure::syscall("socketpair", errno, "make two sockets", "see socketpair(2)"))
+            .map_err(|errno| {
+                Failure::syscall("socketpair", errno, "make two sockets", "see socketpair(2)")
+            })
     })
 }
 
 /// fcntl(F_DUPFD_CLOEXEC).
 fn duplicate(fd: i32) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(raw::require(fd)?, 0)
-        .map_err(|errno| Failure::syscall("fcntl", errno, &format!("duplicate fd = {fd}"), "see fcntl(2), F_DUPFD_CLOEXEC"))
+    rustix::io::fcntl_dupfd_cloexec(raw::require(fd)?, 0).map_err(|errno| {
+        Failure::syscall(
+            "fcntl",
+            errno,
+            &format!("duplicate fd = {fd}"),
+            "see fcntl(2), F_DUPFD_CLOEXEC",
+        )
+    })
 }

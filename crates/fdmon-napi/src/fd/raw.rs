@@ -1,4 +1,5 @@
-//! Numbers and views from JavaScript as what system calls take. All `unsafe` of plain descriptors is here.
+//! Numbers and views from JavaScript as what system calls take. All `unsafe` of plain descriptors
+//! is here.
 #![allow(
     unsafe_code,
     reason = "JavaScript passes descriptors as numbers and memory as views; both must be turned into Rust's types once"
@@ -20,7 +21,8 @@ use crate::error::{Failure, Result};
 ///
 /// The number comes from JavaScript and may be closed by now; the kernel then answers EBADF.
 pub(super) fn borrow<'call>(fd: i32) -> Option<BorrowedFd<'call>> {
-    // SAFETY: a non-negative number never is the niche value -1, and every use is one system call that checks it.
+    // SAFETY: a non-negative number never is the niche value -1, and every use is one system call
+    // that checks it.
     (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
@@ -28,7 +30,9 @@ pub(super) fn borrow<'call>(fd: i32) -> Option<BorrowedFd<'call>> {
 pub(super) fn require<'call>(fd: i32) -> Result<BorrowedFd<'call>> {
     borrow(fd).ok_or_else(|| Failure {
         code: ErrorCode::BadFd,
-        message: format!("fd = {fd} is not an open file descriptor; pass one that has not been closed"),
+        message: format!(
+            "fd = {fd} is not an open file descriptor; pass one that has not been closed"
+        ),
         errno: Some(Errno::BADF.raw_os_error()),
         syscall: None,
     })
@@ -39,14 +43,15 @@ pub(super) fn close(fd: i32) -> std::result::Result<(), Errno> {
     if fd < 0 {
         return Err(Errno::BADF);
     }
-    // SAFETY: the owner is the JavaScript object that passes its number, once; nothing in Rust owns it.
+    // SAFETY: the owner is the JavaScript object that passes its number, once; nothing in Rust owns
+    // it.
     unsafe { rustix::io::try_close(fd) }
 }
 
 /// The memory of a typed array for the length of one call.
 ///
-/// The view may lie over a SharedArrayBuffer or a mapping that others write to, so Rust code never looks at the bytes:
-/// they are only handed to the kernel.
+/// The view may lie over a SharedArrayBuffer or a mapping that others write to, so Rust code never
+/// looks at the bytes: they are only handed to the kernel.
 #[derive(Debug)]
 pub struct Bytes {
     data: NonNull<u8>,
@@ -56,8 +61,9 @@ pub struct Bytes {
 impl Bytes {
     /// For a system call that fills the memory.
     pub(super) fn writable(&mut self) -> &mut [MaybeUninit<u8>] {
-        // SAFETY: Node-API said that `length` bytes at `data` belong to the view, which lives as long as the call; no
-        // JavaScript runs meanwhile, and no Rust code reads or writes the bytes.
+        // SAFETY: Node-API said that `length` bytes at `data` belong to the view, which lives as
+        // long as the call; no JavaScript runs meanwhile, and no Rust code reads or writes the
+        // bytes.
         unsafe { slice::from_raw_parts_mut(self.data.as_ptr().cast(), self.length) }
     }
 
@@ -85,13 +91,25 @@ impl FromNapiValue for Bytes {
         let mut kind = 0;
         let mut length = 0;
         let mut data = ptr::null_mut();
-        // SAFETY: `env` and `value` are the ones this call was made with; unwanted results may be null.
+        // SAFETY: `env` and `value` are the ones this call was made with; unwanted results may be
+        // null.
         let status = unsafe {
-            sys::napi_get_typedarray_info(env, value, &mut kind, &mut length, &mut data, ptr::null_mut(), ptr::null_mut())
+            sys::napi_get_typedarray_info(
+                env,
+                value,
+                &mut kind,
+                &mut length,
+                &mut data,
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
         };
         check_status!(status, "buffer is not a Uint8Array; pass one")?;
         if kind != sys::TypedarrayType::uint8_array {
-            return Err(napi::Error::new(Status::InvalidArg, "buffer is not a Uint8Array; pass one"));
+            return Err(napi::Error::new(
+                Status::InvalidArg,
+                "buffer is not a Uint8Array; pass one",
+            ));
         }
         // An empty view has no address.
         Ok(Self { data: NonNull::new(data.cast()).unwrap_or(NonNull::dangling()), length })

@@ -1,0 +1,193 @@
+//! ① Parameters: what can be set, in which unit, within which range.
+
+use crate::error::{Error, Result};
+
+/// Which facility of the kernel waits for fds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum MonitorKind {
+    /// The best one there is; falls back in silence and says so in `monitor_reason()`.
+    #[default]
+    Auto,
+    /// ppoll(2): cost grows with the number of fds.
+    Poll,
+    /// epoll(7): cost grows with the number of ready fds.
+    Epoll,
+    /// io_uring(7).
+    IoUring,
+}
+
+impl MonitorKind {
+    /// The name, as `FDMON_MONITOR` and the npm package spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Poll => "poll",
+            Self::Epoll => "epoll",
+            Self::IoUring => "io_uring",
+        }
+    }
+}
+
+impl std::fmt::Display for MonitorKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for MonitorKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::Auto, Self::Poll, Self::Epoll, Self::IoUring]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+            .ok_or_else(|| {
+                Error::invalid_arg(
+                    "monitor",
+                    format_args!("'{name}'"),
+                    "'auto', 'poll', 'epoll' or 'io_uring'",
+                )
+            })
+    }
+}
+
+/// How the spin window follows the traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum PolicyKind {
+    /// One window: doubled while events come soon after it, reset when they come late.
+    #[default]
+    Classic,
+    /// One estimate a source; the window serves the slowest source that is worth spinning for.
+    PerHandler,
+    /// The window of the least expected cost.
+    Cost,
+}
+
+impl PolicyKind {
+    /// The name, as the npm package spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::PerHandler => "handler",
+            Self::Cost => "cost",
+        }
+    }
+}
+
+/// Longest times and sizes that are taken: a day, and what fits the arithmetic.
+const DAY_NS: u64 = 86_400_000_000_000;
+
+/// How a context spins before it sleeps. Spinning is off by default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PollParams {
+    /// Longest spin in nanoseconds; 0 = never. Default 0, at most a day.
+    pub max_ns: u64,
+    /// Factor by which the window grows; 0 = 2. Default 0.
+    pub grow: u32,
+    /// Divisor by which the window shrinks; 0 = reset to 0. Default 0.
+    pub shrink: u32,
+    /// How the window follows the traffic.
+    pub policy: PolicyKind,
+    /// Of the cost policy: nanoseconds of CPU that a nanosecond of latency is worth. Default 1.
+    pub latency_weight: f64,
+    /// Of the per-handler policy: history shift. Default 3, at most 32.
+    pub weight: u32,
+    /// Share of time that fruitless spins may take, above 0 and at most 1. Default 1: no limit.
+    pub cpu_budget: f64,
+    /// A source without a hit for this long leaves the spin list. Default 7 s, at most a day.
+    pub idle_ns: u64,
+    /// No spin where one CPU is usable; yield while spinning. Default true.
+    pub guards: bool,
+}
+
+impl Default for PollParams {
+    fn default() -> Self {
+        Self {
+            max_ns: 0,
+            grow: 0,
+            shrink: 0,
+            policy: PolicyKind::default(),
+            latency_weight: 1.0,
+            weight: 3,
+            cpu_budget: 1.0,
+            idle_ns: 7_000_000_000,
+            guards: true,
+        }
+    }
+}
+
+impl PollParams {
+    /// Spin for at most this long, everything else as by default.
+    #[must_use]
+    pub fn spin(max: std::time::Duration) -> Self {
+        Self { max_ns: u64::try_from(max.as_nanos()).unwrap_or(u64::MAX), ..Self::default() }
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.max_ns > DAY_NS {
+            return Err(Error::invalid_arg("max_ns", self.max_ns, "0 to 86400000000000 (a day)"));
+        }
+        if self.idle_ns > DAY_NS {
+            return Err(Error::invalid_arg("idle_ns", self.idle_ns, "0 to 86400000000000 (a day)"));
+        }
+        if self.weight > 32 {
+            return Err(Error::invalid_arg("weight", self.weight, "0 to 32"));
+        }
+        if !(self.cpu_budget > 0.0 && self.cpu_budget <= 1.0) {
+            return Err(Error::invalid_arg(
+                "cpu_budget",
+                self.cpu_budget,
+                "a number above 0 and at most 1",
+            ));
+        }
+        if !(self.latency_weight >= 0.0 && self.latency_weight <= 1e9) {
+            return Err(Error::invalid_arg("latency_weight", self.latency_weight, "0 to 1e9"));
+        }
+        Ok(())
+    }
+}
+
+/// How file I/O is batched.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct AioParams {
+    /// Requests submitted together at most; 0 = 32. At most 4096.
+    pub max_batch: u32,
+}
+
+impl AioParams {
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.max_batch > 4096 {
+            return Err(Error::invalid_arg("max_batch", self.max_batch, "0 to 4096 (0 = 32)"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SPEC 13
+    #[test]
+    fn parameters_out_of_range_name_the_option_and_the_value() {
+        let nan = f64::NAN;
+        let cases = [
+            (PollParams { max_ns: u64::MAX, ..Default::default() }, "max_ns"),
+            (PollParams { idle_ns: u64::MAX, ..Default::default() }, "idle_ns"),
+            (PollParams { weight: 33, ..Default::default() }, "weight"),
+            (PollParams { cpu_budget: 0.0, ..Default::default() }, "cpu_budget"),
+            (PollParams { cpu_budget: nan, ..Default::default() }, "cpu_budget"),
+            (PollParams { cpu_budget: -1.0, ..Default::default() }, "cpu_budget"),
+            (PollParams { latency_weight: nan, ..Default::default() }, "latency_weight"),
+        ];
+        for (params, option) in cases {
+            let error = params.validate().unwrap_err();
+            assert!(error.is_invalid_arg());
+            assert!(error.to_string().starts_with(option), "{error}");
+        }
+    }
+}

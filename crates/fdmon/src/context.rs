@@ -1,0 +1,928 @@
+//! The context and its turn.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::clock::{Clock, ManualClock};
+use crate::config::{AioParams, MonitorKind, PollParams};
+use crate::embed::Outer;
+use crate::error::{Error, Failures, Result};
+use crate::fork::Home;
+use crate::inbox::Node;
+use crate::interest::Events;
+use crate::monitor::poll::PollMonitor;
+use crate::monitor::{Monitor, switch};
+use crate::registry::{DueHalf, Registry};
+use crate::remote::{Remote, Shared, lock};
+use crate::spin::SpinState;
+use crate::stats::ContextStats;
+use crate::timer::TimerHeap;
+
+/// An idle bottom half limits the sleep to this.
+const IDLE_SLEEP_NS: u64 = 10_000_000;
+
+/// The event loop of one thread. See the crate's documentation for what a turn does.
+///
+/// Not `Send` and not `Sync`: it belongs to the thread that built it. Other threads hold a
+/// [`Remote`].
+pub struct AioContext(pub(crate) Rc<Inner>);
+
+pub(crate) struct Inner {
+    state: RefCell<State>,
+    pub shared: Arc<Shared>,
+    pub clock: Clock,
+    pub home: Home,
+}
+
+/// Everything only the home thread touches. Never borrowed over a call into user code.
+pub(crate) struct State {
+    pub reg: Registry,
+    pub monitor: Monitor,
+    /// `auto` is on poll and moves to epoll when there are enough fds.
+    pub may_move_up: bool,
+    pub spin: SpinState,
+    pub timers: TimerHeap,
+    /// Bottom halves and jobs that arrived, in order; due from the next turn on.
+    pub scheduled: VecDeque<Arc<Node>>,
+    pub aio: AioParams,
+    /// Turns that run now, one inside the other.
+    pub depth: u32,
+    /// `run` and `poll_until` that go on now.
+    pub loops: u32,
+    pub closed: bool,
+    pub failures: Failures,
+    /// The side for an outer loop, once there is one.
+    pub outer: Option<Outer>,
+}
+
+/// What `close` found alive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeakReport {
+    /// Handlers that were still registered.
+    pub handlers: u32,
+    /// Bottom halves that were not deleted.
+    pub bottom_halves: u32,
+    /// Timers that were not deleted.
+    pub timers: u32,
+    /// Requests that were in flight.
+    pub io: u32,
+}
+
+/// Options of a new context; made by [`AioContext::builder`].
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Builder {
+    monitor: MonitorKind,
+    poll: PollParams,
+    aio: AioParams,
+    name: String,
+    clock: Option<ManualClock>,
+}
+
+impl Builder {
+    /// Which monitor. Default [`MonitorKind::Auto`]; any other that cannot be had is an error.
+    pub fn monitor(mut self, kind: MonitorKind) -> Self {
+        self.monitor = kind;
+        self
+    }
+
+    /// How to spin. Default: never.
+    pub fn poll(mut self, params: PollParams) -> Self {
+        self.poll = params;
+        self
+    }
+
+    /// How to batch file I/O.
+    pub fn aio(mut self, params: AioParams) -> Self {
+        self.aio = params;
+        self
+    }
+
+    /// A name for people to read.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Runs on a clock that a test turns by hand.
+    pub fn manual_clock(mut self, clock: ManualClock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// The context, at home in the calling thread.
+    ///
+    /// # Errors
+    /// `InvalidArg` for a parameter out of range, `Unsupported` for a monitor that cannot be had,
+    /// `Syscall` when there is no fd left.
+    pub fn build(self) -> Result<AioContext> {
+        self.poll.validate()?;
+        self.aio.validate()?;
+        let shared = Shared::new(self.name)?;
+        let (monitor, reason, may_move_up) = switch::choose(self.monitor, &shared)?;
+        shared.set_monitor(monitor.kind(), reason);
+        {
+            let mut wanted = lock(&shared.wanted);
+            wanted.poll = self.poll.clone();
+            wanted.aio = self.aio.clone();
+        }
+        let state = State {
+            reg: Registry::new(),
+            monitor,
+            may_move_up,
+            spin: SpinState::new(self.poll),
+            timers: TimerHeap::default(),
+            scheduled: VecDeque::new(),
+            aio: self.aio,
+            depth: 0,
+            loops: 0,
+            closed: false,
+            failures: Failures::default(),
+            outer: None,
+        };
+        Ok(AioContext(Rc::new(Inner {
+            state: RefCell::new(state),
+            shared,
+            clock: self.clock.map_or(Clock::Monotonic, Clock::Manual),
+            home: Home::here(),
+        })))
+    }
+}
+
+/// What a turn knows before it waits.
+pub(crate) struct Plan {
+    pub blocking: bool,
+    /// The parameters say that this turn may spin and moves the window.
+    pub counted: bool,
+    /// When the turn began, if anything needs to know.
+    pub start: u64,
+    /// When it must be over: `None` = no deadline. At or before `start` = it does not sleep.
+    pub deadline: Option<u64>,
+    /// It does not sleep: something was found or is due.
+    pub awake: bool,
+    /// A predicate said yes.
+    pub hit: bool,
+    /// Somebody notified, which ends the spin.
+    pub notified: bool,
+    /// The kernel was asked already, while spinning.
+    pub asked: bool,
+    /// User code ran since the deadline was computed, and may have changed it.
+    pub stale: bool,
+}
+
+/// The next thing to run.
+pub(crate) enum Due {
+    Half(u32),
+    Job(Arc<Node>),
+    Handler {
+        slot: u32,
+        generation: u32,
+        word: u32,
+    },
+    Timer(u32),
+    /// Its callback lives in another language; the word stays for the other side to take.
+    Foreign(u32),
+}
+
+/// One turn between its begin and its end.
+pub(crate) struct Turn<'a> {
+    ctx: &'a AioContext,
+    /// Failures reported before this turn belong to the turn around it.
+    failures_before: usize,
+    progress: bool,
+}
+
+impl AioContext {
+    /// Options for a new context.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// One turn: finds what is ready, sleeping for it if `blocking`, and runs its callbacks.
+    /// `true` = something visible ran (a handler, a timer, a bottom half that is not idle).
+    ///
+    /// ```
+    /// let ctx = fdmon::AioContext::builder().build()?;
+    /// assert!(!ctx.poll(false)?);
+    /// ctx.schedule(|_| Ok(()))?;
+    /// assert!(ctx.poll(true)?);
+    /// # Ok::<(), fdmon::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Closed`; `Callback` with what the callbacks of the turn returned, after all of them ran;
+    /// `Syscall` when the kernel refuses to wait.
+    ///
+    /// # Panics
+    /// Resumes the first panic of a callback of the turn, after the others ran.
+    pub fn poll(&self, blocking: bool) -> Result<bool> {
+        let mut turn = self.begin(blocking)?;
+        while let Some(due) = turn.next() {
+            turn.run(due);
+        }
+        turn.end()
+    }
+
+    /// ① – ③ of a turn, in the order in which they happen.
+    pub(crate) fn begin(&self, blocking: bool) -> Result<Turn<'_>> {
+        let turn = self.enter()?;
+        self.find(blocking)?;
+        Ok(turn)
+    }
+
+    /// The turn up to what is due: parameters, timeout, spin, sleep, accept, window, lists.
+    pub(crate) fn find(&self, blocking: bool) -> Result<()> {
+        let mut plan = self.plan(blocking);
+        self.spin(&mut plan);
+        self.wait(&mut plan)?;
+        self.settle(&plan);
+        Ok(())
+    }
+
+    pub(crate) fn enter(&self) -> Result<Turn<'_>> {
+        let mut st = self.0.open_state()?;
+        st.depth += 1;
+        Ok(Turn { ctx: self, failures_before: st.failures.errors.len(), progress: false })
+    }
+
+    /// Reads the parameters once and computes the timeout.
+    pub(crate) fn plan(&self, blocking: bool) -> Plan {
+        let mut st = self.0.state();
+        let shared = &*self.0.shared;
+        shared.stats.turns.bump();
+        if shared.changed.load(Ordering::Acquire) {
+            drop(st);
+            self.take_wanted();
+            st = self.0.state();
+        }
+        if st.depth == 1 {
+            st.maybe_move_up(shared);
+        }
+        if !st.reg.parked.is_empty() {
+            st.unpark(shared);
+        }
+        let counted = blocking && st.spin.params.max_ns != 0;
+        let start = if counted || !st.timers.is_empty() { self.0.clock.now() } else { 0 };
+        if counted {
+            st.spin.count_dispatch(shared, start);
+        }
+        let mut plan = Plan {
+            blocking,
+            counted,
+            start,
+            deadline: None,
+            awake: !blocking,
+            hit: false,
+            notified: false,
+            asked: false,
+            stale: false,
+        };
+        st.set_deadline(&self.0, &mut plan);
+        plan
+    }
+
+    /// Asks the kernel: sleeps if there is nothing yet, or looks if it must be looked at.
+    fn wait(&self, plan: &mut Plan) -> Result<()> {
+        let shared = &*self.0.shared;
+        self.refresh(plan);
+        let may_sleep = !plan.awake;
+        if may_sleep {
+            self.0.raise_notify_me();
+            // The other half of `notify`: one of the two sees the other's word.
+            fence(Ordering::SeqCst);
+            if shared.notified.load(Ordering::Relaxed) {
+                plan.awake = true;
+            } else {
+                self.leave_spin_mode_before_sleep(plan);
+            }
+        }
+        let result = if plan.awake && (plan.asked || !self.kernel_is_due(plan)) {
+            Ok(())
+        } else {
+            self.ask(plan)
+        };
+        if may_sleep {
+            self.0.lower_notify_me();
+        }
+        result
+    }
+
+    /// Predicates that ran while spinning may have changed what is due.
+    pub(crate) fn refresh(&self, plan: &mut Plan) {
+        if plan.stale {
+            self.0.state().set_deadline(&self.0, plan);
+        }
+    }
+
+    /// Hooks and predicates may have scheduled something; so the timeout is computed again.
+    pub(crate) fn leave_spin_mode_before_sleep(&self, plan: &mut Plan) {
+        if self.0.state().spin.mode {
+            plan.hit |= self.leave_spin_mode();
+            self.0.state().set_deadline(&self.0, plan);
+        }
+    }
+
+    /// A turn that does not sleep skips the kernel where that starves nobody.
+    fn kernel_is_due(&self, plan: &Plan) -> bool {
+        let mut st = self.0.state();
+        if st.reg.armed == 0 {
+            return false;
+        }
+        if st.reg.unspun > 0 && !(plan.hit && plan.blocking && st.spin.mode) {
+            return true;
+        }
+        let st = &mut *st;
+        st.spin.look_is_due(plan, &self.0.clock)
+    }
+
+    pub(crate) fn ask(&self, plan: &mut Plan) -> Result<()> {
+        let shared = &*self.0.shared;
+        let mut st = self.0.state();
+        loop {
+            let timeout = if plan.awake {
+                Some(0)
+            } else {
+                match plan.deadline {
+                    None => None,
+                    Some(deadline) => {
+                        let now = self.0.clock.now();
+                        if now >= deadline {
+                            plan.awake = true;
+                        }
+                        Some(deadline.saturating_sub(now))
+                    }
+                }
+            };
+            let sleeps = timeout != Some(0);
+            shared.stats.waits.bump();
+            if sleeps {
+                shared.stats.sleeps.bump();
+            }
+            let found = match st.ask_kernel(&self.0, timeout) {
+                Ok(found) => found,
+                Err(Errno::INTR) => false,
+                Err(errno) => {
+                    return Err(Error::syscall(
+                        "epoll_wait",
+                        errno,
+                        "close the context: the kernel refuses to wait for it",
+                    ));
+                }
+            };
+            if !sleeps || found || shared.notified.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// After the wait: accept, move the window, put what is due on its lists.
+    pub(crate) fn settle(&self, plan: &Plan) {
+        let shared = &*self.0.shared;
+        shared.accept();
+        let mut st = self.0.state();
+        st.drain_inbox(shared);
+        let mut now = 0;
+        if plan.counted || !st.timers.is_empty() {
+            now = self.0.clock.now();
+        }
+        if plan.counted {
+            st.spin.on_turn(shared, plan.start, now);
+        }
+        if st.reg.notifier_signalled {
+            st.clear_notifier(shared);
+        }
+        if st.reg.orphaned {
+            st.shed_orphans(shared);
+        }
+        st.collect_halves();
+        st.collect_timers(now);
+        if !st.reg.bad.is_empty() {
+            drop(st);
+            self.remove_bad();
+        }
+    }
+
+    /// Turns until `stop()`.
+    ///
+    /// # Errors
+    /// As [`AioContext::poll`]; the first error ends the loop.
+    pub fn run(&self) -> Result<()> {
+        self.run_while(|_| true)
+    }
+
+    /// Turns until `stop()` or until this time has passed.
+    ///
+    /// # Errors
+    /// As [`AioContext::run`].
+    pub fn run_for(&self, time: Duration) -> Result<()> {
+        let over = Rc::new(std::cell::Cell::new(false));
+        let flag = Rc::clone(&over);
+        let timer = self.timer(move |_| {
+            flag.set(true);
+            Ok(())
+        })?;
+        timer.arm(time)?;
+        let result = self.run_while(|_| !over.get());
+        timer.delete();
+        result
+    }
+
+    /// Turns until the condition holds, which is looked at after each turn, or until `stop()`.
+    ///
+    /// # Errors
+    /// As [`AioContext::run`].
+    pub fn poll_until(&self, mut condition: impl FnMut() -> bool) -> Result<()> {
+        self.run_while(move |_| !condition())
+    }
+
+    fn run_while(&self, mut go_on: impl FnMut(&Self) -> bool) -> Result<()> {
+        self.0.open_state()?.loops += 1;
+        let mut result = Ok(());
+        while result.is_ok() && go_on(self) && !self.stop_requested() && !self.is_closed() {
+            result = self.poll(true).map(drop);
+        }
+        self.leave_loop();
+        result
+    }
+
+    /// Leaves a `run` or `poll_until`: out of spin mode, and the outermost takes the stop.
+    pub(crate) fn leave_loop(&self) {
+        let outermost = {
+            let mut st = self.0.state();
+            st.loops -= 1;
+            st.loops == 0
+        };
+        if outermost {
+            self.0.shared.stop.store(false, Ordering::Relaxed);
+        }
+        let _ = self.suspend();
+    }
+
+    pub(crate) fn stop_requested(&self) -> bool {
+        self.0.shared.stop.load(Ordering::Acquire)
+    }
+
+    /// Ends every `run` and `poll_until` that is going on; with none, the next.
+    pub fn stop(&self) {
+        self.0.shared.stop.store(true, Ordering::Release);
+    }
+
+    /// Leaves spin mode: `poll_end` for all, and one last look, whose hits the next turn runs.
+    /// Owed after a bare `poll()` when no further turn follows soon.
+    ///
+    /// # Errors
+    /// `Closed`
+    pub fn suspend(&self) -> Result<()> {
+        drop(self.0.open_state()?);
+        self.leave_spin_mode();
+        Ok(())
+    }
+
+    /// Ends the loop's sleep, from this thread's own callbacks; other threads use a [`Remote`].
+    pub fn notify(&self) {
+        self.0.shared.notify();
+    }
+
+    /// The side that other threads may hold.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        Remote(Arc::clone(&self.0.shared))
+    }
+
+    /// The process-wide id, never used again.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.shared.id
+    }
+
+    /// The name it was given.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.shared.name
+    }
+
+    /// The monitor that runs now.
+    #[must_use]
+    pub fn monitor(&self) -> MonitorKind {
+        lock(&self.0.shared.monitor).0
+    }
+
+    /// Why it is that one, in words.
+    #[must_use]
+    pub fn monitor_reason(&self) -> String {
+        lock(&self.0.shared.monitor).1.clone()
+    }
+
+    /// Monotonic time in nanoseconds, on the context's clock.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.0.clock.now()
+    }
+
+    /// What the context did so far.
+    #[must_use]
+    pub fn stats(&self) -> ContextStats {
+        self.0.shared.stats()
+    }
+
+    /// The spin parameters.
+    #[must_use]
+    pub fn poll_params(&self) -> PollParams {
+        self.0.state().spin.params.clone()
+    }
+
+    /// Sets the spin parameters: the spin state starts anew, and `max_ns` 0 leaves spin mode.
+    ///
+    /// # Errors
+    /// `Closed`, `InvalidArg`
+    pub fn set_poll_params(&self, params: PollParams) -> Result<()> {
+        params.validate()?;
+        drop(self.0.open_state()?);
+        lock(&self.0.shared.wanted).poll = params.clone();
+        self.apply_poll_params(params);
+        Ok(())
+    }
+
+    pub(crate) fn apply_poll_params(&self, params: PollParams) {
+        let off = params.max_ns == 0;
+        self.0.state().spin.set_params(params);
+        self.0.shared.stats.window_ns.set(0);
+        if off {
+            self.leave_spin_mode();
+            self.0.state().empty_spin_list();
+        }
+    }
+
+    /// The I/O parameters.
+    #[must_use]
+    pub fn aio_params(&self) -> AioParams {
+        self.0.state().aio.clone()
+    }
+
+    /// Sets the I/O parameters.
+    ///
+    /// # Errors
+    /// `Closed`, `InvalidArg`
+    pub fn set_aio_params(&self, params: AioParams) -> Result<()> {
+        params.validate()?;
+        let mut st = self.0.open_state()?;
+        lock(&self.0.shared.wanted).aio = params.clone();
+        st.aio = params;
+        Ok(())
+    }
+
+    /// The context is closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.state().closed
+    }
+
+    /// Releases everything and says what was still alive. Inside a callback all further
+    /// callbacks stop at once; a second call reports nothing.
+    pub fn close(&self) -> LeakReport {
+        if !self.0.home.is_here() {
+            // A forked child: what the kernel holds is the parent's.
+            self.0.state().closed = true;
+            return LeakReport::default();
+        }
+        if self.is_closed() {
+            return LeakReport::default();
+        }
+        self.leave_spin_mode();
+        let mut st = self.0.state();
+        let report = LeakReport {
+            handlers: st.reg.handlers,
+            bottom_halves: st.reg.halves,
+            timers: st.reg.timers,
+            io: 0,
+        };
+        st.closed = true;
+        self.0.shared.closed.store(true, Ordering::Release);
+        let remains = st.dismantle(&self.0.shared);
+        drop(st);
+        drop(remains); // users' drop code runs outside the borrow
+        report
+    }
+}
+
+impl Drop for AioContext {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl std::fmt::Debug for AioContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AioContext")
+            .field("id", &self.id())
+            .field("name", &self.name())
+            .field("monitor", &self.monitor())
+            .field("monitor_reason", &self.monitor_reason())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// The state; the borrow must end before any user code runs.
+    #[inline]
+    pub fn state(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
+    }
+
+    /// The state of a context that can be used.
+    #[inline]
+    pub fn open_state(&self) -> Result<RefMut<'_, State>> {
+        let st = self.state.borrow_mut();
+        if st.closed || !self.home.is_here() {
+            return Err(closed(self.home.is_here()));
+        }
+        Ok(st)
+    }
+
+    #[inline]
+    pub fn raise_notify_me(&self) {
+        let word = &self.shared.notify_me;
+        word.store(word.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn lower_notify_me(&self) {
+        let word = &self.shared.notify_me;
+        word.store(word.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+    }
+
+    /// Runs user code that must not unwind through the loop; the panic resumes after the turn.
+    #[inline]
+    pub fn guarded<T>(&self, run: impl FnOnce() -> T) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(value) => Some(value),
+            Err(payload) => {
+                self.state().failures.panicked(payload);
+                None
+            }
+        }
+    }
+}
+
+#[cold]
+fn closed(at_home: bool) -> Error {
+    if at_home {
+        Error::closed()
+    } else {
+        Error::new(
+            crate::ErrorCode::Closed,
+            "the context belongs to the parent of this forked process; create a new AioContext",
+        )
+    }
+}
+
+impl AioContext {
+    /// Parameters that another thread asked for.
+    #[cold]
+    fn take_wanted(&self) {
+        let shared = &*self.0.shared;
+        shared.changed.store(false, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let (poll, aio) = {
+            let mut wanted = lock(&shared.wanted);
+            let poll = std::mem::take(&mut wanted.poll_changed).then(|| wanted.poll.clone());
+            let aio = std::mem::take(&mut wanted.aio_changed).then(|| wanted.aio.clone());
+            (poll, aio)
+        };
+        if let Some(aio) = aio {
+            self.0.state().aio = aio;
+        }
+        if let Some(poll) = poll {
+            self.apply_poll_params(poll);
+        }
+    }
+}
+
+impl State {
+    /// The soonest of what is due, bottom halves and timers.
+    pub(crate) fn set_deadline(&mut self, inner: &Inner, plan: &mut Plan) {
+        if plan.awake {
+            return;
+        }
+        plan.stale = false;
+        self.drain_inbox(&inner.shared);
+        if self.reg.has_due() || !self.failures.is_empty() || self.closed {
+            plan.awake = true;
+            return;
+        }
+        let mut deadline = self.timers.deadline();
+        if !self.scheduled.is_empty() {
+            if self.scheduled.iter().any(|node| node.is_scheduled() && !node.is_idle()) {
+                plan.awake = true;
+                return;
+            }
+            let limit = inner.clock.now().saturating_add(IDLE_SLEEP_NS);
+            deadline = Some(deadline.map_or(limit, |d| d.min(limit)));
+        }
+        if deadline.is_some_and(|d| d <= plan.start) {
+            plan.awake = true;
+        }
+        plan.deadline = deadline;
+    }
+
+    /// Asks the kernel once. `true` = something is due now.
+    pub(crate) fn ask_kernel(
+        &mut self,
+        inner: &Inner,
+        timeout: Option<u64>,
+    ) -> std::result::Result<bool, Errno> {
+        let mut timeout = timeout;
+        // On a manual clock, time passes when nothing else happens.
+        let leap = inner.clock.manual().zip(timeout);
+        if leap.is_some() {
+            timeout = Some(0);
+        }
+        let mut found = false;
+        let reg = &mut self.reg;
+        let result = self.monitor.wait(timeout, &mut |token, events| {
+            found |= reg.report(token, events);
+        });
+        if !self.reg.parked.is_empty() {
+            self.park(&inner.shared);
+        }
+        if let Some((clock, ns)) = leap {
+            if !found && !self.reg.notifier_signalled && result.is_ok() {
+                clock.at_least(clock.now_ns().saturating_add(ns));
+            }
+        }
+        result.map(|()| found)
+    }
+
+    #[inline]
+    pub(crate) fn drain_inbox(&mut self, shared: &Shared) {
+        if shared.inbox.is_empty() {
+            return;
+        }
+        let scheduled = &mut self.scheduled;
+        shared.inbox.drain(|node| {
+            if node.unlink() {
+                scheduled.push_back(node);
+            }
+        });
+    }
+
+    /// Takes the reported handlers off the monitor whose callback runs in a turn around this one.
+    #[cold]
+    fn park(&mut self, shared: &Shared) {
+        for slot in self.reg.parked.clone() {
+            let _ = self.sync(shared, slot);
+        }
+    }
+
+    /// Puts those back whose callback has returned.
+    #[cold]
+    fn unpark(&mut self, shared: &Shared) {
+        for slot in std::mem::take(&mut self.reg.parked) {
+            let Some(handler) = self.reg.handler(slot) else { continue };
+            if handler.running != 0 {
+                self.reg.parked.push(slot);
+            } else if handler.parked {
+                handler.parked = false;
+                let _ = self.sync(shared, slot);
+            }
+        }
+    }
+
+    /// Closes what the kernel holds for a closed context; no turn runs.
+    fn release_monitor(&mut self) {
+        self.outer = None;
+        self.monitor = Monitor::Poll(PollMonitor::default());
+    }
+
+    /// What is kept until the borrow of the state has ended, since users' code drops with it.
+    fn dismantle(&mut self, shared: &Shared) -> impl Sized + use<> {
+        let mut remains = Vec::new();
+        for slot in 0..self.reg.slots.len() {
+            #[allow(clippy::cast_possible_truncation, reason = "slots are counted by a u32")]
+            let slot = slot as u32;
+            if let Some(half) = self.reg.half(slot) {
+                half.node.kill();
+            }
+            if self.reg.handler(slot).is_some() {
+                let _ = self.disarm(slot);
+            }
+            remains.push(self.reg.vacate(slot, false));
+        }
+        if self.depth == 0 {
+            self.release_monitor();
+        }
+        self.reg.ready.clear();
+        self.reg.halves_due.clear();
+        self.reg.timers_due.clear();
+        self.timers = TimerHeap::default();
+        self.drain_inbox(shared);
+        lock(&shared.handlers).clear();
+        lock(&shared.halves).clear();
+        (remains, std::mem::take(&mut self.scheduled))
+    }
+}
+
+impl Turn<'_> {
+    /// ④ The next callback that is due; `None` = the turn is over.
+    #[inline]
+    pub fn next(&mut self) -> Option<Due> {
+        self.ctx.0.state().next_due(&self.ctx.0.shared)
+    }
+
+    /// Runs it.
+    #[inline]
+    pub fn run(&mut self, due: Due) {
+        self.progress |= self.ctx.dispatch_one(due);
+    }
+
+    /// Frees what was removed and reports what failed.
+    pub fn end(self) -> Result<bool> {
+        let progress = self.progress;
+        let failures = {
+            let mut st = self.ctx.0.state();
+            if st.depth == 1 && !st.reg.graves.is_empty() {
+                st.reg.bury();
+            }
+            if st.failures.is_empty() {
+                return Ok(progress);
+            }
+            Failures {
+                errors: st.failures.errors.split_off(self.failures_before),
+                panic: st.failures.panic.take(),
+            }
+        };
+        if let Some(payload) = failures.panic {
+            drop(self);
+            resume_unwind(payload);
+        }
+        if failures.errors.is_empty() {
+            return Ok(progress);
+        }
+        Err(Error::callbacks(failures.errors.into_iter().map(|(_, error)| error).collect()))
+    }
+
+    /// Reports what failed before this turn as well: in `prepare` and `check`.
+    pub fn adopt_failures(&mut self) {
+        self.failures_before = 0;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut st = self.ctx.0.state();
+        st.depth -= 1;
+        if st.depth == 0 && st.closed {
+            st.release_monitor();
+        }
+    }
+}
+
+impl State {
+    /// Bottom halves, then handlers, then timers; a stale entry's word is 0.
+    #[inline]
+    pub(crate) fn next_due(&mut self, shared: &Shared) -> Option<Due> {
+        if !self.reg.halves_due.is_empty() {
+            if let Some(due) = self.next_half() {
+                return Some(due);
+            }
+        }
+        while let Some(slot) = self.reg.ready.pop_front() {
+            if let Some(due) = self.issue_handler(shared, slot) {
+                return Some(due);
+            }
+        }
+        while let Some(slot) = self.reg.timers_due.pop_front() {
+            if let Some(due) = self.issue_timer(slot) {
+                return Some(due);
+            }
+        }
+        None
+    }
+
+    fn next_half(&mut self) -> Option<Due> {
+        loop {
+            match self.reg.halves_due.pop_front()? {
+                DueHalf::Job(node) => return Some(Due::Job(node)),
+                DueHalf::Slot(slot) => {
+                    if let Some(due) = self.issue_half(slot) {
+                        return Some(due);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The events part of a word.
+#[inline]
+pub(crate) fn events_of(word: u32) -> Events {
+    Events::from_bits_truncate(word & crate::interest::word::EVENTS)
+}

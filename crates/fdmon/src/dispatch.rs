@@ -1,0 +1,307 @@
+//! ④ Dispatch: from the ready list to the callback.
+
+use std::sync::Arc;
+
+use crate::context::{AioContext, Due, State, events_of};
+use crate::error::{Error, Outcome};
+use crate::handler::{Action, Body, NOWHERE, Ops};
+use crate::interest::{Events, Interest, actions, word};
+use crate::registry::{Callback, DueHalf};
+use crate::remote::Shared;
+
+impl State {
+    /// Names the callbacks that this handler's readiness asks for. `None` = nothing is due.
+    #[inline]
+    pub(crate) fn issue_handler(&mut self, shared: &Shared, slot: u32) -> Option<Due> {
+        let pending = self.reg.words.get(slot);
+        if pending == 0 {
+            return None;
+        }
+        let generation = self.reg.generation(slot);
+        let spinning = self.spin.params.max_ns != 0;
+        let handler = self.reg.handler(slot)?;
+        if handler.running != 0 {
+            // Readiness is level-triggered and predicates are asked again: both come back.
+            handler.look = handler.has_poll;
+            if handler.look {
+                self.spin.looks.push(slot);
+            }
+            self.reg.words.set(slot, 0);
+            return None;
+        }
+        let run = actions(pending, handler.callbacks, handler.wanted);
+        let counters = &handler.counters;
+        if pending & word::ISSUED == 0 {
+            shared.stats.events.bump();
+            if run & word::RUN_READ != 0 {
+                counters.reads.bump();
+            }
+            if run & word::RUN_WRITE != 0 {
+                counters.writes.bump();
+            }
+            if pending & word::HIT != 0 {
+                counters.poll_hits.bump();
+            }
+        }
+        let foreign = handler.foreign;
+        let joins = handler.has_poll && spinning && handler.member == NOWHERE;
+        if joins {
+            self.join_spin_list(slot);
+        }
+        let issued = (pending & !word::RUN) | run;
+        if foreign {
+            self.reg.words.set(slot, issued | word::ISSUED);
+            Some(Due::Foreign(slot))
+        } else {
+            self.reg.words.set(slot, 0);
+            Some(Due::Handler { slot, generation, word: issued })
+        }
+    }
+
+    pub(crate) fn issue_half(&mut self, slot: u32) -> Option<Due> {
+        if self.reg.words.get(slot) & word::BOTTOM_HALF == 0 {
+            return None;
+        }
+        let half = self.reg.half(slot)?;
+        if !matches!(half.callback, Callback::Foreign) {
+            self.reg.words.set(slot, 0);
+            return Some(Due::Half(slot));
+        }
+        // Later schedules, from other threads, count as new ones.
+        let idle = half.node.begin_run();
+        let before = self.reg.words.get(slot);
+        if idle.is_none() && before & word::ISSUED == 0 {
+            self.reg.words.set(slot, 0);
+            return None;
+        }
+        let idle = if idle == Some(true) { word::IDLE } else { before & word::IDLE };
+        self.reg.words.set(slot, word::BOTTOM_HALF | word::ISSUED | idle);
+        Some(Due::Foreign(slot))
+    }
+
+    pub(crate) fn issue_timer(&mut self, slot: u32) -> Option<Due> {
+        let pending = self.reg.words.get(slot);
+        if pending & word::TIMER == 0 {
+            return None;
+        }
+        if matches!(self.reg.timer(slot)?.callback, Callback::Foreign) {
+            self.reg.words.set(slot, pending | word::ISSUED);
+            Some(Due::Foreign(slot))
+        } else {
+            self.reg.words.set(slot, 0);
+            Some(Due::Timer(slot))
+        }
+    }
+
+    /// Bottom halves that were scheduled before now are due; those scheduled from here on wait
+    /// for the next turn.
+    #[inline]
+    pub(crate) fn collect_halves(&mut self) {
+        while let Some(node) = self.scheduled.pop_front() {
+            if node.slot == u32::MAX {
+                self.reg.halves_due.push_back(DueHalf::Job(node));
+                continue;
+            }
+            let live = matches!(
+                self.reg.half(node.slot),
+                Some(half) if Arc::ptr_eq(&half.node, &node)
+            );
+            if live && node.is_scheduled() && self.reg.words.raise(node.slot, word::BOTTOM_HALF) {
+                self.reg.halves_due.push_back(DueHalf::Slot(node.slot));
+            }
+        }
+    }
+
+    /// Timers that have expired, in the order in which they did.
+    #[inline]
+    pub(crate) fn collect_timers(&mut self, now: u64) {
+        while let Some(slot) = self.timers.pop_due(now) {
+            if self.reg.words.raise(slot, word::TIMER) {
+                self.reg.timers_due.push_back(slot);
+            }
+        }
+    }
+}
+
+impl AioContext {
+    /// Runs one callback that is not foreign. `true` = progress.
+    pub(crate) fn dispatch_one(&self, due: Due) -> bool {
+        match due {
+            Due::Handler { slot, generation, word } => self.run_handler(slot, generation, word),
+            Due::Half(slot) => self.run_half(slot),
+            Due::Job(node) => {
+                if let Some(job) = node.take_job() {
+                    self.0.guarded(|| job(&mut self.ops()));
+                }
+                true
+            }
+            Due::Timer(slot) => self.run_timer(slot),
+            Due::Foreign(_) => false,
+        }
+    }
+
+    pub(crate) fn ops(&self) -> Ops<'_> {
+        Ops { ctx: self, fd: None, events: Events::empty() }
+    }
+
+    fn run_handler(&self, slot: u32, generation: u32, pending: u32) -> bool {
+        let Some(mut body) = self.take_body(slot, generation) else { return false };
+        let events = events_of(pending);
+        let mut first = true;
+        for (bit, action, interest) in [
+            (word::RUN_READY, Action::Ready, Interest::empty()),
+            (word::RUN_READ, Action::Read, Interest::empty()),
+            (word::RUN_WRITE, Action::Write, Interest::WRITE),
+            (word::RUN_PRIORITY, Action::Priority, Interest::PRIORITY),
+        ] {
+            if pending & bit == 0 {
+                continue;
+            }
+            // An earlier callback may have removed or replaced the handler, or lost interest.
+            if !std::mem::take(&mut first) && !self.still_wants(slot, generation, interest) {
+                continue;
+            }
+            let outcome = self.0.guarded(|| body.run(action, self, events));
+            if let Some(Err(error)) = outcome {
+                self.0.state().failures.errors.push((Some(slot), error));
+            }
+        }
+        self.put_back(slot, generation, body);
+        true
+    }
+
+    fn still_wants(&self, slot: u32, generation: u32, interest: Interest) -> bool {
+        self.0
+            .state()
+            .reg
+            .live_handler(slot, generation)
+            .is_some_and(|handler| handler.wanted.contains(interest))
+    }
+
+    /// Takes the body out for a call into user code.
+    #[inline]
+    pub(crate) fn take_body(&self, slot: u32, generation: u32) -> Option<Box<dyn Body>> {
+        let mut st = self.0.state();
+        let handler = st.reg.live_handler(slot, generation)?;
+        let body = handler.body.take()?;
+        handler.running += 1;
+        Some(body)
+    }
+
+    /// Puts it back, or lets it go if its handler is gone.
+    #[inline]
+    pub(crate) fn put_back(&self, slot: u32, generation: u32, mut body: Box<dyn Body>) {
+        let mut st = self.0.state();
+        if let Some(handler) = st.reg.live_handler(slot, generation) {
+            handler.running -= 1;
+            if !handler.end_owed {
+                handler.body = Some(body);
+                return;
+            }
+            handler.end_owed = false;
+            handler.look = true;
+            st.spin.looks.push(slot);
+            drop(st);
+            self.0.guarded(|| body.poll_end());
+            if let Some(handler) = self.0.state().reg.live_handler(slot, generation) {
+                handler.body = Some(body);
+                return;
+            }
+        } else {
+            let grave = |g: &crate::registry::Grave| g.slot == slot && g.generation == generation;
+            let owed = st.reg.graves.iter().any(|g| grave(g) && g.end_owed);
+            drop(st);
+            if owed {
+                self.0.guarded(|| body.poll_end());
+            }
+        }
+        // Users' drop code runs here, outside any borrow.
+        self.0.guarded(|| drop(body));
+    }
+
+    fn run_half(&self, slot: u32) -> bool {
+        let mut st = self.0.state();
+        let generation = st.reg.generation(slot);
+        let Some(half) = st.reg.half(slot) else { return false };
+        let Some(idle) = half.node.begin_run() else { return false };
+        let callback = std::mem::replace(&mut half.callback, Callback::Running);
+        if matches!(callback, Callback::Once(_)) {
+            st.delete_half(&self.0.shared, slot);
+        }
+        drop(st);
+        let callback = self.run_callback(callback);
+        let mut st = self.0.state();
+        let mut rest = None;
+        if st.reg.generation(slot) == generation {
+            if let Some(half) = st.reg.half(slot) {
+                half.callback = callback;
+                if half.orphan && !half.node.is_scheduled() {
+                    rest = st.delete_half(&self.0.shared, slot);
+                }
+            }
+        }
+        drop(st);
+        drop(rest);
+        !idle
+    }
+
+    fn run_timer(&self, slot: u32) -> bool {
+        let mut st = self.0.state();
+        let generation = st.reg.generation(slot);
+        let Some(timer) = st.reg.timer(slot) else { return false };
+        let callback = std::mem::replace(&mut timer.callback, Callback::Running);
+        drop(st);
+        let callback = self.run_callback(callback);
+        let mut st = self.0.state();
+        let armed = st.timers.is_armed(slot);
+        let mut rest = None;
+        if st.reg.generation(slot) == generation {
+            if let Some(timer) = st.reg.timer(slot) {
+                timer.callback = callback;
+                if timer.orphan && !armed {
+                    rest = Some(st.reg.vacate(slot, false));
+                }
+            }
+        }
+        drop(st);
+        drop(rest);
+        true
+    }
+
+    /// Runs the callback and hands it back if it can run again.
+    fn run_callback(&self, callback: Callback) -> Callback {
+        let run = |f: &mut dyn FnMut() -> Outcome| {
+            if let Some(Err(error)) = self.0.guarded(f) {
+                self.0.state().failures.errors.push((None, error));
+            }
+        };
+        match callback {
+            Callback::Once(once) => {
+                let mut once = Some(once);
+                run(&mut || once.take().map_or(Ok(()), |once| once(&mut self.ops())));
+                Callback::Running
+            }
+            Callback::Repeating(mut repeating) => {
+                run(&mut || repeating(&mut self.ops()));
+                Callback::Repeating(repeating)
+            }
+            other => other,
+        }
+    }
+
+    /// Removes the handlers whose fd turned out to be closed, and reports each once.
+    #[cold]
+    pub(crate) fn remove_bad(&self) {
+        let bad = std::mem::take(&mut self.0.state().reg.bad);
+        for slot in bad {
+            let fd = match self.0.state().reg.handler(slot) {
+                Some(handler) => handler.fd,
+                None => continue,
+            };
+            self.remove_slot(slot);
+            let error =
+                Error::bad_fd(fd, "it was closed while registered: remove its handler first");
+            self.0.state().failures.errors.push((Some(slot), Box::new(error)));
+        }
+    }
+}

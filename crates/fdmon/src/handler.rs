@@ -1,0 +1,598 @@
+//! ① Handlers: what users register, and what their callbacks are given.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::rc::Weak;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fd::{AsFd, BorrowedFd, RawFd};
+
+use crate::context::{AioContext, Inner};
+use crate::error::{Error, Outcome, Result};
+use crate::interest::{Callbacks, Events, Interest};
+use crate::remote::Remote;
+use crate::stats::HandlerCounters;
+use crate::word_source::{PollSource, WordSource};
+
+thread_local! {
+    /// The default of `Source::poll` ran: that source has no predicate.
+    static DEFAULT_POLL_RAN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A device or connection with its own state, registered with [`AioContext::register`].
+///
+/// ```
+/// use std::os::fd::{AsFd, BorrowedFd};
+/// use fdmon::{AioContext, EventNotifier, Interest, Ops, Outcome, Source};
+///
+/// struct Doorbell { bell: EventNotifier, rings: u32 }
+/// impl AsFd for Doorbell {
+///     fn as_fd(&self) -> BorrowedFd<'_> { self.bell.as_fd() }
+/// }
+/// impl Source for Doorbell {
+///     fn interest(&self) -> Interest { Interest::READ }
+///     fn read(&mut self, _ops: &mut Ops<'_>) -> Outcome {
+///         self.rings += u32::from(self.bell.test_and_clear()?);
+///         Ok(())
+///     }
+/// }
+///
+/// let bell = EventNotifier::new()?;
+/// let ctx = AioContext::builder().build()?;
+/// let token = ctx.register(Doorbell { bell: bell.clone(), rings: 0 }).map_err(|(e, _)| e)?;
+/// bell.set()?;
+/// ctx.poll(true)?;
+/// assert_eq!(ctx.deregister(&token).unwrap().rings, 1);
+/// # Ok::<(), fdmon::Error>(())
+/// ```
+pub trait Source: AsFd + 'static {
+    /// What to watch at first.
+    fn interest(&self) -> Interest;
+
+    /// The fd is readable, hung up or in error; or it is so and the predicate said yes as well.
+    ///
+    /// # Errors
+    /// Reported by the turn, after its other callbacks.
+    fn read(&mut self, ops: &mut Ops<'_>) -> Outcome {
+        let _ = ops;
+        Ok(())
+    }
+
+    /// Writing will not block, or the fd is in error.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    fn write(&mut self, ops: &mut Ops<'_>) -> Outcome {
+        let _ = ops;
+        Ok(())
+    }
+
+    /// There is urgent data, or the fd is in error.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    fn priority(&mut self, ops: &mut Ops<'_>) -> Outcome {
+        let _ = ops;
+        Ok(())
+    }
+
+    /// The predicate that spinning asks: is there something to do? It runs over and over, so it
+    /// must be quick and have no side effects. A source that does not override it is not spun.
+    fn poll(&self) -> bool {
+        DEFAULT_POLL_RAN.set(true);
+        false
+    }
+
+    /// The predicate said yes.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    fn poll_ready(&mut self, ops: &mut Ops<'_>) -> Outcome {
+        let _ = ops;
+        Ok(())
+    }
+
+    /// Spinning begins: the producer may stop signalling the fd.
+    fn poll_begin(&mut self) {}
+
+    /// Spinning ends: the producer must signal again.
+    fn poll_end(&mut self) {}
+}
+
+type Callback = Box<dyn FnMut(&mut Ops<'_>) -> Outcome>;
+
+/// Callbacks for one fd, registered with [`AioContext::set_fd_handler`].
+///
+/// `Ops::fd()` is the fd. Interest follows from the callbacks: `read`, `write`, `priority`.
+#[derive(Default)]
+#[must_use]
+pub struct Handlers {
+    read: Option<Callback>,
+    write: Option<Callback>,
+    priority: Option<Callback>,
+    poll_ready: Option<Callback>,
+    source: Option<Box<dyn PollSource>>,
+    word: Option<WordSource>,
+    external: bool,
+    kernel: bool,
+}
+
+impl Handlers {
+    /// No callback yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The fd is readable, hung up or in error.
+    pub fn read(mut self, f: impl FnMut(&mut Ops<'_>) -> Outcome + 'static) -> Self {
+        self.read = Some(Box::new(f));
+        self
+    }
+
+    /// Writing will not block, or the fd is in error.
+    pub fn write(mut self, f: impl FnMut(&mut Ops<'_>) -> Outcome + 'static) -> Self {
+        self.write = Some(Box::new(f));
+        self
+    }
+
+    /// There is urgent data, or the fd is in error.
+    pub fn priority(mut self, f: impl FnMut(&mut Ops<'_>) -> Outcome + 'static) -> Self {
+        self.priority = Some(Box::new(f));
+        self
+    }
+
+    /// The predicate that spinning asks: a closure, a [`WordSource`], or your own [`PollSource`].
+    /// Without [`Handlers::poll_ready`] it has nothing to run and is ignored.
+    pub fn poll(mut self, source: impl PollSource) -> Self {
+        // A word is read in place, without a call.
+        let mut source = Some(source);
+        match (&mut source as &mut dyn Any).downcast_mut::<Option<WordSource>>() {
+            Some(word) => (self.word, self.source) = (word.take(), None),
+            None => (self.word, self.source) = (None, source.map(|s| Box::new(s) as Box<_>)),
+        }
+        self
+    }
+
+    /// The predicate said yes.
+    pub fn poll_ready(mut self, f: impl FnMut(&mut Ops<'_>) -> Outcome + 'static) -> Self {
+        self.poll_ready = Some(Box::new(f));
+        self
+    }
+
+    /// Spin on the kernel's readiness of this fd instead of a predicate.
+    pub fn poll_kernel(mut self) -> Self {
+        self.kernel = true;
+        self
+    }
+
+    /// The fd is fed by outside clients: `disable_external` holds it back.
+    pub fn external(mut self, external: bool) -> Self {
+        self.external = external;
+        self
+    }
+
+    fn callbacks(&self) -> Callbacks {
+        let mut callbacks = Callbacks::empty();
+        callbacks.set(Callbacks::READ, self.read.is_some());
+        callbacks.set(Callbacks::WRITE, self.write.is_some());
+        callbacks.set(Callbacks::PRIORITY, self.priority.is_some());
+        callbacks.set(Callbacks::POLL_READY, self.poll_ready.is_some());
+        callbacks
+    }
+
+    pub(crate) fn into_handler<F: AsFd + 'static>(mut self, fd: F, raw: RawFd) -> Handler {
+        let mut callbacks = self.callbacks();
+        // A predicate without `poll_ready` has nothing to run on a hit, and the other way round.
+        let has_poll = callbacks.contains(Callbacks::POLL_READY)
+            && (self.word.is_some() || self.source.is_some());
+        callbacks.set(Callbacks::POLL_READY, has_poll);
+        Handler {
+            callbacks,
+            wanted: Interest::of(callbacks),
+            external: self.external,
+            has_poll,
+            kernel: self.kernel && !has_poll,
+            word: self.word.take().filter(|_| has_poll),
+            body: Some(Box::new(ClosureBody { fd, handlers: self })),
+            ..Handler::new(raw)
+        }
+    }
+}
+
+impl std::fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handlers")
+            .field("callbacks", &self.callbacks())
+            .field("external", &self.external)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a predicate said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// There is something to do.
+    Hit,
+    /// There is nothing to do.
+    Miss,
+    /// It could not say: no hit, and the spin ends.
+    Failed,
+}
+
+/// Which callback to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Ready,
+    Read,
+    Write,
+    Priority,
+}
+
+/// Whatever runs behind a handler. Taken out of the registry while one of its functions runs,
+/// so that nothing is borrowed over a call into user code.
+pub(crate) trait Body {
+    fn run(&mut self, action: Action, ctx: &AioContext, events: Events) -> Outcome;
+    fn poll(&mut self) -> Probe;
+    fn poll_begin(&mut self);
+    fn poll_end(&mut self);
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+struct ClosureBody<F> {
+    handlers: Handlers,
+    fd: F,
+}
+
+impl<F: AsFd + 'static> Body for ClosureBody<F> {
+    fn run(&mut self, action: Action, ctx: &AioContext, events: Events) -> Outcome {
+        let mut ops = Ops { ctx, fd: Some(self.fd.as_fd()), events };
+        let callback = match action {
+            Action::Ready => &mut self.handlers.poll_ready,
+            Action::Read => &mut self.handlers.read,
+            Action::Write => &mut self.handlers.write,
+            Action::Priority => &mut self.handlers.priority,
+        };
+        callback.as_mut().map_or(Ok(()), |callback| callback(&mut ops))
+    }
+
+    fn poll(&mut self) -> Probe {
+        match &self.handlers.source {
+            Some(source) if source.poll() => Probe::Hit,
+            _ => Probe::Miss,
+        }
+    }
+
+    fn poll_begin(&mut self) {
+        if let Some(source) = &mut self.handlers.source {
+            source.poll_begin();
+        }
+    }
+
+    fn poll_end(&mut self) {
+        if let Some(source) = &mut self.handlers.source {
+            source.poll_end();
+        }
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        Box::new(self.fd)
+    }
+}
+
+struct SourceBody<S>(S);
+
+impl<S: Source> Body for SourceBody<S> {
+    fn run(&mut self, action: Action, ctx: &AioContext, events: Events) -> Outcome {
+        let mut ops = Ops { ctx, fd: None, events };
+        match action {
+            Action::Ready => self.0.poll_ready(&mut ops),
+            Action::Read => self.0.read(&mut ops),
+            Action::Write => self.0.write(&mut ops),
+            Action::Priority => self.0.priority(&mut ops),
+        }
+    }
+
+    fn poll(&mut self) -> Probe {
+        if self.0.poll() { Probe::Hit } else { Probe::Miss }
+    }
+
+    fn poll_begin(&mut self) {
+        self.0.poll_begin();
+    }
+
+    fn poll_end(&mut self) {
+        self.0.poll_end();
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        Box::new(self.0)
+    }
+}
+
+pub(crate) fn source_handler<S: Source>(source: S, raw: RawFd) -> Handler {
+    DEFAULT_POLL_RAN.set(false);
+    let _ = source.poll();
+    let has_poll = !DEFAULT_POLL_RAN.get();
+    let mut callbacks = Callbacks::all();
+    callbacks.set(Callbacks::POLL_READY, has_poll);
+    Handler {
+        callbacks,
+        wanted: source.interest(),
+        has_poll,
+        body: Some(Box::new(SourceBody(source))),
+        ..Handler::new(raw)
+    }
+}
+
+pub(crate) const NOWHERE: u32 = u32::MAX;
+
+/// A registered handler.
+pub(crate) struct Handler {
+    pub fd: RawFd,
+    pub callbacks: Callbacks,
+    /// What the user wants to hear.
+    pub wanted: Interest,
+    /// What the monitor was told last; `wanted`, or nothing while the handler is held back.
+    pub armed: Interest,
+    /// Taken out while one of its functions runs. A foreign handler without a predicate or hooks
+    /// of its own has none.
+    pub body: Option<Box<dyn Body>>,
+    pub word: Option<WordSource>,
+    pub has_poll: bool,
+    /// Spins on the kernel's readiness.
+    pub kernel: bool,
+    pub external: bool,
+    /// Its callbacks live in another language and run from a batch.
+    pub foreign: bool,
+    /// How many of its callbacks run now, in turns around this one.
+    pub running: u32,
+    /// Reported while it was running and therefore taken off the monitor until it has returned.
+    pub parked: bool,
+    /// `poll_begin` was called last, not `poll_end`.
+    pub begun: bool,
+    /// Spin mode was left while the body was out; `poll_end` follows when it is back.
+    pub end_owed: bool,
+    /// Its predicate runs once in the next turn, before any sleep.
+    pub look: bool,
+    /// A hit at leaving the spin list is run but does not bring the handler back.
+    pub leaving: bool,
+    /// Place in the spin list, or `NOWHERE`.
+    pub member: u32,
+    /// When its predicate last hit, or when it joined the spin list.
+    pub last_hit: u64,
+    pub counters: Arc<HandlerCounters>,
+}
+
+impl Handler {
+    pub fn new(fd: RawFd) -> Self {
+        Self {
+            fd,
+            callbacks: Callbacks::empty(),
+            wanted: Interest::empty(),
+            armed: Interest::empty(),
+            body: None,
+            word: None,
+            has_poll: false,
+            kernel: false,
+            external: false,
+            foreign: false,
+            running: 0,
+            parked: false,
+            begun: false,
+            end_owed: false,
+            look: false,
+            leaving: false,
+            member: NOWHERE,
+            last_hit: 0,
+            counters: Arc::new(HandlerCounters::new(fd, 0)),
+        }
+    }
+}
+
+/// Names a registration. Used after its handler is gone, it does nothing.
+pub struct Token<S> {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+    pub(crate) context: Weak<Inner>,
+    pub(crate) source: PhantomData<fn() -> S>,
+}
+
+impl<S> Token<S> {
+    /// Changes what is watched; callbacks, spin membership and estimates stay. `false` = the
+    /// handler is gone.
+    ///
+    /// # Errors
+    /// `InvalidArg` for an interest without a callback; `Syscall` when the kernel refuses the fd.
+    pub fn set_interest(&self, interest: Interest) -> Result<bool> {
+        match self.context.upgrade() {
+            Some(inner) => inner.set_interest(self.slot, self.generation, interest),
+            None => Ok(false),
+        }
+    }
+
+    /// The handler is registered.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.context.upgrade().is_some_and(|inner| inner.is_live(self.slot, self.generation))
+    }
+}
+
+impl<S> Clone for Token<S> {
+    fn clone(&self) -> Self {
+        Self {
+            slot: self.slot,
+            generation: self.generation,
+            context: self.context.clone(),
+            source: PhantomData,
+        }
+    }
+}
+
+impl<S> std::fmt::Debug for Token<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token")
+            .field("slot", &self.slot)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a callback may do with the context that runs it.
+pub struct Ops<'a> {
+    pub(crate) ctx: &'a AioContext,
+    pub(crate) fd: Option<BorrowedFd<'a>>,
+    pub(crate) events: Events,
+}
+
+impl Ops<'_> {
+    /// The fd of a handler made of closures.
+    ///
+    /// # Panics
+    /// In a bottom half, a timer or a [`Source`], which have no fd or know it themselves.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.expect("only callbacks of set_fd_handler have an fd")
+    }
+
+    /// What the kernel reported; empty when only the predicate said yes.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.events
+    }
+
+    /// Monotonic time in nanoseconds, on the context's clock.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.ctx.now_ns()
+    }
+
+    /// The context's `Send + Sync` side.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        self.ctx.remote()
+    }
+
+    /// A nested turn.
+    ///
+    /// # Errors
+    /// As [`AioContext::poll`].
+    pub fn poll(&mut self, blocking: bool) -> Result<bool> {
+        self.ctx.poll(blocking)
+    }
+
+    /// Nested turns until the condition holds.
+    ///
+    /// # Errors
+    /// As [`AioContext::poll_until`].
+    pub fn poll_until(&mut self, condition: impl FnMut() -> bool) -> Result<()> {
+        self.ctx.poll_until(condition)
+    }
+
+    /// As [`AioContext::register`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register<S: Source>(&mut self, source: S) -> std::result::Result<Token<S>, (Error, S)> {
+        self.ctx.register(source)
+    }
+
+    /// As [`AioContext::deregister`].
+    pub fn deregister<S: 'static>(&mut self, token: &Token<S>) -> Option<S> {
+        self.ctx.deregister(token)
+    }
+
+    /// As [`AioContext::set_fd_handler`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_fd_handler<F: AsFd + 'static>(
+        &mut self,
+        fd: F,
+        handlers: Handlers,
+    ) -> Result<Token<F>> {
+        self.ctx.set_fd_handler(fd, handlers)
+    }
+
+    /// As [`AioContext::remove_fd_handler`].
+    pub fn remove_fd_handler(&mut self, fd: RawFd) {
+        self.ctx.remove_fd_handler(fd);
+    }
+
+    /// As [`AioContext::schedule`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn schedule(&mut self, f: impl FnOnce(&mut Ops<'_>) -> Outcome + 'static) -> Result<()> {
+        self.ctx.schedule(f)
+    }
+
+    /// As [`AioContext::bottom_half`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bottom_half(
+        &mut self,
+        f: impl FnMut(&mut Ops<'_>) -> Outcome + 'static,
+    ) -> Result<crate::BottomHalf> {
+        self.ctx.bottom_half(f)
+    }
+
+    /// As [`AioContext::timer`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn timer(
+        &mut self,
+        f: impl FnMut(&mut Ops<'_>) -> Outcome + 'static,
+    ) -> Result<crate::Timer> {
+        self.ctx.timer(f)
+    }
+
+    /// Runs a closure once, this long from now.
+    ///
+    /// # Errors
+    /// As [`AioContext::timer`].
+    pub fn arm(
+        &mut self,
+        delay: Duration,
+        f: impl FnMut(&mut Ops<'_>) -> Outcome + 'static,
+    ) -> Result<crate::Timer> {
+        let timer = self.ctx.timer(f)?;
+        timer.arm(delay)?;
+        Ok(timer)
+    }
+
+    /// As [`AioContext::disable_external`].
+    pub fn disable_external(&mut self) {
+        self.ctx.disable_external();
+    }
+
+    /// As [`AioContext::enable_external`].
+    pub fn enable_external(&mut self) {
+        self.ctx.enable_external();
+    }
+
+    /// As [`AioContext::stop`].
+    pub fn stop(&mut self) {
+        self.ctx.stop();
+    }
+
+    /// As [`AioContext::close`]: no further callback runs.
+    pub fn close(&mut self) -> crate::LeakReport {
+        self.ctx.close()
+    }
+
+    /// The context itself, for everything else.
+    #[must_use]
+    pub fn context(&self) -> &AioContext {
+        self.ctx
+    }
+}
+
+impl std::fmt::Debug for Ops<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ops").field("events", &self.events).finish_non_exhaustive()
+    }
+}

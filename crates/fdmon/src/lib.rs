@@ -1,0 +1,81 @@
+//! fdmon: an event loop that spins before it sleeps.
+//!
+//! File-descriptor handlers may offer a user-space `poll` predicate beside their fd. While events
+//! come fast, the loop asks the predicates in a self-tuning window instead of sleeping in the
+//! kernel; when they come slowly, it sleeps as any loop does. Spinning is off unless asked for.
+//!
+//! One turn, [`AioContext::poll`]:
+//!
+//! ```text
+//! read the parameters → compute the timeout
+//!   → spin: ask the predicates until a hit, the window's end, a notification     ②′ user space
+//!   → still nothing? raise notify_me, full barrier, was I notified meanwhile?
+//!   → leave spin mode: poll_end, and one last look
+//!   → wait: ask the kernel                                                       ② the kernel
+//!   → lower notify_me, accept notifications, adjust the window
+//!   → dispatch: bottom halves, ready handlers, timers                            ③ → ④
+//! ```
+//!
+//! Registration (①) is [`AioContext::set_fd_handler`] with [`Handlers`], or
+//! [`AioContext::register`] with a [`Source`]. Other threads hold a [`Remote`]. Outer loops use
+//! [`AioContext::prepare`], [`AioContext::check`] and [`AioContext::dispatch`].
+//!
+//! ```
+//! use fdmon::{AioContext, EventNotifier, Handlers};
+//!
+//! let ctx = AioContext::builder().build()?;
+//! let bell = EventNotifier::new()?;
+//! let clear = bell.clone();
+//! ctx.set_fd_handler(bell.clone(), Handlers::new().read(move |ops| {
+//!     clear.test_and_clear()?;
+//!     ops.stop();
+//!     Ok(())
+//! }))?;
+//! let ringer = std::thread::spawn(move || bell.set());
+//! ctx.run()?;
+//! ringer.join().unwrap()?;
+//! # Ok::<(), fdmon::Error>(())
+//! ```
+//!
+//! The source goes the way of an event: ① registration (`interest`, `handler`, `register`,
+//! `registry`), ② wait (`monitor`), ②′ spin (`spin`), ③ ready list (`words`, `registry`),
+//! ④ dispatch (`dispatch`); `context` has the turn itself.
+#![deny(unsafe_code)] // opened only where memory is shared with others; each use has its reason
+
+mod bottom_half;
+mod clock;
+mod config;
+mod context;
+mod dispatch;
+mod embed;
+mod error;
+mod foreign;
+mod fork;
+mod handler;
+mod inbox;
+mod interest;
+mod monitor;
+mod notifier;
+mod register;
+mod registry;
+mod remote;
+mod spin;
+mod stats;
+mod timer;
+mod word_source;
+mod words;
+
+pub use bottom_half::BottomHalf;
+pub use clock::ManualClock;
+pub use config::{AioParams, MonitorKind, PolicyKind, PollParams};
+pub use context::{AioContext, Builder, LeakReport};
+pub use error::{Error, ErrorCode, Outcome, Result};
+pub use foreign::{ForeignBatch, ForeignHandler, ForeignHooks, internal_error};
+pub use handler::{Handlers, Ops, Probe, Source, Token};
+pub use interest::{Callbacks, Events, Interest, word};
+pub use notifier::EventNotifier;
+pub use remote::{BottomHalfId, Remote};
+pub use spin::guards::Cpus;
+pub use stats::{ContextStats, Guard, HandlerStats};
+pub use timer::Timer;
+pub use word_source::{Differs, PollSource, RawWord, WordSource};

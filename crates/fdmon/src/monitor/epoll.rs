@@ -1,0 +1,148 @@
+//! ② The epoll monitor: the kernel keeps the set, a wait costs what is ready.
+//!
+//! Limits: epoll refuses files without a poll operation (EPERM: regular files, directories);
+//! these are always ready and are kept in a set of our own. A timeout is waited for in whole
+//! milliseconds by epoll_wait(2), so that an event before the deadline costs one call, and the
+//! rest of it by ppoll(2) on the epoll fd, which is exact to the nanosecond on every kernel.
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, epoll, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::io::Errno;
+
+use super::{FdMonitor, MonitorToken, borrow, timespec};
+use crate::interest::{Events, Interest};
+
+const MILLISECOND: u64 = 1_000_000;
+
+pub(crate) struct EpollMonitor {
+    epoll: OwnedFd,
+    /// Room for an event of every watched fd, so that one call fetches all that is ready.
+    buffer: Vec<epoll::Event>,
+    watched: usize,
+    /// Files that epoll refuses because they are always ready.
+    always: Vec<(MonitorToken, RawFd, Interest)>,
+}
+
+impl EpollMonitor {
+    pub fn new() -> Result<Self, Errno> {
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            buffer: Vec::new(),
+            watched: 1, // the notifier
+            always: Vec::new(),
+        })
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// Some watched file is always ready, so the epoll fd alone does not tell.
+    pub fn has_always_ready(&self) -> bool {
+        !self.always.is_empty()
+    }
+
+    /// The notifier is watched edge-triggered: each write is an edge, so it never needs a read.
+    pub fn watch_notifier(&mut self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        let data = epoll::EventData::new_u64(MonitorToken::NOTIFIER.0);
+        epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN | epoll::EventFlags::ET)
+    }
+
+    fn add(&mut self, token: MonitorToken, fd: RawFd, new: Interest) -> Result<(), Errno> {
+        let data = epoll::EventData::new_u64(token.0);
+        self.watched += 1;
+        match epoll::add(&self.epoll, borrow(fd), data, flags(new)) {
+            // A number that was closed and opened again while a duplicate kept the old file.
+            Err(Errno::EXIST) => epoll::modify(&self.epoll, borrow(fd), data, flags(new)),
+            Err(Errno::PERM) => {
+                self.watched -= 1;
+                self.always.push((token, fd, new));
+                Ok(())
+            }
+            Err(refusal) => {
+                self.watched -= 1;
+                Err(refusal)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+fn flags(interest: Interest) -> epoll::EventFlags {
+    epoll::EventFlags::from_bits_retain(interest.to_events().bits())
+}
+
+impl FdMonitor for EpollMonitor {
+    const SEES_READINESS: bool = false;
+
+    fn update(
+        &mut self,
+        token: MonitorToken,
+        fd: RawFd,
+        old: Interest,
+        new: Interest,
+    ) -> Result<(), Errno> {
+        if old.is_empty() {
+            return if new.is_empty() { Ok(()) } else { self.add(token, fd, new) };
+        }
+        if let Some(at) = self.always.iter().position(|(t, ..)| *t == token) {
+            if new.is_empty() {
+                self.always.swap_remove(at);
+            } else {
+                self.always[at].2 = new;
+            }
+            return Ok(());
+        }
+        if new.is_empty() {
+            self.watched -= 1;
+            // Closed already, or the number means another file now: it is gone either way.
+            return match epoll::delete(&self.epoll, borrow(fd)) {
+                Err(Errno::BADF | Errno::NOENT | Errno::PERM) => Ok(()),
+                other => other,
+            };
+        }
+        let data = epoll::EventData::new_u64(token.0);
+        match epoll::modify(&self.epoll, borrow(fd), data, flags(new)) {
+            Err(Errno::NOENT) => {
+                self.watched -= 1;
+                self.add(token, fd, new)
+            }
+            other => other,
+        }
+    }
+
+    fn wait(
+        &mut self,
+        timeout: Option<u64>,
+        ready: &mut impl FnMut(MonitorToken, Events),
+    ) -> Result<(), Errno> {
+        let mut timeout = if self.always.is_empty() { timeout } else { Some(0) };
+        if let Some(ns) = timeout.filter(|ns| *ns != 0) {
+            if ns < MILLISECOND {
+                let mut own = [PollFd::new(&self.epoll, PollFlags::IN)];
+                if poll(&mut own, Some(&timespec(ns)))? == 0 {
+                    return Ok(());
+                }
+                timeout = Some(0);
+            } else {
+                timeout = Some(ns - ns % MILLISECOND);
+            }
+        }
+        self.buffer.clear();
+        if self.buffer.capacity() < self.watched {
+            self.buffer.reserve(self.watched.next_power_of_two());
+        }
+        let timeout = timeout.map(timespec);
+        epoll::wait(&self.epoll, spare_capacity(&mut self.buffer), timeout.as_ref())?;
+        for event in &self.buffer {
+            let (data, events) = (event.data, event.flags);
+            ready(MonitorToken(data.u64()), Events::from_bits_retain(events.bits()));
+        }
+        for &(token, fd, interest) in &self.always {
+            let open = rustix::io::fcntl_getfd(borrow(fd)).is_ok();
+            ready(token, if open { interest.to_events() } else { Events::NVAL });
+        }
+        Ok(())
+    }
+}

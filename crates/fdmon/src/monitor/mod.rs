@@ -1,0 +1,139 @@
+//! ② Wait: the monitors, each a file of the same shape, behind one contract.
+//!
+//! A monitor knows tokens, fds and interests, and nothing of handlers. It reports what the kernel
+//! says and which fds the kernel refuses; what follows from that is decided in [`switch`].
+
+pub(crate) mod epoll;
+pub(crate) mod poll;
+pub(crate) mod switch;
+
+use rustix::event::Timespec;
+use rustix::fd::{BorrowedFd, RawFd};
+use rustix::io::Errno;
+
+use crate::interest::{Events, Interest};
+
+/// Names a registration to the kernel: generation and slot. An event that carries an old
+/// generation belongs to nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MonitorToken(pub u64);
+
+impl MonitorToken {
+    /// The context's own notifier.
+    pub const NOTIFIER: Self = Self(u64::MAX);
+
+    pub fn new(slot: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(slot))
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "the low half is the slot")]
+    pub fn slot(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "the high half is the generation")]
+    pub fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// The contract of a monitor.
+pub(crate) trait FdMonitor {
+    /// It sees readiness in memory, without a system call, so that spinning never starves an fd.
+    const SEES_READINESS: bool;
+
+    /// Changes what is watched. `old` is what this monitor was told last; none = not watched.
+    /// The error is the kernel's refusal, after which the fd is not watched.
+    fn update(
+        &mut self,
+        token: MonitorToken,
+        fd: RawFd,
+        old: Interest,
+        new: Interest,
+    ) -> Result<(), Errno>;
+
+    /// Asks the kernel for at most `timeout` nanoseconds (`None` = for ever) and hands each ready
+    /// fd to `ready`. May return early and with nothing; the caller keeps the deadline.
+    fn wait(
+        &mut self,
+        timeout: Option<u64>,
+        ready: &mut impl FnMut(MonitorToken, Events),
+    ) -> Result<(), Errno>;
+
+    /// Something is known to be ready, seen without a system call.
+    fn need_wait(&self) -> bool {
+        false
+    }
+}
+
+/// The monitor that runs: matched once a turn, so that the spin loop is compiled once a monitor.
+pub(crate) enum Monitor {
+    Poll(poll::PollMonitor),
+    Epoll(epoll::EpollMonitor),
+}
+
+impl Monitor {
+    pub fn kind(&self) -> crate::config::MonitorKind {
+        match self {
+            Self::Poll(_) => crate::config::MonitorKind::Poll,
+            Self::Epoll(_) => crate::config::MonitorKind::Epoll,
+        }
+    }
+
+    pub fn sees_readiness(&self) -> bool {
+        match self {
+            Self::Poll(_) => poll::PollMonitor::SEES_READINESS,
+            Self::Epoll(_) => epoll::EpollMonitor::SEES_READINESS,
+        }
+    }
+
+    #[inline]
+    pub fn need_wait(&self) -> bool {
+        match self {
+            Self::Poll(m) => m.need_wait(),
+            Self::Epoll(m) => m.need_wait(),
+        }
+    }
+
+    #[inline]
+    pub fn update(
+        &mut self,
+        token: MonitorToken,
+        fd: RawFd,
+        old: Interest,
+        new: Interest,
+    ) -> Result<(), Errno> {
+        match self {
+            Self::Poll(m) => m.update(token, fd, old, new),
+            Self::Epoll(m) => m.update(token, fd, old, new),
+        }
+    }
+
+    #[inline]
+    pub fn wait(
+        &mut self,
+        timeout: Option<u64>,
+        ready: &mut impl FnMut(MonitorToken, Events),
+    ) -> Result<(), Errno> {
+        match self {
+            Self::Poll(m) => m.wait(timeout, ready),
+            Self::Epoll(m) => m.wait(timeout, ready),
+        }
+    }
+}
+
+/// A timeout as the kernel takes it.
+#[allow(clippy::cast_possible_wrap, reason = "a u64 of nanoseconds is at most 2^35 seconds")]
+pub(crate) fn timespec(ns: u64) -> Timespec {
+    Timespec { tv_sec: (ns / 1_000_000_000) as _, tv_nsec: (ns % 1_000_000_000) as _ }
+}
+
+/// The fd that a user registered as a number.
+#[allow(unsafe_code)]
+pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
+    debug_assert!(fd >= 0);
+    // SAFETY: it is passed to system calls only, which answer EBADF or act on the file that the
+    // number means now, when the user closed it against the rules; no memory depends on it.
+    // -1, the one value that `BorrowedFd` may not hold, is refused at registration.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}

@@ -1,0 +1,315 @@
+//! ① Registering: from what the user hands over to a slot that the monitor watches.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fd::{AsFd, AsRawFd, RawFd};
+use rustix::io::{Errno, fcntl_getfd};
+
+use crate::bottom_half::no_words;
+use crate::context::{AioContext, Inner, State};
+use crate::error::{Error, Result};
+use crate::handler::{Handler, Handlers, Source, Token, source_handler};
+use crate::interest::{Interest, word};
+use crate::monitor::borrow;
+use crate::registry::Entry;
+use crate::remote::lock;
+
+impl AioContext {
+    /// Registers a device or connection; replaces the handler that its fd may have.
+    ///
+    /// # Errors
+    /// `BadFd`, `Closed`, `Syscall` when the kernel refuses the fd. The source comes back.
+    pub fn register<S: Source>(&self, source: S) -> std::result::Result<Token<S>, (Error, S)> {
+        let fd = source.as_fd().as_raw_fd();
+        if let Err(error) = self.check_fd(fd) {
+            return Err((error, source));
+        }
+        match self.add_handler(source_handler(source, fd)) {
+            Ok((slot, generation)) => Ok(self.token(slot, generation)),
+            Err((error, handler)) => {
+                let source = handler.body.and_then(|body| body.into_any().downcast::<S>().ok());
+                match source {
+                    Some(source) => Err((error, *source)),
+                    None => unreachable!("the handler was made of this source just above"),
+                }
+            }
+        }
+    }
+
+    /// Removes the source and gives it back. `None` = it was gone already, or this is called
+    /// from one of its own callbacks, after which it is dropped.
+    pub fn deregister<S: 'static>(&self, token: &Token<S>) -> Option<S> {
+        self.0.state().reg.live_handler(token.slot, token.generation)?;
+        let handler = self.remove_slot(token.slot)?;
+        handler.body?.into_any().downcast::<S>().ok().map(|source| *source)
+    }
+
+    /// Registers callbacks for an fd, which the context owns from now on; replaces the handler
+    /// that the fd may have. [`AioContext::deregister`] gives the fd back.
+    ///
+    /// ```
+    /// # use std::{cell::Cell, rc::Rc};
+    /// use fdmon::{AioContext, EventNotifier, Handlers};
+    /// let ctx = AioContext::builder().build()?;
+    /// let bell = EventNotifier::new()?;
+    /// let rings = Rc::new(Cell::new(0));
+    /// let (counter, clear) = (rings.clone(), bell.clone());
+    /// ctx.set_fd_handler(bell.clone(), Handlers::new().read(move |_ops| {
+    ///     counter.set(counter.get() + u32::from(clear.test_and_clear()?));
+    ///     Ok(())
+    /// }))?;
+    /// bell.set()?;
+    /// assert!(ctx.poll(true)?);
+    /// assert_eq!(rings.get(), 1);
+    /// # Ok::<(), fdmon::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `BadFd`, `Closed`, `InvalidArg` without any callback, `Syscall` when the kernel refuses
+    /// the fd.
+    pub fn set_fd_handler<F: AsFd + 'static>(&self, fd: F, handlers: Handlers) -> Result<Token<F>> {
+        let raw = fd.as_fd().as_raw_fd();
+        self.check_fd(raw)?;
+        let handler = handlers.into_handler(fd, raw);
+        if handler.callbacks.is_empty() {
+            return Err(Error::invalid_arg("handlers", "none", "at least one callback"));
+        }
+        let (slot, generation) = self.add_handler(handler).map_err(|(error, _)| error)?;
+        Ok(self.token(slot, generation))
+    }
+
+    /// Removes the handler of this fd, if there is one. Nothing of it runs any more.
+    pub fn remove_fd_handler(&self, fd: RawFd) {
+        let slot = self.0.state().reg.slot_of(fd);
+        if let Some(slot) = slot {
+            self.remove_slot(slot);
+        }
+    }
+
+    /// Holds external handlers back: not spun, not waited for, not dispatched. Counts.
+    pub fn disable_external(&self) {
+        let slots = {
+            let mut st = self.0.state();
+            st.reg.external_disabled += 1;
+            if st.reg.external_disabled > 1 {
+                return;
+            }
+            st.external_slots()
+        };
+        for &slot in &slots {
+            self.end_one(slot);
+        }
+        let mut st = self.0.state();
+        for slot in slots {
+            st.leave_spin_list(slot);
+            // Collected readiness is level-triggered and is reported again after the enable.
+            st.reg.words.set(slot, 0);
+            let _ = st.sync(&self.0.shared, slot);
+        }
+    }
+
+    /// Undoes one [`AioContext::disable_external`]; the last one wakes the loop.
+    pub fn enable_external(&self) {
+        let mut st = self.0.state();
+        if st.reg.external_disabled == 0 {
+            return;
+        }
+        st.reg.external_disabled -= 1;
+        if st.reg.external_disabled > 0 {
+            return;
+        }
+        for slot in st.external_slots() {
+            let _ = st.sync(&self.0.shared, slot);
+            st.want_look(slot);
+        }
+        drop(st);
+        self.0.shared.notify();
+    }
+
+    fn token<S>(&self, slot: u32, generation: u32) -> Token<S> {
+        Token { slot, generation, context: Rc::downgrade(&self.0), source: PhantomData }
+    }
+
+    pub(crate) fn check_fd(&self, fd: RawFd) -> Result<()> {
+        drop(self.0.open_state()?);
+        if fd < 0 || fcntl_getfd(borrow(fd)) == Err(Errno::BADF) {
+            return Err(Error::bad_fd(fd, "pass the number of an open one"));
+        }
+        Ok(())
+    }
+
+    /// Registers, replacing; the caller has checked the fd.
+    pub(crate) fn add_handler(
+        &self,
+        handler: Handler,
+    ) -> std::result::Result<(u32, u32), (Error, Box<Handler>)> {
+        let handler = Box::new(handler);
+        let old = self.0.state().reg.slot_of(handler.fd);
+        if let Some(old) = old {
+            self.remove_slot(old);
+        }
+        let mut st = match self.0.open_state() {
+            Ok(st) => st,
+            Err(error) => return Err((error, handler)),
+        };
+        let slot = match st.reg.reserve().and_then(|slot| slot.ok_or_else(no_words)) {
+            Ok(slot) => slot,
+            Err(error) => return Err((error, handler)),
+        };
+        let fd = handler.fd;
+        let counters = Arc::clone(&handler.counters);
+        let generation = st.reg.fill(slot, Entry::Handler(handler));
+        counters.generation.store(generation, Ordering::Relaxed);
+        st.reg.set_fd(fd, Some(slot));
+        if let Err(errno) = st.sync(&self.0.shared, slot) {
+            st.reg.set_fd(fd, None);
+            let entry = st.give_up(slot);
+            drop(st);
+            let Entry::Handler(handler) = entry else { unreachable!("filled just above") };
+            let error = if errno == Errno::BADF {
+                Error::bad_fd(fd, "pass the number of an open one")
+            } else {
+                Error::syscall("epoll_ctl", errno, "pass an fd that can be polled")
+            };
+            return Err((error, handler));
+        }
+        let mut rows = lock(&self.0.shared.handlers);
+        if slot as usize >= rows.len() {
+            rows.resize(slot as usize + 1, None);
+        }
+        rows[slot as usize] = Some(counters);
+        drop(rows);
+        st.want_look(slot);
+        if st.depth == 0 {
+            st.maybe_move_up(&self.0.shared);
+        }
+        Ok((slot, generation))
+    }
+
+    /// Removes a handler: nothing of it runs any more. What is returned holds users' values,
+    /// except while one of its callbacks runs.
+    pub(crate) fn remove_slot(&self, slot: u32) -> Option<Box<Handler>> {
+        {
+            let mut st = self.0.state();
+            st.reg.handler(slot)?;
+            // From here on nothing collects it: a hook that runs a turn finds it gone.
+            st.leave_spin_list(slot);
+            let _ = st.disarm(slot);
+            st.reg.words.set(slot, 0);
+        }
+        let begun = self.0.state().reg.handler(slot).is_some_and(|handler| handler.begun);
+        if begun {
+            self.end_one(slot);
+        }
+        let mut st = self.0.state();
+        let handler = st.reg.handler(slot)?;
+        let (fd, end_owed) = (handler.fd, handler.end_owed);
+        if st.reg.slot_of(fd) == Some(slot) {
+            st.reg.set_fd(fd, None);
+        }
+        if let Some(row) = lock(&self.0.shared.handlers).get_mut(slot as usize) {
+            *row = None;
+        }
+        let entry = st.reg.vacate(slot, end_owed);
+        if st.depth == 0 {
+            st.reg.bury();
+        }
+        match entry {
+            Entry::Handler(handler) => Some(handler),
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    /// Takes the handler off the monitor for good.
+    pub(crate) fn disarm(&mut self, slot: u32) -> std::result::Result<(), Errno> {
+        let generation = self.reg.generation(slot);
+        let Some(handler) = self.reg.handler(slot) else { return Ok(()) };
+        let (fd, old) = (handler.fd, handler.armed);
+        handler.wanted = Interest::empty();
+        if old.is_empty() {
+            return Ok(());
+        }
+        let token = crate::monitor::MonitorToken::new(slot, generation);
+        let result = self.monitor.update(token, fd, old, Interest::empty());
+        self.tally(slot, |handler| handler.armed = Interest::empty());
+        self.watch_from_outside(token, fd, old, Interest::empty());
+        result
+    }
+
+    /// The handler's predicate runs once in the next turn, before any sleep.
+    pub(crate) fn want_look(&mut self, slot: u32) {
+        let Some(handler) = self.reg.handler(slot) else { return };
+        if handler.has_poll && !handler.look {
+            handler.look = true;
+            self.spin.looks.push(slot);
+        }
+    }
+
+    fn external_slots(&mut self) -> Vec<u32> {
+        let slots: Vec<u32> = self.reg.handler_slots().collect();
+        slots
+            .into_iter()
+            .filter(|&slot| self.reg.handler(slot).is_some_and(|handler| handler.external))
+            .collect()
+    }
+}
+
+impl Inner {
+    pub(crate) fn set_interest(
+        &self,
+        slot: u32,
+        generation: u32,
+        interest: Interest,
+    ) -> Result<bool> {
+        let mut st = self.open_state()?;
+        let Some(handler) = st.reg.live_handler(slot, generation) else { return Ok(false) };
+        let missing = interest - Interest::of(handler.callbacks);
+        if !missing.is_empty() {
+            return Err(Error::invalid_arg(
+                "interest",
+                format_args!("{missing:?}"),
+                "only what the handler has a callback for",
+            ));
+        }
+        let fd = handler.fd;
+        handler.wanted = interest;
+        // Readiness that was collected for what is no longer wanted is not dispatched.
+        let pending = st.reg.words.get(slot);
+        if pending != 0 {
+            let dropped = Interest::all() - interest;
+            st.reg.words.set(slot, without(pending, dropped));
+        }
+        match st.sync(&self.shared, slot) {
+            Ok(()) => Ok(true),
+            Err(Errno::BADF) => {
+                Err(Error::bad_fd(fd, "it was closed while registered: remove its handler first"))
+            }
+            Err(errno) => Err(Error::syscall("epoll_ctl", errno, "pass an fd that can be polled")),
+        }
+    }
+
+    pub(crate) fn is_live(&self, slot: u32, generation: u32) -> bool {
+        self.state().reg.live_handler(slot, generation).is_some()
+    }
+}
+
+/// The word without the events of these interests.
+fn without(pending: u32, dropped: Interest) -> u32 {
+    let mut gone = dropped.to_events().bits();
+    if dropped.contains(Interest::READ) {
+        gone |= word::RUN_READ;
+    }
+    if dropped.contains(Interest::WRITE) {
+        gone |= word::RUN_WRITE;
+    }
+    if dropped.contains(Interest::PRIORITY) {
+        gone |= word::RUN_PRIORITY;
+    }
+    let left = pending & !gone;
+    if left & (word::EVENTS | word::HIT) == 0 { 0 } else { left }
+}

@@ -1,0 +1,319 @@
+//! ① The registry: slots for handlers, bottom halves and timers; fd → handler in O(1).
+//!
+//! One index space serves all three kinds, so that one pending word names whatever is due. A slot
+//! carries a generation; a freed slot is used again only when no turn can still see its number.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rustix::fd::RawFd;
+
+use crate::error::{Error, ErrorCode, Outcome, Result};
+use crate::handler::{Handler, NOWHERE, Ops};
+use crate::inbox::Node;
+use crate::interest::{Events, word};
+use crate::monitor::MonitorToken;
+use crate::words::Words;
+
+/// Slots at most: bottom-half numbers spend 21 bits on them.
+const MOST_SLOTS: u32 = 1 << 21;
+
+pub(crate) type Repeating = Box<dyn FnMut(&mut Ops<'_>) -> Outcome>;
+pub(crate) type Once = Box<dyn FnOnce(&mut Ops<'_>) -> Outcome>;
+
+/// What a bottom half runs.
+pub(crate) enum Callback {
+    Repeating(Repeating),
+    Once(Once),
+    /// Lives in another language.
+    Foreign,
+    /// Out: it runs right now.
+    Running,
+}
+
+pub(crate) struct Half {
+    pub node: Arc<Node>,
+    pub callback: Callback,
+    /// Its handle is gone: delete it once it has run.
+    pub orphan: bool,
+}
+
+pub(crate) struct TimerEntry {
+    pub callback: Callback,
+    pub orphan: bool,
+}
+
+pub(crate) enum Entry {
+    Free,
+    Handler(Box<Handler>),
+    Half(Half),
+    Timer(TimerEntry),
+}
+
+pub(crate) struct Slot {
+    pub generation: u32,
+    pub entry: Entry,
+}
+
+/// A slot that was given up while a turn may still see its number.
+pub(crate) struct Grave {
+    pub slot: u32,
+    pub generation: u32,
+    /// The handler had begun and its body was out: `poll_end` is owed to it when it returns.
+    pub end_owed: bool,
+}
+
+/// One entry of the list of due bottom halves.
+pub(crate) enum DueHalf {
+    Slot(u32),
+    Job(Arc<Node>),
+}
+
+pub(crate) struct Registry {
+    pub slots: Vec<Slot>,
+    free: Vec<u32>,
+    pub graves: Vec<Grave>,
+    /// fd → slot + 1
+    fds: Vec<u32>,
+    pub words: Words,
+    /// ③ Handlers that are due, in the order of detection. An entry whose word is 0 is stale.
+    pub ready: VecDeque<u32>,
+    pub halves_due: VecDeque<DueHalf>,
+    pub timers_due: VecDeque<u32>,
+    /// Handlers that no spin can serve: no `poll`, yet something to wait for.
+    pub poll_disable_count: u32,
+    /// Handlers that the kernel watches…
+    pub armed: u32,
+    /// …and of these, the ones that are not on the spin list.
+    pub unspun: u32,
+    /// Handlers that spin on the kernel's readiness.
+    pub kernel_spinners: u32,
+    /// `disable_external` minus `enable_external`.
+    pub external_disabled: u32,
+    /// Reported while their callback runs in a turn around this one.
+    pub parked: Vec<u32>,
+    /// Reported as not open.
+    pub bad: Vec<u32>,
+    /// An event came for a registration that is gone: the kernel still watches it.
+    pub orphaned: bool,
+    pub notifier_signalled: bool,
+    pub handlers: u32,
+    pub halves: u32,
+    pub timers: u32,
+}
+
+impl Registry {
+    pub fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            graves: Vec::new(),
+            fds: Vec::new(),
+            words: Words::new(),
+            ready: VecDeque::new(),
+            halves_due: VecDeque::new(),
+            timers_due: VecDeque::new(),
+            poll_disable_count: 0,
+            armed: 0,
+            unspun: 0,
+            kernel_spinners: 0,
+            external_disabled: 0,
+            parked: Vec::new(),
+            bad: Vec::new(),
+            orphaned: false,
+            notifier_signalled: false,
+            handlers: 0,
+            halves: 0,
+            timers: 0,
+        }
+    }
+
+    /// The next slot to be used, and whether the words reach that far; `None` = the embedder
+    /// must supply more words first.
+    pub fn reserve(&mut self) -> Result<Option<u32>> {
+        let slot = match self.free.last() {
+            Some(&slot) => slot,
+            None => u32::try_from(self.slots.len()).unwrap_or(MOST_SLOTS),
+        };
+        if slot >= MOST_SLOTS {
+            return Err(Error::new(
+                ErrorCode::InvalidArg,
+                format!("slots = {MOST_SLOTS} are all in use; use several contexts"),
+            ));
+        }
+        Ok(self.words.reserve(slot).then_some(slot))
+    }
+
+    /// Fills the slot that [`Registry::reserve`] named.
+    pub fn fill(&mut self, slot: u32, entry: Entry) -> u32 {
+        match &entry {
+            Entry::Handler(_) => self.handlers += 1,
+            Entry::Half(_) => self.halves += 1,
+            Entry::Timer(_) => self.timers += 1,
+            Entry::Free => {}
+        }
+        self.words.set(slot, 0);
+        if self.free.last() == Some(&slot) {
+            self.free.pop();
+            let place = &mut self.slots[slot as usize];
+            place.entry = entry;
+            place.generation
+        } else {
+            self.slots.push(Slot { generation: 0, entry });
+            0
+        }
+    }
+
+    /// Empties the slot; its number rests until [`Registry::bury`].
+    pub fn vacate(&mut self, slot: u32, end_owed: bool) -> Entry {
+        let place = &mut self.slots[slot as usize];
+        let entry = std::mem::replace(&mut place.entry, Entry::Free);
+        match &entry {
+            Entry::Handler(_) => self.handlers -= 1,
+            Entry::Half(_) => self.halves -= 1,
+            Entry::Timer(_) => self.timers -= 1,
+            Entry::Free => return entry,
+        }
+        self.graves.push(Grave { slot, generation: place.generation, end_owed });
+        place.generation = place.generation.wrapping_add(1);
+        self.words.set(slot, 0);
+        entry
+    }
+
+    /// Gives the resting numbers back: no turn runs.
+    pub fn bury(&mut self) {
+        self.free.extend(self.graves.drain(..).map(|grave| grave.slot));
+    }
+
+    #[inline]
+    pub fn entry(&mut self, slot: u32, generation: u32) -> Option<&mut Entry> {
+        let place = self.slots.get_mut(slot as usize)?;
+        (place.generation == generation).then_some(&mut place.entry)
+    }
+
+    #[inline]
+    pub fn handler(&mut self, slot: u32) -> Option<&mut Handler> {
+        match self.slots.get_mut(slot as usize) {
+            Some(Slot { entry: Entry::Handler(handler), .. }) => Some(handler),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub fn live_handler(&mut self, slot: u32, generation: u32) -> Option<&mut Handler> {
+        match self.slots.get_mut(slot as usize) {
+            Some(Slot { generation: g, entry: Entry::Handler(h) }) if *g == generation => Some(h),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub fn half(&mut self, slot: u32) -> Option<&mut Half> {
+        match self.slots.get_mut(slot as usize) {
+            Some(Slot { entry: Entry::Half(half), .. }) => Some(half),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub fn timer(&mut self, slot: u32) -> Option<&mut TimerEntry> {
+        match self.slots.get_mut(slot as usize) {
+            Some(Slot { entry: Entry::Timer(timer), .. }) => Some(timer),
+            _ => None,
+        }
+    }
+
+    /// The generation that [`Registry::fill`] will give this slot.
+    pub fn next_generation(&self, slot: u32) -> u32 {
+        self.slots.get(slot as usize).map_or(0, |place| place.generation)
+    }
+
+    pub fn generation(&self, slot: u32) -> u32 {
+        self.slots[slot as usize].generation
+    }
+
+    /// The slot of the handler of this fd.
+    #[inline]
+    pub fn slot_of(&self, fd: RawFd) -> Option<u32> {
+        let index = usize::try_from(fd).ok()?;
+        self.fds.get(index)?.checked_sub(1)
+    }
+
+    pub fn set_fd(&mut self, fd: RawFd, slot: Option<u32>) {
+        let Ok(index) = usize::try_from(fd) else { return };
+        if index >= self.fds.len() {
+            self.fds.resize(index + 1, 0);
+        }
+        self.fds[index] = slot.map_or(0, |slot| slot + 1);
+    }
+
+    /// Takes one report of the monitor. `true` = something is due now.
+    #[inline]
+    pub fn report(&mut self, token: MonitorToken, events: Events) -> bool {
+        let slot = token.slot();
+        let Some(Slot { generation, entry: Entry::Handler(handler) }) =
+            self.slots.get_mut(slot as usize)
+        else {
+            return self.report_other(token);
+        };
+        if *generation != token.generation() {
+            return self.report_other(token);
+        }
+        if events.contains(Events::NVAL) {
+            self.bad.push(slot);
+            return true;
+        }
+        if handler.running != 0 {
+            if !handler.parked {
+                handler.parked = true;
+                self.parked.push(slot);
+            }
+            return false;
+        }
+        if self.words.raise(slot, events.bits() & word::EVENTS) {
+            self.ready.push_back(slot);
+        }
+        true
+    }
+
+    #[cold]
+    fn report_other(&mut self, token: MonitorToken) -> bool {
+        if token == MonitorToken::NOTIFIER {
+            self.notifier_signalled = true;
+        } else {
+            self.orphaned = true;
+        }
+        false
+    }
+
+    /// The predicate of this handler said yes.
+    #[inline]
+    pub fn hit(&mut self, slot: u32) {
+        if self.words.raise(slot, word::HIT) {
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Something waits to be run.
+    #[inline]
+    pub fn has_due(&self) -> bool {
+        !(self.ready.is_empty() && self.halves_due.is_empty() && self.timers_due.is_empty())
+    }
+
+    /// Every live handler's slot.
+    pub fn handler_slots(&self) -> impl Iterator<Item = u32> + use<'_> {
+        (0_u32..)
+            .zip(&self.slots)
+            .filter_map(|(slot, s)| matches!(s.entry, Entry::Handler(_)).then_some(slot))
+    }
+}
+
+/// The handler counts among those for which spinning gives way to a wait.
+pub(crate) fn needs_wait(handler: &Handler) -> bool {
+    !handler.armed.is_empty() && !handler.has_poll && !handler.kernel
+}
+
+/// The handler counts among those that a purely spinning loop would starve.
+pub(crate) fn is_unspun(handler: &Handler) -> bool {
+    !handler.armed.is_empty() && handler.member == NOWHERE
+}

@@ -1,0 +1,353 @@
+//! What other threads hold of a context: notify, schedule, run, stop, parameters, statistics.
+//!
+//! The wake-up protocol lives here. A notifier publishes its work, sets `notified`, passes a full
+//! barrier and reads `notify_me`; the loop raises `notify_me`, passes a full barrier and reads
+//! `notified` before it sleeps. Whichever comes second sees the other, so either the eventfd is
+//! signalled or the loop does not sleep.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+
+use rustix::fd::AsFd;
+
+use crate::config::{AioParams, MonitorKind, PollParams};
+use crate::error::{Error, Result};
+use crate::handler::Ops;
+use crate::inbox::{Inbox, Node};
+use crate::notifier::{self, EventNotifier};
+use crate::stats::{ContextStats, Counters, Guard, HandlerCounters, HandlerStats};
+
+/// Set in `notify_me` by an outer loop between prepare and check; the rest counts turns.
+pub(crate) const EMBEDDED: u32 = 1 << 31;
+
+/// The part of a context that other threads may touch.
+pub(crate) struct Shared {
+    pub id: u64,
+    pub name: String,
+    pub inbox: Inbox,
+    /// Somebody has published work since the loop last accepted.
+    pub notified: AtomicBool,
+    /// How many turns are about to sleep, and the outer loop's bit. Only the home thread writes.
+    pub notify_me: AtomicU32,
+    pub notifier: EventNotifier,
+    pub closed: AtomicBool,
+    /// A stop is requested and no run has taken it yet.
+    pub stop: AtomicBool,
+    /// The parameters; `changed` says that another thread asked for others.
+    pub changed: AtomicBool,
+    pub wanted: Mutex<Wanted>,
+    pub stats: Counters,
+    pub guard: AtomicU8,
+    pub monitor: Mutex<(MonitorKind, String)>,
+    /// By slot. Locked at registration and by readers, never by a turn.
+    pub handlers: Mutex<Vec<Option<Arc<HandlerCounters>>>>,
+    /// Bottom halves by slot, for those who only have the number.
+    pub halves: Mutex<Vec<Option<Arc<Node>>>>,
+}
+
+/// The parameters in force, or asked for and in force from the next turn on.
+#[derive(Clone, Default)]
+pub(crate) struct Wanted {
+    pub poll: PollParams,
+    pub aio: AioParams,
+    pub poll_changed: bool,
+    pub aio_changed: bool,
+}
+
+/// All contexts of this process that are alive, by id.
+static CONTEXTS: LazyLock<Mutex<HashMap<u64, Weak<Shared>>>> = LazyLock::new(Mutex::default);
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(name: String) -> Result<Arc<Self>> {
+        let shared = Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            name,
+            inbox: Inbox::new(),
+            notified: AtomicBool::new(false),
+            notify_me: AtomicU32::new(0),
+            notifier: EventNotifier::new()?,
+            closed: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
+            wanted: Mutex::default(),
+            stats: Counters::default(),
+            guard: AtomicU8::new(0),
+            monitor: Mutex::default(),
+            handlers: Mutex::default(),
+            halves: Mutex::default(),
+        });
+        lock(&CONTEXTS).insert(shared.id, Arc::downgrade(&shared));
+        Ok(shared)
+    }
+
+    /// Wakes the loop if it sleeps or is about to. What was written before is seen by the turn.
+    #[inline]
+    pub fn notify(&self) {
+        self.notified.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.notify_me.load(Ordering::Relaxed) == 0 {
+            self.stats.notifies_elided.bump_shared();
+        } else {
+            self.stats.notifies_sent.bump_shared();
+            // The eventfd lives as long as `self`, and a full counter wakes as well.
+            let _ = notifier::set(self.notifier.as_fd());
+        }
+    }
+
+    /// Takes what was published: the caller reads the inbox and the timers after this.
+    #[inline]
+    pub fn accept(&self) -> bool {
+        if !self.notified.load(Ordering::Relaxed) {
+            return false; // published later = seen by the next turn before it sleeps
+        }
+        self.notified.store(false, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        true
+    }
+
+    pub fn set_monitor(&self, kind: MonitorKind, reason: String) {
+        *lock(&self.monitor) = (kind, reason);
+    }
+
+    pub fn stats(&self) -> ContextStats {
+        let (monitor, monitor_reason) = lock(&self.monitor).clone();
+        let c = &self.stats;
+        ContextStats {
+            monitor,
+            monitor_reason,
+            guard: Guard::from_u8(self.guard.load(Ordering::Relaxed)),
+            turns: c.turns.get(),
+            waits: c.waits.get(),
+            sleeps: c.sleeps.get(),
+            spin_hits: c.spin_hits.get(),
+            spin_misses: c.spin_misses.get(),
+            spin_ns: c.spin_ns.get(),
+            spin_wasted_ns: c.spin_wasted_ns.get(),
+            window_ns: c.window_ns.get(),
+            events: c.events.get(),
+            dispatch_ns: c.dispatch_ns.get(),
+            notifies_sent: c.notifies_sent.get(),
+            notifies_elided: c.notifies_elided.get(),
+            submissions: c.submissions.get(),
+            completions: c.completions.get(),
+            batch_max: c.batch_max.get(),
+            fallbacks: c.fallbacks.get(),
+            handlers: lock(&self.handlers)
+                .iter()
+                .flatten()
+                .map(|h| HandlerStats {
+                    fd: h.fd.load(Ordering::Relaxed),
+                    reads: h.reads.get(),
+                    writes: h.writes.get(),
+                    poll_hits: h.poll_hits.get(),
+                    polling: h.polling.load(Ordering::Relaxed),
+                    estimate_ns: h.estimate_ns.get(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        lock(&CONTEXTS).remove(&self.id);
+    }
+}
+
+/// A bottom half's name, for any thread.
+#[derive(Clone)]
+pub struct BottomHalfId(pub(crate) Arc<Node>);
+
+impl BottomHalfId {
+    /// A number that names the bottom half within its context and is never used again there.
+    #[must_use]
+    pub fn as_u64(&self) -> u64 {
+        number(self.0.slot, self.0.generation)
+    }
+}
+
+impl fmt::Debug for BottomHalfId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BottomHalfId").field(&self.as_u64()).finish()
+    }
+}
+
+/// Fits the integers of a double: 32 bits of generation over 21 bits of slot.
+fn number(slot: u32, generation: u32) -> u64 {
+    u64::from(generation) << 21 | u64::from(slot)
+}
+
+/// A context as other threads hold it. Cheap to clone.
+///
+/// ```
+/// # use std::{cell::Cell, rc::Rc};
+/// let ctx = fdmon::AioContext::builder().build()?;
+/// let remote = ctx.remote();
+/// let thread = std::thread::spawn(move || remote.run(|ops| ops.stop()));
+/// ctx.run()?; // until the thread's closure stops it
+/// thread.join().unwrap()?;
+/// # Ok::<(), fdmon::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Remote(pub(crate) Arc<Shared>);
+
+impl Remote {
+    /// The context with this id, if it is alive in this process.
+    ///
+    /// # Errors
+    /// `Closed`
+    pub fn from_id(id: u64) -> Result<Self> {
+        let shared = lock(&CONTEXTS).get(&id).and_then(Weak::upgrade);
+        let remote = Self(shared.ok_or_else(Error::closed)?);
+        remote.open()?;
+        Ok(remote)
+    }
+
+    fn open(&self) -> Result<()> {
+        if self.0.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    /// The context's id.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// The context's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Ends the loop's sleep. No progress: the turn returns with nothing done.
+    ///
+    /// # Errors
+    /// `Closed`
+    pub fn notify(&self) -> Result<()> {
+        self.open()?;
+        self.0.notify();
+        Ok(())
+    }
+
+    /// Ends every `run` and `poll_until` of the context that is going on; with none, the next.
+    ///
+    /// # Errors
+    /// `Closed`
+    pub fn stop(&self) -> Result<()> {
+        self.open()?;
+        self.0.stop.store(true, Ordering::Release);
+        self.0.notify();
+        Ok(())
+    }
+
+    /// Schedules a bottom half. Twice before it ran is once.
+    ///
+    /// # Errors
+    /// `Closed`
+    pub fn schedule(&self, half: &BottomHalfId) -> Result<()> {
+        self.open()?;
+        self.schedule_node(&half.0);
+        Ok(())
+    }
+
+    fn schedule_node(&self, node: &Arc<Node>) {
+        if node.schedule(false) {
+            self.0.inbox.push(Arc::clone(node));
+        }
+        self.0.notify();
+    }
+
+    /// The bottom half of this number, if it is alive.
+    ///
+    /// # Errors
+    /// `Closed`, or `InvalidArg` when no live bottom half has the number.
+    pub fn bottom_half(&self, id: u64) -> Result<BottomHalfId> {
+        self.open()?;
+        let slot = usize::try_from(id & 0x1f_ffff).unwrap_or(usize::MAX);
+        lock(&self.0.halves)
+            .get(slot)
+            .and_then(Option::as_ref)
+            .filter(|node| number(node.slot, node.generation) == id)
+            .map(|node| BottomHalfId(Arc::clone(node)))
+            .ok_or_else(|| {
+                Error::invalid_arg(
+                    "bottomHalfId",
+                    id,
+                    "the id of a bottom half that is not deleted",
+                )
+            })
+    }
+
+    /// Runs a closure on the home thread, in order with the bottom halves.
+    ///
+    /// # Errors
+    /// `Closed`; the closure is dropped then. One that is accepted but has not run when the
+    /// context closes is dropped as well.
+    pub fn run(&self, job: impl FnOnce(&mut Ops<'_>) + Send + 'static) -> Result<()> {
+        self.open()?;
+        self.0.inbox.push(Node::job(Box::new(job)));
+        self.0.notify();
+        Ok(())
+    }
+
+    /// Sets the spin parameters from the next turn on.
+    ///
+    /// # Errors
+    /// `Closed`, `InvalidArg`
+    pub fn set_poll_params(&self, params: PollParams) -> Result<()> {
+        self.open()?;
+        params.validate()?;
+        let mut wanted = lock(&self.0.wanted);
+        (wanted.poll, wanted.poll_changed) = (params, true);
+        drop(wanted);
+        self.0.changed.store(true, Ordering::Release);
+        self.0.notify();
+        Ok(())
+    }
+
+    /// Sets the I/O parameters from the next turn on.
+    ///
+    /// # Errors
+    /// `Closed`, `InvalidArg`
+    pub fn set_aio_params(&self, params: AioParams) -> Result<()> {
+        self.open()?;
+        params.validate()?;
+        let mut wanted = lock(&self.0.wanted);
+        (wanted.aio, wanted.aio_changed) = (params, true);
+        drop(wanted);
+        self.0.changed.store(true, Ordering::Release);
+        self.0.notify();
+        Ok(())
+    }
+
+    /// The spin parameters in force, or asked for last.
+    #[must_use]
+    pub fn poll_params(&self) -> PollParams {
+        lock(&self.0.wanted).poll.clone()
+    }
+
+    /// The I/O parameters in force, or asked for last.
+    #[must_use]
+    pub fn aio_params(&self) -> AioParams {
+        lock(&self.0.wanted).aio.clone()
+    }
+
+    /// What the context did so far.
+    #[must_use]
+    pub fn stats(&self) -> ContextStats {
+        self.0.stats()
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("id", &self.0.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,509 @@
+//! ②′ Spin: asking the handlers' predicates instead of the kernel, for a window that follows the
+//! traffic.
+
+mod budget;
+mod classic;
+pub(crate) mod guards;
+mod idle;
+
+use std::sync::atomic::{Ordering, fence};
+
+use crate::clock::Clock;
+use crate::config::PollParams;
+use crate::context::{AioContext, Plan, State};
+use crate::handler::{NOWHERE, Probe};
+use crate::remote::Shared;
+use crate::stats::Guard;
+
+/// While it spins and hits, the kernel is asked at least this often, so that what no predicate
+/// covers is not starved.
+const LOOK_NS: u64 = 50_000;
+/// …and this often where a source spins on the kernel's readiness itself.
+const KERNEL_LOOK_NS: u64 = 1_500;
+/// Fruitless spinning yields the CPU about this often.
+const YIELD_NS: u64 = 2_000;
+/// So many non-blocking turns in a row that found nothing are a series, which must look too.
+const SERIES: u32 = 32;
+
+/// The spin parameters and everything that follows from them.
+pub(crate) struct SpinState {
+    pub params: PollParams,
+    /// Slots of the handlers that take part.
+    members: Vec<u32>,
+    /// Handlers whose predicate runs once in the next turn.
+    pub looks: Vec<u32>,
+    /// `poll_begin` was called for members; `poll_end` is owed before any sleep.
+    pub mode: bool,
+    /// Some member has not begun.
+    unbegun: bool,
+    classic: classic::Classic,
+    guards: guards::Guards,
+    budget: budget::Budget,
+    sweep: idle::Sweep,
+    /// When the kernel was asked last, while spinning is on.
+    last_look: u64,
+    /// Non-blocking turns in a row that neither found nor asked anything.
+    quiet: u32,
+    /// When the last counted turn stopped waiting.
+    settled_at: u64,
+    /// Takes idle members off although the monitor cannot see readiness: for tests.
+    #[cfg(test)]
+    pub sweep_anyway: bool,
+}
+
+impl SpinState {
+    pub fn new(params: PollParams) -> Self {
+        Self {
+            params,
+            members: Vec::new(),
+            looks: Vec::new(),
+            mode: false,
+            unbegun: false,
+            classic: classic::Classic::default(),
+            guards: guards::Guards::default(),
+            budget: budget::Budget::default(),
+            sweep: idle::Sweep::default(),
+            last_look: 0,
+            quiet: 0,
+            settled_at: 0,
+            #[cfg(test)]
+            sweep_anyway: false,
+        }
+    }
+
+    /// New parameters: the spin state starts anew.
+    pub fn set_params(&mut self, params: PollParams) {
+        self.params = params;
+        self.classic.reset();
+        self.budget.reset();
+        self.guards = guards::Guards::default();
+    }
+
+    pub fn count_dispatch(&mut self, shared: &Shared, start: u64) {
+        if self.settled_at != 0 {
+            shared.stats.dispatch_ns.add(start.saturating_sub(self.settled_at));
+        }
+    }
+
+    /// A counted turn is over.
+    pub fn on_turn(&mut self, shared: &Shared, start: u64, now: u64) {
+        self.settled_at = now;
+        self.classic.on_turn(now.saturating_sub(start), &self.params);
+        shared.stats.window_ns.set(self.classic.window());
+    }
+
+    /// A turn that does not sleep, and would starve nobody but by never asking, asks now and then.
+    pub fn look_is_due(&mut self, plan: &Plan, clock: &Clock) -> bool {
+        if !plan.hit {
+            self.quiet += 1;
+            if self.quiet < SERIES {
+                return false;
+            }
+        }
+        let now = clock.now();
+        if now.saturating_sub(self.last_look) < LOOK_NS {
+            return false;
+        }
+        self.quiet = 0;
+        self.last_look = now;
+        true
+    }
+}
+
+impl AioContext {
+    /// The user-space half of a turn: first looks, then one round or a whole window of rounds.
+    #[inline]
+    pub(crate) fn spin(&self, plan: &mut Plan) {
+        let (looks, members) = {
+            let st = self.0.state();
+            (!st.spin.looks.is_empty(), !st.spin.members.is_empty())
+        };
+        if looks {
+            self.first_looks(plan);
+        }
+        if plan.awake {
+            if members {
+                self.round(plan);
+            }
+        } else if plan.counted {
+            self.spin_window(plan);
+        }
+    }
+
+    /// Each handler that was added or enabled since is asked once.
+    #[cold]
+    fn first_looks(&self, plan: &mut Plan) {
+        let looks = std::mem::take(&mut self.0.state().spin.looks);
+        for slot in looks {
+            {
+                let mut st = self.0.state();
+                let disabled = st.reg.external_disabled > 0;
+                let Some(handler) = st.reg.handler(slot).filter(|h| h.look) else { continue };
+                if handler.running != 0 {
+                    st.spin.looks.push(slot);
+                    continue;
+                }
+                handler.look = false;
+                if handler.external && disabled {
+                    continue; // enabling asks again
+                }
+            }
+            self.probe(slot, plan);
+        }
+    }
+
+    /// Asks one handler's predicate and collects a hit.
+    fn probe(&self, slot: u32, plan: &mut Plan) {
+        let (generation, native) = {
+            let mut st = self.0.state();
+            let generation = st.reg.generation(slot);
+            let Some(handler) = st.reg.handler(slot).filter(|h| h.running == 0) else { return };
+            (generation, handler.word.as_ref().map(crate::WordSource::is_ready))
+        };
+        let probe = native.map_or_else(
+            || self.probe_body(slot, generation, plan),
+            |ready| if ready { Probe::Hit } else { Probe::Miss },
+        );
+        match probe {
+            Probe::Hit => self.collect_hit(slot, generation, plan),
+            Probe::Miss => {}
+            Probe::Failed => plan.awake = true,
+        }
+    }
+
+    fn probe_body(&self, slot: u32, generation: u32, plan: &mut Plan) -> Probe {
+        let Some(mut body) = self.take_body(slot, generation) else { return Probe::Miss };
+        plan.stale = true;
+        let probe = self.0.guarded(|| body.poll()).unwrap_or(Probe::Failed);
+        self.put_back(slot, generation, body);
+        probe
+    }
+
+    fn collect_hit(&self, slot: u32, generation: u32, plan: &mut Plan) {
+        let mut st = self.0.state();
+        if let Some(handler) = st.reg.live_handler(slot, generation) {
+            handler.last_hit = plan.start;
+            st.reg.hit(slot);
+            plan.hit = true;
+            plan.awake = true;
+        }
+    }
+
+    /// One round: every member is asked, every hit is collected.
+    fn round(&self, plan: &mut Plan) {
+        let mut at = 0;
+        loop {
+            let slot = {
+                let mut st = self.0.state();
+                let st = &mut *st;
+                loop {
+                    let Some(&slot) = st.spin.members.get(at) else { return };
+                    at += 1;
+                    let Some(handler) = st.reg.handler(slot) else { continue };
+                    if handler.running != 0 {
+                        continue;
+                    }
+                    match &handler.word {
+                        None => break slot,
+                        Some(word) if word.is_ready() => {
+                            handler.last_hit = plan.start;
+                            st.reg.hit(slot);
+                            plan.hit = true;
+                            plan.awake = true;
+                        }
+                        Some(_) => {}
+                    }
+                }
+            };
+            self.probe(slot, plan);
+        }
+    }
+
+    /// Rounds until something is found, at most for the window.
+    fn spin_window(&self, plan: &mut Plan) {
+        let Some(window) = self.window(plan) else { return };
+        self.enter_spin_mode();
+        let clock = &self.0.clock;
+        let shared = &*self.0.shared;
+        let (guards, look_every) = {
+            let st = self.0.state();
+            let kernel = st.reg.kernel_spinners > 0;
+            (st.spin.params.guards, if kernel { KERNEL_LOOK_NS } else { LOOK_NS })
+        };
+        let until = plan.start.saturating_add(window);
+        let mut yielded_at = plan.start;
+        let mut now = plan.start;
+        loop {
+            self.round(plan);
+            if plan.awake {
+                break;
+            }
+            if shared.notified.load(Ordering::Acquire) {
+                plan.notified = true;
+                plan.awake = true;
+                break;
+            }
+            if self.0.state().monitor.need_wait() {
+                plan.awake = true;
+                break;
+            }
+            now = clock.now();
+            if let Some(manual) = clock.manual().filter(|_| now == plan.start) {
+                manual.at_least(until); // it stands still: one round is the whole window
+                now = until;
+            }
+            if self.look_while_spinning(plan, now, look_every) {
+                break;
+            }
+            if now >= until {
+                break;
+            }
+            if guards && now.saturating_sub(yielded_at) >= YIELD_NS {
+                rustix::thread::sched_yield();
+                yielded_at = clock.now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+        let mut st = self.0.state();
+        if plan.awake {
+            shared.stats.spin_hits.bump();
+            shared.stats.spin_ns.add(now - plan.start);
+        } else {
+            let spent = now - plan.start;
+            shared.stats.spin_misses.bump();
+            shared.stats.spin_ns.add(spent);
+            shared.stats.spin_wasted_ns.add(spent);
+            st.spin.budget.pay(spent);
+        }
+        drop(st);
+        self.remove_idle(plan, now);
+    }
+
+    /// Asks the kernel from within the spin when it is time to. `true` = it found something.
+    fn look_while_spinning(&self, plan: &mut Plan, now: u64, every: u64) -> bool {
+        let mut st = self.0.state();
+        if st.monitor.sees_readiness()
+            || st.reg.armed == 0
+            || now.saturating_sub(st.spin.last_look) < every
+        {
+            return false;
+        }
+        st.spin.last_look = now;
+        self.0.shared.stats.waits.bump();
+        let found = st.ask_kernel(&self.0, Some(0)).unwrap_or(false);
+        plan.asked = found;
+        plan.awake |= found;
+        found
+    }
+
+    /// How long this turn may spin; `None` = not at all.
+    fn window(&self, plan: &Plan) -> Option<u64> {
+        let mut st = self.0.state();
+        let st = &mut *st;
+        let mut window = st.spin.classic.window();
+        if window == 0 {
+            return None;
+        }
+        let mut guard = None;
+        if st.reg.poll_disable_count > 0 && !st.monitor.sees_readiness() {
+            guard = Some(Guard::HandlerWithoutPoll);
+        } else if st.spin.params.guards {
+            guard = st.spin.guards.check();
+        }
+        if guard.is_none() {
+            window = window.min(st.spin.budget.allows(plan.start, st.spin.params.cpu_budget));
+            guard = (window == 0).then_some(Guard::Budget);
+        }
+        self.0.shared.guard.store(Guard::to_u8(guard), Ordering::Relaxed);
+        if guard.is_some() {
+            return None;
+        }
+        let left = plan.deadline.map_or(u64::MAX, |d| d.saturating_sub(plan.start));
+        Some(window.min(left))
+    }
+
+    /// `poll_begin` for every member that spin mode meets for the first time.
+    #[inline]
+    fn enter_spin_mode(&self) {
+        {
+            let mut st = self.0.state();
+            st.spin.mode = true;
+            if !st.spin.unbegun {
+                return;
+            }
+            st.spin.unbegun = false;
+        }
+        let members = self.0.state().spin.members.clone();
+        for slot in members {
+            let generation = {
+                let mut st = self.0.state();
+                let generation = st.reg.generation(slot);
+                let Some(handler) = st.reg.handler(slot).filter(|h| !h.begun) else { continue };
+                if handler.running != 0 {
+                    st.spin.unbegun = true;
+                    continue;
+                }
+                handler.begun = true;
+                if let Some(word) = &handler.word {
+                    word.begin();
+                }
+                generation
+            };
+            if let Some(mut body) = self.take_body(slot, generation) {
+                self.0.guarded(|| body.poll_begin());
+                self.put_back(slot, generation, body);
+            }
+        }
+    }
+
+    /// `poll_end` for every handler that has begun, then each predicate once more. `true` = a
+    /// predicate said yes, so there must be no sleep.
+    pub(crate) fn leave_spin_mode(&self) -> bool {
+        let members = {
+            let mut st = self.0.state();
+            if !st.spin.mode {
+                return false;
+            }
+            st.spin.mode = false;
+            st.spin.members.clone()
+        };
+        for &slot in &members {
+            self.end_one(slot);
+        }
+        // The producers' half of this barrier stands between their data and their look at the
+        // suppress word.
+        fence(Ordering::SeqCst);
+        let mut plan = Plan::looking();
+        for slot in members {
+            self.probe(slot, &mut plan);
+        }
+        plan.hit
+    }
+
+    /// `poll_end` of one handler, if it has begun.
+    pub(crate) fn end_one(&self, slot: u32) {
+        let generation = {
+            let mut st = self.0.state();
+            let generation = st.reg.generation(slot);
+            let Some(handler) = st.reg.handler(slot).filter(|h| h.begun) else { return };
+            handler.begun = false;
+            if let Some(word) = &handler.word {
+                word.end();
+            }
+            // Its body is out: the hook follows when the callback returns, and a look after it.
+            handler.end_owed = handler.running != 0 && handler.body.is_none() && !handler.foreign;
+            st.spin.unbegun = true;
+            generation
+        };
+        if let Some(mut body) = self.take_body(slot, generation) {
+            self.0.guarded(|| body.poll_end());
+            self.put_back(slot, generation, body);
+        }
+    }
+
+    /// Members without a hit for too long leave, where that starves nobody.
+    fn remove_idle(&self, plan: &mut Plan, now: u64) {
+        let idle: Vec<u32> = {
+            let mut st = self.0.state();
+            let st = &mut *st;
+            if !st.may_sweep() || !st.spin.sweep.is_due(now, st.spin.params.idle_ns) {
+                return;
+            }
+            let idle_ns = st.spin.params.idle_ns;
+            let reg = &mut st.reg;
+            st.spin
+                .members
+                .iter()
+                .copied()
+                .filter(|&slot| {
+                    reg.handler(slot).is_some_and(|h| idle::is_idle(h.last_hit, now, idle_ns))
+                })
+                .collect()
+        };
+        for slot in idle {
+            self.end_one(slot);
+            self.0.state().leave_spin_list(slot);
+            let mut last = Plan::looking();
+            self.probe(slot, &mut last);
+            if let Some(handler) = self.0.state().reg.handler(slot) {
+                handler.leaving = last.hit;
+            }
+            plan.hit |= last.hit;
+            plan.awake |= last.hit;
+            plan.stale = true;
+        }
+    }
+}
+
+impl Plan {
+    /// For predicates that are asked outside a turn's own spin.
+    fn looking() -> Self {
+        Self {
+            blocking: false,
+            counted: false,
+            start: 0,
+            deadline: None,
+            awake: true,
+            hit: false,
+            notified: false,
+            asked: false,
+            stale: false,
+        }
+    }
+}
+
+impl State {
+    fn may_sweep(&self) -> bool {
+        #[cfg(test)]
+        if self.spin.sweep_anyway {
+            return true;
+        }
+        self.monitor.sees_readiness()
+    }
+
+    /// Dispatched, so worth asking from now on.
+    pub(crate) fn join_spin_list(&mut self, slot: u32) {
+        let now = self.spin.settled_at;
+        let place = u32::try_from(self.spin.members.len()).unwrap_or(NOWHERE);
+        let mut joined = false;
+        self.tally(slot, |handler| {
+            if std::mem::take(&mut handler.leaving) {
+                return; // its last hit on the way out
+            }
+            handler.member = place;
+            handler.last_hit = now;
+            handler.counters.polling.store(true, Ordering::Relaxed);
+            joined = true;
+        });
+        if joined {
+            self.spin.members.push(slot);
+            self.spin.unbegun = true;
+        }
+    }
+
+    /// The caller has called `poll_end` if it was due.
+    pub(crate) fn leave_spin_list(&mut self, slot: u32) {
+        let mut place = NOWHERE;
+        self.tally(slot, |handler| {
+            place = std::mem::replace(&mut handler.member, NOWHERE);
+            handler.counters.polling.store(false, Ordering::Relaxed);
+        });
+        let at = place as usize;
+        if place == NOWHERE || at >= self.spin.members.len() {
+            return;
+        }
+        self.spin.members.swap_remove(at);
+        if let Some(&moved) = self.spin.members.get(at) {
+            if let Some(handler) = self.reg.handler(moved) {
+                handler.member = place;
+            }
+        }
+    }
+
+    pub(crate) fn empty_spin_list(&mut self) {
+        for slot in self.spin.members.clone() {
+            self.leave_spin_list(slot);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! A word of shared memory as an event source: ready when it differs from a value or from
+//! another word; read natively while spinning, with no call into anybody's code.
+#![allow(unsafe_code)] // words in memory that another process or language also writes
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, ErrorCode, Result};
+
+/// A predicate that spinning asks, with its hooks.
+///
+/// Any `Fn() -> bool` is one. The predicate must have no side effects and must not take long: it
+/// runs over and over.
+pub trait PollSource: 'static {
+    /// Is there something to do?
+    fn poll(&self) -> bool;
+    /// Spinning begins: the producer may stop signalling the fd.
+    fn poll_begin(&mut self) {}
+    /// Spinning ends: the producer must signal again.
+    fn poll_end(&mut self) {}
+}
+
+impl<F: Fn() -> bool + 'static> PollSource for F {
+    fn poll(&self) -> bool {
+        self()
+    }
+}
+
+/// Suppress words in use in this process: each belongs to one handler of one context.
+static SUPPRESS_WORDS: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
+/// A word in memory that others write; 32 or 64 bits.
+#[derive(Clone, Copy, Debug)]
+pub enum RawWord {
+    /// 32 bits
+    U32(NonNull<AtomicU32>),
+    /// 64 bits
+    U64(NonNull<AtomicU64>),
+}
+
+impl RawWord {
+    /// # Safety
+    /// The pointer is valid, which [`WordSource::raw`]'s caller promised.
+    #[inline]
+    unsafe fn load(self) -> u64 {
+        // SAFETY: by this function's contract.
+        unsafe {
+            match self {
+                Self::U32(word) => u64::from(word.as_ref().load(Ordering::Acquire)),
+                Self::U64(word) => word.as_ref().load(Ordering::Acquire),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`RawWord::load`].
+    unsafe fn store(self, value: u32) {
+        // SAFETY: by this function's contract.
+        unsafe {
+            match self {
+                Self::U32(word) => word.as_ref().store(value, Ordering::Release),
+                Self::U64(word) => word.as_ref().store(value.into(), Ordering::Release),
+            }
+        }
+    }
+
+    fn address(self) -> usize {
+        match self {
+            Self::U32(word) => word.as_ptr() as usize,
+            Self::U64(word) => word.as_ptr() as usize,
+        }
+    }
+}
+
+/// What a word is compared with.
+#[derive(Clone, Copy, Debug)]
+pub enum Differs {
+    /// Ready when the word is not this value.
+    FromValue(u64),
+    /// Ready when the word is not what this other word holds.
+    FromWord(RawWord),
+}
+
+/// Ready when a word of memory differs from a value or from another word.
+///
+/// ```
+/// use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
+/// use fdmon::{PollSource, WordSource};
+/// let head = Arc::new(AtomicU32::new(0));
+/// let source = WordSource::differs_from(head.clone(), 0);
+/// assert!(!source.poll());
+/// head.store(1, Ordering::Release);
+/// assert!(source.poll());
+/// ```
+pub struct WordSource {
+    word: RawWord,
+    differs: Differs,
+    suppress: Option<RawWord>,
+    /// Keeps all the words alive and in place.
+    _owner: Box<dyn Any>,
+}
+
+impl WordSource {
+    /// Ready when `word` is not `value`.
+    #[must_use]
+    pub fn differs_from(word: Arc<AtomicU32>, value: u32) -> Self {
+        let raw = RawWord::U32(NonNull::from(&*word));
+        Self {
+            word: raw,
+            differs: Differs::FromValue(value.into()),
+            suppress: None,
+            _owner: Box::new(word),
+        }
+    }
+
+    /// Ready when `head` and `tail` differ: the test of a ring.
+    #[must_use]
+    pub fn words_differ(head: Arc<AtomicU32>, tail: Arc<AtomicU32>) -> Self {
+        Self {
+            word: RawWord::U32(NonNull::from(&*head)),
+            differs: Differs::FromWord(RawWord::U32(NonNull::from(&*tail))),
+            suppress: None,
+            _owner: Box::new((head, tail)),
+        }
+    }
+
+    /// Sets `word` to 1 while spinning: the producer need not signal then.
+    ///
+    /// # Errors
+    /// `InUse` when the word suppresses another handler already.
+    pub fn suppress(mut self, word: Arc<AtomicU32>) -> Result<Self> {
+        let raw = RawWord::U32(NonNull::from(&*word));
+        claim(raw)?;
+        self.suppress = Some(raw);
+        self._owner = Box::new((std::mem::replace(&mut self._owner, Box::new(())), word));
+        Ok(self)
+    }
+
+    /// A source over memory that belongs to somebody else.
+    ///
+    /// # Safety
+    /// All words are aligned, and stay alive and in place until `owner` is dropped; whoever else
+    /// writes them does it atomically.
+    ///
+    /// # Errors
+    /// `InUse` when the suppress word suppresses another handler already.
+    pub unsafe fn raw(
+        word: RawWord,
+        differs: Differs,
+        suppress: Option<RawWord>,
+        owner: Box<dyn Any>,
+    ) -> Result<Self> {
+        if let Some(word) = suppress {
+            claim(word)?;
+        }
+        Ok(Self { word, differs, suppress, _owner: owner })
+    }
+
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        // SAFETY: the constructors' callers promised that the words live as long as `_owner`.
+        unsafe {
+            let other = match self.differs {
+                Differs::FromValue(value) => value,
+                Differs::FromWord(word) => word.load(),
+            };
+            self.word.load() != other
+        }
+    }
+
+    pub(crate) fn begin(&self) {
+        if let Some(word) = self.suppress {
+            // SAFETY: as in `is_ready`.
+            unsafe { word.store(1) };
+        }
+    }
+
+    /// The store is followed by a full barrier: the predicate that is asked next must not be
+    /// answered from before it, or the producer's last event is lost.
+    pub(crate) fn end(&self) {
+        if let Some(word) = self.suppress {
+            // SAFETY: as in `is_ready`.
+            unsafe { word.store(0) };
+            fence(Ordering::SeqCst);
+        }
+    }
+}
+
+impl PollSource for WordSource {
+    fn poll(&self) -> bool {
+        self.is_ready()
+    }
+
+    fn poll_begin(&mut self) {
+        self.begin();
+    }
+
+    fn poll_end(&mut self) {
+        self.end();
+    }
+}
+
+impl Drop for WordSource {
+    fn drop(&mut self) {
+        if let Some(word) = self.suppress {
+            self.end();
+            let mut words = SUPPRESS_WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+            words.remove(&word.address());
+        }
+    }
+}
+
+impl std::fmt::Debug for WordSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WordSource")
+            .field("word", &self.word)
+            .field("differs", &self.differs)
+            .field("suppress", &self.suppress)
+            .finish_non_exhaustive()
+    }
+}
+
+fn claim(word: RawWord) -> Result<()> {
+    let mut words = SUPPRESS_WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+    if words.insert(word.address()) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::InUse,
+        format!(
+            "suppress = word at {:#x} already suppresses another handler; give each handler a \
+             suppress word of its own",
+            word.address()
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SPEC 25
+    #[test]
+    fn a_suppress_word_belongs_to_one_source() {
+        let suppress = Arc::new(AtomicU32::new(0));
+        let word = Arc::new(AtomicU32::new(0));
+        let first = WordSource::differs_from(word.clone(), 0).suppress(suppress.clone()).unwrap();
+        first.begin();
+        assert_eq!(suppress.load(Ordering::Relaxed), 1);
+        let error =
+            WordSource::differs_from(word.clone(), 0).suppress(suppress.clone()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InUse);
+        drop(first);
+        assert_eq!(suppress.load(Ordering::Relaxed), 0, "a dropped source suppresses nothing");
+        assert!(WordSource::differs_from(word, 0).suppress(suppress).is_ok());
+    }
+
+    #[test]
+    fn two_words_that_differ_are_ready() {
+        let head = Arc::new(AtomicU32::new(7));
+        let tail = Arc::new(AtomicU32::new(7));
+        let source = WordSource::words_differ(head.clone(), tail.clone());
+        assert!(!source.poll());
+        head.store(8, Ordering::Release);
+        assert!(source.poll());
+        tail.store(8, Ordering::Release);
+        assert!(!source.poll());
+    }
+}

@@ -29,7 +29,7 @@ const { EAGAIN, EBADF, EISDIR, ENOENT, EPIPE } = constants.errno
 
 /** Asserts an FdmonError with this code whose message has all the words and ends with advice after a semicolon. */
 function refuses(t: ExecutionContext, body: () => unknown, code: string, ...words: string[]): FdmonError {
-  const error = t.throws(body, { instanceOf: FdmonError, code }) as FdmonError
+  const error = t.throws<FdmonError>(body, { instanceOf: FdmonError, code })
   for (const word of words) t.true(error.message.includes(word), `"${error.message}" names ${word}`)
   t.regex(error.message, /; \S.{8,}$/)
   return error
@@ -370,8 +370,9 @@ test('bad paths, events and watches are refused by name and value', (t) => {
 
 test('a pidfd is of the process asked for, and Node still gets the exit code of its child', async (t) => {
   const child = spawn('sh', ['-c', 'exit 3'])
-  using exit = pidfd(child.pid ?? 0)
-  t.is(exit.pid, child.pid)
+  const pid = child.pid ?? 0
+  using exit = pidfd(pid)
+  t.is(exit.pid, pid)
   t.is(readlinkSync(`/proc/self/fd/${exit.fd}`), 'anon_inode:[pidfd]')
   const code = await new Promise((resolve) => child.on('exit', resolve))
   t.is(code, 3)

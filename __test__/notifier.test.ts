@@ -10,7 +10,7 @@ import { read, setNonblock } from 'fdmon/fd'
 const any = (value: unknown): any => value
 
 function refuses(t: ExecutionContext, body: () => unknown, code: string, ...words: string[]): FdmonError {
-  const error = t.throws(body, { instanceOf: FdmonError, code }) as FdmonError
+  const error = t.throws<FdmonError>(body, { instanceOf: FdmonError, code })
   for (const word of words) t.true(error.message.includes(word), `"${error.message}" names ${word}`)
   t.regex(error.message, /; \S.{8,}$/)
   return error

@@ -1,6 +1,7 @@
 // What every script shares: run a step, say what it was and how long it took, stop at the first failure.
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, statSync } from 'node:fs'
+import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -76,6 +77,12 @@ export function has(command, args = ['--version']) {
 /** Ends the script with the command that installs Rust when there is no cargo. */
 export function needCargo() {
   if (has('cargo')) return
+  // Installed in this very shell session: rustup changes the PATH of later ones only.
+  const folder = join(process.env.CARGO_HOME ?? join(homedir(), '.cargo'), 'bin')
+  if (has(join(folder, 'cargo'))) {
+    process.env.PATH = `${folder}:${process.env.PATH}`
+    return
+  }
   fail(
     'the native part needs Rust 1.88 or newer, and there is no cargo on the PATH: install it with ' +
       "\"curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh\" and open a new shell",

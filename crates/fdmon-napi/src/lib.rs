@@ -3,7 +3,7 @@
 //!
 //! Everything here runs on the JavaScript thread that owns the environment. What the addon keeps
 //! for an environment lies in that environment's instance data, never in process statics, so that a
-//! worker may end at any moment. No panic leaves this crate: [`error::guard`] turns it into an
+//! worker may end at any moment. No panic leaves this crate: `error::guard` turns it into an
 //! error.
 #![deny(unsafe_code)]
 #![allow(

@@ -30,11 +30,17 @@ function load(): { binding: Binding; error: null } | { binding: null; error: Fdm
   }
 }
 
-/** The innermost cause: the loader wraps what the dynamic linker said in a general complaint. */
+/**
+ * What really went wrong: the loader tries several files and wraps the failures in a general complaint. A file that was
+ * there and could not be linked says more than one that was not there.
+ */
 function reason(cause: unknown): string {
-  let text = String(cause)
-  for (let at: unknown = cause; at instanceof Error; at = at.cause) text = at.message
-  return text.split('\n')[0] ?? text
+  const causes: Error[] = []
+  for (let at: unknown = cause; at instanceof Error && causes.length < 20; at = at.cause) causes.push(at)
+  const code = (error: Error): string | undefined => (error as NodeJS.ErrnoException).code
+  const linked = causes.find((error) => code(error) === 'ERR_DLOPEN_FAILED')
+  const missing = causes.findLast((error) => code(error) === 'MODULE_NOT_FOUND')
+  return (linked ?? missing ?? causes.at(-1))?.message.split('\n')[0] ?? String(cause)
 }
 
 function refusing(why: FdmonError | null): Binding {

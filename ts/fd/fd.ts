@@ -31,7 +31,10 @@ export abstract class Fd implements Disposable {
 
   /** @internal */
   constructor(own: symbol, fd: number) {
-    if (own !== OWN) throw invalidArg('new Fd', own, 'call a function of fdmon/fd, for example timerfd()')
+    if (own !== OWN) {
+      const message = `a ${new.target.name} cannot be constructed; call a function of fdmon/fd, for example timerfd()`
+      throw new FdmonError('ERR_FDMON_INVALID_ARG', message)
+    }
     this.#fd = fd
   }
 

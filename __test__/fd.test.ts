@@ -523,3 +523,22 @@ test('a native part that cannot be loaded is said with the real cause, and only 
   for (const suffix of suffixes) writeFileSync(join(folder, 'native', `fdmon.${suffix}.node`), 'no library')
   t.regex(output(), /^ERR_FDMON_BINDING .*fdmon\.linux-.*\.node: (file too short|invalid ELF header).*; install fdmon again/)
 })
+
+test('memory that a worker gave away against the rules can be read when the worker is gone', async (t) => {
+  const script = `
+    const { parentPort } = require('node:worker_threads')
+    const { memfd } = require('fdmon/fd')
+    let memory = memfd('lent', 4096).map()
+    memfd('kept', 4096).map()
+    new Int32Array(memory)[0] = 7
+    // ArrayBuffer.prototype.transfer() of Node 22 makes a buffer that can be sent; before, it is copied.
+    if (memory.transfer) memory = memory.transfer()
+    parentPort.postMessage(memory, [memory])
+  `
+  const worker = new Worker(script, { eval: true, execArgv: [] })
+  const memory = await new Promise<ArrayBuffer>((resolve, reject) => worker.on('message', resolve).on('error', reject))
+  await worker.terminate()
+  // Node 20 sent a copy; later versions sent the memory itself, which is blank now.
+  t.true([0, 7].includes(new Int32Array(memory)[0] ?? -1))
+  t.false(readFileSync('/proc/self/maps', 'utf8').includes('/memfd:kept'))
+})

@@ -1,6 +1,5 @@
 // Files in memory, and the memory that contexts may poll words in.
 import { constants } from 'node:buffer'
-import { markAsUntransferable } from 'node:worker_threads'
 import { checkInteger } from '../check.js'
 import { invalidArg } from '../errors.js'
 import { native } from '../native.js'
@@ -53,8 +52,8 @@ export class MemFd extends Fd {
       throw invalidArg('size', this.size, `this Node maps at most ${limit} bytes: make a smaller memfd`)
     }
     const buffer = native.memfdMap(openFd(this), this.size)
-    // Transferred to another thread, it would be unmapped there when this thread ends.
-    markAsUntransferable(buffer)
+    // Node makes no ArrayBuffer over foreign memory transferable, and must not be asked to: marked once more by
+    // markAsUntransferable(), it aborts the process at the end of a worker (Node 24 and 26).
     mappings.add(buffer)
     return buffer
   }

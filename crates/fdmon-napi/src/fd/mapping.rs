@@ -12,17 +12,17 @@
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use fdmon::ErrorCode;
-use napi::bindgen_prelude::{ArrayBuffer, FromNapiValue};
-use napi::{Env, check_status, sys};
+use napi::Env;
 use napi_derive::napi;
 use rustix::fs::{
     MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create as create,
 };
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use super::{give, raw};
 use crate::error::{Failure, Result, guard};
@@ -37,14 +37,18 @@ fn mappings() -> MutexGuard<'static, BTreeMap<usize, Weak<Mapping>>> {
 }
 
 /// A MAP_SHARED range of a memfd, unmapped on drop.
+///
+/// A retired one is replaced on drop by private zero pages, which take address space but no memory:
+/// whoever still has the address against the rules reads zeros instead of ending the process.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     address: usize,
     length: usize,
+    retired: AtomicBool,
 }
 
 impl Mapping {
-    fn new(fd: i32, length: usize) -> Result<Arc<Self>> {
+    pub(super) fn new(fd: i32, length: usize) -> Result<Arc<Self>> {
         let file = raw::require(fd)?;
         let failed = |errno| {
             let advice = "map less, or raise the limit of this process's memory";
@@ -70,9 +74,29 @@ impl Mapping {
             )
         }
         .map_err(failed)?;
-        let mapping = Arc::new(Self { address: address.addr(), length });
+        let mapping = Arc::new(Self {
+            address: address.expose_provenance(),
+            length,
+            retired: AtomicBool::new(false),
+        });
         mappings().insert(mapping.address, Arc::downgrade(&mapping));
         Ok(mapping)
+    }
+}
+
+impl Mapping {
+    pub(super) fn address(&self) -> usize {
+        self.address
+    }
+
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// From now on the address must stay valid, though the memory need not.
+    pub(super) fn retire(&self) {
+        // Relaxed: whoever drops the last `Arc` sees it, as `Arc` orders drops.
+        self.retired.store(true, Ordering::Relaxed);
     }
 }
 
@@ -81,9 +105,17 @@ impl Drop for Mapping {
         // First out of the registry: once unmapped, the address may be handed out again by another
         // thread.
         mappings().remove(&self.address);
-        // SAFETY: the range is this mapping's own, and with the last `Arc` nobody uses it any more.
-        let result = unsafe { munmap(ptr::with_exposed_provenance_mut(self.address), self.length) };
-        debug_assert_eq!(result, Ok(()), "an own range can be unmapped");
+        let start = ptr::with_exposed_provenance_mut::<c_void>(self.address);
+        let done = if *self.retired.get_mut() {
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+            // SAFETY: MAP_FIXED replaces exactly this mapping's own range, for ever.
+            unsafe { mmap_anonymous(start, self.length, protection, flags) }.map(drop)
+        } else {
+            // SAFETY: the range is this mapping's own, and with the last `Arc` nobody uses it.
+            unsafe { munmap(start, self.length) }
+        };
+        debug_assert_eq!(done, Ok(()), "an own range can be unmapped");
     }
 }
 
@@ -137,61 +169,6 @@ pub fn memfd_create(env: Env, name: String, size: i64) -> napi::Result<i32> {
     })
 }
 
-/// A new MAP_SHARED mapping of the first `length` bytes as an ArrayBuffer.
-#[napi]
-pub fn memfd_map(env: Env, fd: i32, length: i64) -> napi::Result<ArrayBuffer<'static>> {
-    let mapping = guard(&env, || {
-        let length = usize::try_from(length).ok().filter(|&length| length > 0);
-        let Some(length) = length else {
-            return Err(Failure::new(
-                ErrorCode::InvalidArg,
-                "size is not valid; pass at least 1 byte",
-            ));
-        };
-        Mapping::new(fd, length)
-    })?;
-    array_buffer(&env, mapping)
-}
-
-/// An ArrayBuffer over the mapping that holds one `Arc` of it until it is collected, or until its
-/// environment ends.
-fn array_buffer(env: &Env, mapping: Arc<Mapping>) -> napi::Result<ArrayBuffer<'static>> {
-    let data = ptr::with_exposed_provenance_mut::<c_void>(mapping.address);
-    let length = mapping.length;
-    let hold = Arc::into_raw(mapping).cast_mut().cast::<c_void>();
-    let mut value = ptr::null_mut();
-    // SAFETY: the range stays mapped as long as `hold` counts, which the finalizer ends.
-    let status = unsafe {
-        sys::napi_create_external_arraybuffer(
-            env.raw(),
-            data,
-            length,
-            Some(release),
-            hold,
-            &mut value,
-        )
-    };
-    if status != sys::Status::napi_ok {
-        // SAFETY: the engine did not take the pointer that `Arc::into_raw` made above.
-        drop(unsafe { Arc::from_raw(hold.cast_const().cast::<Mapping>()) });
-        if status == sys::Status::napi_no_external_buffers_allowed {
-            let message = "this runtime allows no ArrayBuffer over foreign memory, so memfd.map() cannot work in it; \
-                           use a SharedArrayBuffer, or run under Node";
-            return Err(Failure::new(ErrorCode::Unsupported, message).throw(env));
-        }
-    }
-    check_status!(status, "could not make an ArrayBuffer over {length} mapped bytes; map less")?;
-    // SAFETY: `value` is the ArrayBuffer that was just made in this environment.
-    unsafe { ArrayBuffer::from_napi_value(env.raw(), value) }
-}
-
-/// The finalizer of such an ArrayBuffer.
-unsafe extern "C" fn release(_env: sys::napi_env, _data: *mut c_void, hold: *mut c_void) {
-    // SAFETY: `hold` is the pointer that `array_buffer` made by `Arc::into_raw`; the engine calls
-    // this once for it.
-    drop(unsafe { Arc::from_raw(hold.cast_const().cast::<Mapping>()) });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +201,18 @@ mod tests {
         assert!(mapping_of(address, 8).is_some());
         drop(second);
         assert!(mapping_of(address, 8).is_none());
+    }
+
+    #[test]
+    fn a_retired_mapping_leaves_an_address_that_can_be_read() {
+        let (_fd, mapping) = memory(8192);
+        let address = mapping.address;
+        mapping.retire();
+        drop(mapping);
+        assert!(mapping_of(address, 8).is_none());
+        let word = ptr::with_exposed_provenance::<u64>(address);
+        // SAFETY: that these pages are still there is what is tested; nobody else knows of them.
+        assert_eq!(unsafe { word.read_volatile() }, 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! One function is one system call (or one and its set-up). TypeScript has checked the types and
 //! ranges of what arrives here; what only the kernel can know is answered by it.
 
+mod array_buffer;
 mod eventfd;
 mod mapping;
 mod raw;

@@ -156,6 +156,13 @@ test('a number that is not open is BAD_FD with errno and system call', (t) => {
   }
 })
 
+test('an error has errno and syscall only when a system call failed', (t) => {
+  t.deepEqual(Object.keys(refuses(t, () => read(any('3'), new Uint8Array(1)), 'ERR_FDMON_INVALID_ARG')), ['code'])
+  const error = refuses(t, () => setNonblock(1_000_000), 'ERR_FDMON_BAD_FD')
+  t.deepEqual(Object.keys(error), ['code', 'errno', 'syscall'])
+  t.is(error.name, 'FdmonError')
+})
+
 test('read and write take a number, an Fd, or anything with an fd', (t) => {
   const [one, other] = socketpair()
   const buffer = Buffer.alloc(8)

@@ -49,9 +49,9 @@ export class FdmonError extends Error {
   /** What kind of error this is; stable. */
   readonly code: FdmonErrorCode
   /** The errno of the system call that failed: a positive number, as in `os.constants.errno`. */
-  readonly errno?: number
+  declare readonly errno?: number
   /** The system call that failed. */
-  readonly syscall?: string
+  declare readonly syscall?: string
 
   /** @internal */
   constructor(code: FdmonErrorCode, message: string, details: FdmonErrorDetails = {}) {

@@ -1,7 +1,7 @@
 // Builds the package: the native addon, then the TypeScript, then the ESM entries and the declarations of both kinds.
 //
 //   node scripts/build.mjs [native] [ts] [--debug]      without a name: both
-import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { needCargo, root, run, step } from './step.mjs'
@@ -40,6 +40,9 @@ function writeEntries() {
   const esm = join(root, 'dist', 'esm')
   mkdirSync(esm, { recursive: true })
   cpSync(join(root, 'ts', 'package.json'), join(cjs, 'package.json'))
+  // npm does this when it installs the package; a link to the checkout needs it too.
+  const command = join(cjs, 'cli', 'main.js')
+  if (existsSync(command)) chmodSync(command, 0o755)
   const require = createRequire(import.meta.url)
   const counts = []
   for (const entry of entries) {

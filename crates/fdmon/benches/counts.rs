@@ -1,0 +1,359 @@
+//! Workloads of a chosen length, for tools that count: `npm run bench:counts` runs each of them at
+//! two lengths under callgrind or strace and takes the difference, so that start-up cancels.
+//!
+//! ```text
+//! counts event    --monitor epoll --idle 64 --rounds 1000 [--turn blocking|nonblocking]
+//! counts hit      --monitor epoll --rounds 1000 [--doorbell] [--clock-step NS]
+//! counts idle     --monitor epoll --rounds 1000 [--handlers N] [--kernel]
+//! counts register --monitor epoll --fds 10000 --rounds 10000
+//! counts pingpong --monitor epoll --rounds 1000 --max-ns 200000
+//! ```
+//!
+//! It prints one line: what the context counted, as `name=value` pairs.
+#![allow(clippy::print_stdout, reason = "a program for scripts, which read its output")]
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+use fdmon::{
+    AioContext, EventNotifier, Handlers, ManualClock, MonitorKind, PollParams, WordSource,
+};
+use lexopt::ValueExt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// What the command line asks for.
+struct Args {
+    workload: String,
+    monitor: MonitorKind,
+    rounds: u32,
+    idle: usize,
+    fds: usize,
+    handlers: usize,
+    blocking: bool,
+    doorbell: bool,
+    kernel: bool,
+    max_ns: u64,
+    clock_step: Option<u64>,
+}
+
+impl Args {
+    fn parse() -> Outcome<Self> {
+        let mut args = Self {
+            workload: String::new(),
+            monitor: MonitorKind::Epoll,
+            rounds: 1000,
+            idle: 1,
+            fds: 0,
+            handlers: 1,
+            blocking: true,
+            doorbell: false,
+            kernel: false,
+            max_ns: 32_768,
+            clock_step: None,
+        };
+        let mut parser = lexopt::Parser::from_env();
+        while let Some(arg) = parser.next()? {
+            match arg {
+                lexopt::Arg::Value(name) => args.workload = name.string()?,
+                lexopt::Arg::Long("monitor") => args.monitor = parser.value()?.parse()?,
+                lexopt::Arg::Long("rounds") => args.rounds = parser.value()?.parse()?,
+                lexopt::Arg::Long("idle") => args.idle = parser.value()?.parse()?,
+                lexopt::Arg::Long("fds") => args.fds = parser.value()?.parse()?,
+                lexopt::Arg::Long("handlers") => args.handlers = parser.value()?.parse()?,
+                lexopt::Arg::Long("turn") => args.blocking = parser.value()? == "blocking",
+                lexopt::Arg::Long("doorbell") => args.doorbell = true,
+                lexopt::Arg::Long("kernel") => args.kernel = true,
+                lexopt::Arg::Long("max-ns") => args.max_ns = parser.value()?.parse()?,
+                lexopt::Arg::Long("clock-step") => args.clock_step = Some(parser.value()?.parse()?),
+                lexopt::Arg::Long("bench") => {} // cargo bench says so
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        Ok(args)
+    }
+
+    fn context(&self, max_ns: u64) -> Outcome<AioContext> {
+        let params = PollParams::spin(Duration::from_nanos(max_ns));
+        let mut builder = AioContext::builder().monitor(self.monitor).poll(params);
+        if let Some(step) = self.clock_step {
+            let clock = ManualClock::new();
+            clock.advance_ns(1_000_000_000);
+            clock.set_step_ns(step);
+            builder = builder.manual_clock(clock);
+        }
+        Ok(builder.build()?)
+    }
+}
+
+fn main() -> Outcome<()> {
+    let args = Args::parse()?;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    let line = match args.workload.as_str() {
+        "event" => event(&args)?,
+        "hit" => hit(&args)?,
+        "idle" => idle(&args)?,
+        "register" => register(&args)?,
+        "pingpong" => pingpong(&args)?,
+        "" => return Ok(()), // cargo bench runs it without a word
+        other => {
+            return Err(
+                format!("workload '{other}': use event, hit, idle, register or pingpong").into()
+            );
+        }
+    };
+    println!("{line}");
+    Ok(())
+}
+
+fn counters(ctx: &AioContext, ran: u32) -> String {
+    let stats = ctx.stats();
+    format!("ran={ran} turns={} waits={} sleeps={}", stats.turns, stats.waits, stats.sleeps)
+}
+
+/// One ready eventfd among idle ones: each round writes it and runs the turn that reads it.
+fn event(args: &Args) -> Outcome<String> {
+    let ctx = args.context(0)?;
+    let ran = Rc::new(Cell::new(0));
+    let watch = |bell: &EventNotifier| {
+        let (clear, ran) = (bell.clone(), ran.clone());
+        ctx.set_fd_handler(
+            bell.clone(),
+            Handlers::new().read(move |_| {
+                clear.test_and_clear()?;
+                ran.set(ran.get() + 1);
+                Ok(())
+            }),
+        )
+    };
+    let idle = (0..args.idle).map(|_| EventNotifier::new()).collect::<Result<Vec<_>, _>>()?;
+    for bell in &idle {
+        watch(bell)?;
+    }
+    let bell = EventNotifier::new()?;
+    watch(&bell)?;
+    for _ in 0..args.rounds {
+        bell.set()?;
+        ctx.poll(args.blocking)?;
+    }
+    assert_eq!(ran.get(), args.rounds, "each round runs one handler");
+    Ok(counters(&ctx, ran.get()))
+}
+
+/// A ring's two words, and a handler that spins on them.
+struct Ring {
+    head: Arc<AtomicU32>,
+    tail: Arc<AtomicU32>,
+    suppress: Arc<AtomicU32>,
+    bell: EventNotifier,
+    ran: Rc<Cell<u32>>,
+}
+
+impl Ring {
+    fn watch(ctx: &AioContext, doorbell: bool) -> Outcome<Rc<Self>> {
+        let ring = Rc::new(Self {
+            head: Arc::default(),
+            tail: Arc::default(),
+            suppress: Arc::default(),
+            bell: EventNotifier::new()?,
+            ran: Rc::default(),
+        });
+        let word = WordSource::words_differ(ring.head.clone(), ring.tail.clone())
+            .suppress(ring.suppress.clone())?;
+        let ready = ring.clone();
+        let mut handlers = Handlers::new().poll(word).poll_ready(move |_| {
+            ready.take();
+            Ok(())
+        });
+        if doorbell {
+            let rung = ring.clone();
+            handlers = handlers.read(move |_| {
+                rung.bell.test_and_clear()?;
+                rung.take();
+                Ok(())
+            });
+        }
+        ctx.set_fd_handler(ring.bell.clone(), handlers)?;
+        // The window opens after the first blocking turn; the first hit joins the spin list.
+        ctx.schedule(|_| Ok(()))?;
+        ring.push()?;
+        while ring.ran.get() == 0 {
+            ctx.poll(true)?;
+        }
+        ring.ran.set(0);
+        Ok(ring)
+    }
+
+    fn push(&self) -> Outcome<()> {
+        self.head.fetch_add(1, Ordering::SeqCst);
+        if self.suppress.load(Ordering::SeqCst) == 0 {
+            self.bell.set()?;
+        }
+        Ok(())
+    }
+
+    fn take(&self) {
+        self.tail.store(self.head.load(Ordering::Acquire), Ordering::Release);
+        self.ran.set(self.ran.get() + 1);
+    }
+}
+
+/// A predicate that says yes in each turn.
+fn hit(args: &Args) -> Outcome<String> {
+    let ctx = args.context(args.max_ns)?;
+    let ring = Ring::watch(&ctx, args.doorbell)?;
+    for _ in 0..args.rounds {
+        ring.push()?;
+        ctx.poll(true)?;
+    }
+    assert_eq!(ring.ran.get(), args.rounds, "each round is a hit");
+    Ok(counters(&ctx, ring.ran.get()))
+}
+
+/// Turns that do not block and find nothing: all handlers on the spin list, or a plain fd.
+fn idle(args: &Args) -> Outcome<String> {
+    let ctx = args.context(if args.kernel { 0 } else { args.max_ns })?;
+    if args.kernel {
+        ctx.set_fd_handler(EventNotifier::new()?, Handlers::new().read(|_| Ok(())))?;
+    } else {
+        for _ in 0..args.handlers {
+            Ring::watch(&ctx, args.doorbell)?;
+        }
+        ctx.suspend()?;
+        while ctx.poll(false)? {}
+    }
+    let mut ran = 0;
+    for _ in 0..args.rounds {
+        ran += u32::from(ctx.poll(false)?);
+    }
+    assert_eq!(ran, 0, "there is nothing to do");
+    Ok(counters(&ctx, ran))
+}
+
+/// Registers `rounds` of `fds` eventfds.
+fn register(args: &Args) -> Outcome<String> {
+    let ctx = args.context(0)?;
+    let bells = (0..args.fds).map(|_| EventNotifier::new()).collect::<Result<Vec<_>, _>>()?;
+    for bell in bells.iter().take(args.rounds as usize) {
+        ctx.set_fd_handler(bell.clone(), Handlers::new().read(|_| Ok(())))?;
+    }
+    let counted = counters(&ctx, 0);
+    // Nothing is freed or closed: that would be counted as well.
+    Box::leak(Box::new((ctx, bells)));
+    Ok(counted)
+}
+
+/// Messages of 64 bytes from one thread to another, with a doorbell for the sleeper.
+struct Pipe {
+    slots: [[AtomicU64; 8]; 16],
+    head: Arc<AtomicU32>,
+    tail: Arc<AtomicU32>,
+    suppress: Arc<AtomicU32>,
+    bell: EventNotifier,
+}
+
+impl Pipe {
+    fn new() -> Outcome<Arc<Self>> {
+        Ok(Arc::new(Self {
+            slots: Default::default(),
+            head: Arc::default(),
+            tail: Arc::default(),
+            suppress: Arc::default(),
+            bell: EventNotifier::new()?,
+        }))
+    }
+
+    fn send(&self, message: [u64; 8]) -> Outcome<()> {
+        let head = self.head.load(Ordering::Relaxed);
+        for (word, value) in self.slots[head as usize % self.slots.len()].iter().zip(message) {
+            word.store(value, Ordering::Relaxed);
+        }
+        self.head.store(head.wrapping_add(1), Ordering::Release);
+        fence(Ordering::SeqCst);
+        if self.suppress.load(Ordering::Relaxed) == 0 {
+            self.bell.set()?;
+        }
+        Ok(())
+    }
+
+    fn receive(&self) -> Option<[u64; 8]> {
+        let tail = self.tail.load(Ordering::Relaxed);
+        if self.head.load(Ordering::Acquire) == tail {
+            return None;
+        }
+        let slot = &self.slots[tail as usize % self.slots.len()];
+        let message = std::array::from_fn(|i| slot[i].load(Ordering::Relaxed));
+        self.tail.store(tail.wrapping_add(1), Ordering::Release);
+        Some(message)
+    }
+
+    /// Runs `each` for every message that arrives.
+    fn listen(
+        self: &Arc<Self>,
+        ctx: &AioContext,
+        each: impl FnMut([u64; 8]) -> Outcome<()> + 'static,
+    ) -> Outcome<()> {
+        let each = Rc::new(std::cell::RefCell::new(each));
+        let drain = |pipe: &Arc<Self>| {
+            let (pipe, each) = (pipe.clone(), each.clone());
+            move || -> Outcome<()> {
+                while let Some(message) = pipe.receive() {
+                    (each.borrow_mut())(message)?;
+                }
+                Ok(())
+            }
+        };
+        let word = WordSource::words_differ(self.head.clone(), self.tail.clone())
+            .suppress(self.suppress.clone())?;
+        let (clear, rung, ready) = (self.bell.clone(), drain(self), drain(self));
+        ctx.set_fd_handler(
+            self.bell.clone(),
+            Handlers::new().poll(word).poll_ready(move |_| ready()).read(move |_| {
+                clear.test_and_clear()?;
+                rung()
+            }),
+        )?;
+        Ok(())
+    }
+}
+
+/// Round trips between two threads that spin.
+fn pingpong(args: &Args) -> Outcome<String> {
+    let (there, back) = (Pipe::new()?, Pipe::new()?);
+    let params = PollParams::spin(Duration::from_nanos(args.max_ns));
+    let (monitor, rounds) = (args.monitor, u64::from(args.rounds));
+    let echo = {
+        let (there, back) = (there.clone(), back.clone());
+        std::thread::spawn(move || -> Outcome<()> {
+            let ctx = AioContext::builder().monitor(monitor).poll(params).build()?;
+            let seen = Rc::new(Cell::new(0));
+            let count = seen.clone();
+            there.listen(&ctx, move |message| {
+                count.set(count.get() + 1);
+                back.send(message)
+            })?;
+            Ok(ctx.poll_until(|| seen.get() == rounds)?)
+        })
+    };
+    let ctx = args.context(args.max_ns)?;
+    let seen = Rc::new(Cell::new(0));
+    let count = seen.clone();
+    back.listen(&ctx, move |message| {
+        assert_eq!(message[0], count.get(), "messages arrive in order");
+        count.set(count.get() + 1);
+        Ok(())
+    })?;
+    for round in 0..rounds {
+        there.send([round; 8])?;
+        while seen.get() == round {
+            ctx.poll(true)?;
+        }
+    }
+    echo.join().map_err(|_| "the echo thread panicked")??;
+    Ok(counters(&ctx, args.rounds))
+}

@@ -133,11 +133,6 @@ impl From<fdmon::Error> for Failure {
     }
 }
 
-/// What a native function returns to make JavaScript throw this error of the loop.
-pub(crate) fn throw(env: &Env, error: &fdmon::Error) -> napi::Error {
-    Failure::from(error).throw(env)
-}
-
 /// Runs the body of a native function: an error is thrown as an `FdmonError`, a panic as one with
 /// code `ERR_FDMON_INTERNAL`. What the body was changing is not used again after a panic, or is
 /// closed by the caller.

@@ -15,5 +15,12 @@
     allow(dead_code, unused_imports, reason = "#[napi] registers nothing in a test build")
 )]
 
+mod batch;
+mod capabilities;
+mod context;
 mod error;
 mod fd;
+mod handler;
+mod memory;
+mod options;
+mod remote;

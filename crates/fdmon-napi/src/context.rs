@@ -1,0 +1,652 @@
+//! A context as TypeScript's `Loop` uses it: slots in, slots out.
+//!
+//! Callbacks stay on the other side, in a table by slot. Nothing of the core is borrowed while
+//! JavaScript runs: each method calls the core, and the core calls hooks with nothing borrowed.
+#![allow(
+    unsafe_code,
+    reason = "the words of a context and those that it polls are JavaScript's memory"
+)]
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+use fdmon::{
+    AioContext, Callbacks, ContextStats, Differs, ErrorCode, ForeignHandler, Interest, RawWord,
+    WordSource,
+};
+use napi::bindgen_prelude::{BigInt, Function, Null, Object, Unknown};
+use napi::{Either, Env, JsValue};
+use napi_derive::napi;
+
+use crate::batch::Frames;
+use crate::error::{Failure, Result, guard};
+use crate::fd::mapping_of;
+use crate::handler::{Hooks, Trampoline};
+use crate::memory::{Memory, Pinned};
+use crate::options::{self, NativeAioParams, NativeOptions, NativePollParams, whole};
+
+/// The slots are used up: TypeScript supplies more words and calls again.
+const FULL: i32 = -1;
+
+const EXTERNAL: u32 = 1;
+const JS_PREDICATE: u32 = 2;
+const JS_BEGIN: u32 = 4;
+const JS_END: u32 = 8;
+const KERNEL: u32 = 16;
+
+/// `NativeWord`
+#[napi(object, object_to_js = false)]
+#[derive(Debug)]
+pub struct NativeWord {
+    #[napi(ts_type = "Int32Array | Uint32Array | BigInt64Array | BigUint64Array")]
+    pub memory: Memory,
+    pub index: u32,
+    pub not_equal: Option<Either<f64, BigInt>>,
+    pub other_index: Option<u32>,
+    pub suppress_index: Option<u32>,
+}
+
+/// `NativeContext`
+#[napi]
+pub struct NativeContext {
+    ctx: AioContext,
+    trampoline: Rc<Trampoline>,
+    frames: Frames,
+    /// The address of the suppress word by slot; a slot that was given up may still be in it.
+    suppressed: RefCell<BTreeMap<u32, usize>>,
+}
+
+impl std::fmt::Debug for NativeContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NativeContext").field("ctx", &self.ctx).finish_non_exhaustive()
+    }
+}
+
+impl Drop for NativeContext {
+    fn drop(&mut self) {
+        // Collected, or its environment ends: no hook can run.
+        self.trampoline.cut();
+    }
+}
+
+#[napi]
+impl NativeContext {
+    /// `invoke(kind, slot)` runs hooks and never throws.
+    #[napi(constructor)]
+    pub fn new(
+        env: Env,
+        options: NativeOptions,
+        #[napi(ts_arg_type = "(kind: number, slot: number) => number")] invoke: Function<
+            '_,
+            Unknown<'static>,
+            Unknown<'static>,
+        >,
+    ) -> napi::Result<Self> {
+        // SAFETY: `invoke` came with this call; contexts are dropped by their finalizer, on the
+        // thread of their environment.
+        let invoke = unsafe { Pinned::new(env.raw(), invoke.raw()) }?;
+        guard(&env, || {
+            let ctx = AioContext::builder()
+                .monitor(options::monitor(&options.monitor)?)
+                .poll(options.poll.apply(fdmon::PollParams::default())?)
+                .aio(options.aio.apply(fdmon::AioParams::default())?)
+                .name(options.name)
+                .build()?;
+            let trampoline = Rc::new(Trampoline::new(invoke, ctx.remote()));
+            Ok(Self { ctx, trampoline, frames: Frames::default(), suppressed: RefCell::default() })
+        })
+    }
+
+    #[napi(getter)]
+    #[allow(clippy::cast_precision_loss, reason = "ids are counted from 1")]
+    pub fn id(&self) -> f64 {
+        self.ctx.id() as f64
+    }
+
+    #[napi(getter)]
+    pub fn closed(&self) -> bool {
+        self.ctx.is_closed()
+    }
+
+    #[napi]
+    pub fn monitor(&self) -> &'static str {
+        self.ctx.monitor().as_str()
+    }
+
+    #[napi]
+    pub fn monitor_reason(&self) -> String {
+        self.ctx.monitor_reason()
+    }
+
+    /// Moves the pending words to this array; what is pending is copied.
+    #[napi]
+    pub fn set_words(&self, #[napi(ts_arg_type = "Int32Array")] words: Memory) -> napi::Result<()> {
+        if words.is_wide() {
+            return Err(napi::Error::from_reason("words = BigInt64Array; pass an Int32Array"));
+        }
+        let owner = Box::new(words.pin()?);
+        // SAFETY: the array lies over an ArrayBuffer of its own, whose memory stays in place while
+        // `owner` keeps it; only the thread of this environment uses it.
+        unsafe { self.ctx.adopt_words(words.data().cast(), words.len(), owner) };
+        Ok(())
+    }
+
+    /// The frame of the next depth of nesting.
+    #[napi]
+    pub fn add_frame(&self, #[napi(ts_arg_type = "Int32Array")] frame: Memory) -> napi::Result<()> {
+        self.frames.add(&frame)
+    }
+
+    /// The slot, or -1. `replaces` is the slot of the handler that the fd has, or -1.
+    #[napi]
+    pub fn register(
+        &self,
+        env: Env,
+        fd: i32,
+        interest: u32,
+        callbacks: u32,
+        flags: u32,
+        #[napi(ts_arg_type = "NativeWord | null")] word: Option<NativeWord>,
+        replaces: i32,
+    ) -> napi::Result<i32> {
+        guard(&env, || {
+            if self.ctx.foreign_next_slot()?.is_none() {
+                return Ok(FULL);
+            }
+            let suppress = word.as_ref().and_then(suppress_address);
+            self.free_suppress(suppress, replaces);
+            let Some(slot) = self.ctx.foreign_next_slot()? else { return Ok(FULL) };
+            let hooks = (flags & (JS_PREDICATE | JS_BEGIN | JS_END) != 0).then(|| {
+                let trampoline = Rc::clone(&self.trampoline);
+                let (begin, end) = (flags & JS_BEGIN != 0, flags & JS_END != 0);
+                Box::new(Hooks::new(trampoline, slot, begin, end)) as Box<dyn fdmon::ForeignHooks>
+            });
+            let handler = ForeignHandler {
+                interest: Interest::from_bits_truncate(low(interest)),
+                callbacks: Callbacks::from_bits_truncate(low(callbacks)),
+                external: flags & EXTERNAL != 0,
+                word: word.as_ref().map(word_source).transpose()?,
+                predicate: flags & JS_PREDICATE != 0,
+                hooks,
+                kernel: flags & KERNEL != 0,
+            };
+            let Some(slot) = self.ctx.foreign_handler(fd, handler)? else { return Ok(FULL) };
+            let mut suppressed = self.suppressed.borrow_mut();
+            match suppress {
+                Some(address) => suppressed.insert(slot, address),
+                None => suppressed.remove(&slot),
+            };
+            Ok(slot_or_full(Some(slot)))
+        })
+    }
+
+    #[napi]
+    pub fn remove(&self, env: Env, slot: u32) -> napi::Result<()> {
+        guard(&env, || {
+            self.ctx.foreign_remove(slot);
+            Ok(())
+        })
+    }
+
+    #[napi]
+    pub fn set_interest(&self, env: Env, slot: u32, bits: u32) -> napi::Result<()> {
+        guard(&env, || {
+            self.ctx.foreign_set_interest(slot, Interest::from_bits_truncate(low(bits)))?;
+            Ok(())
+        })
+    }
+
+    /// One turn up to its first batch. The one native call of most turns.
+    #[napi]
+    pub fn turn(&self, env: Env, blocking: bool, depth: u32) -> napi::Result<u32> {
+        self.fill(&env, depth, |running, waiting, batch| {
+            self.ctx.foreign_turn(blocking, running, waiting, batch)
+        })
+    }
+
+    /// The next batch of the same turn.
+    #[napi]
+    pub fn more(&self, env: Env, depth: u32) -> napi::Result<u32> {
+        self.guard(&env, || {
+            let found = self.ctx.foreign_more(depth as usize, self.frames.batch(depth)?);
+            Ok(self.frames.answer(depth, found, self.ctx.foreign_stop_requested()))
+        })
+    }
+
+    /// The first batch of what `check` found.
+    #[napi]
+    pub fn dispatch(&self, env: Env, depth: u32) -> napi::Result<u32> {
+        self.fill(&env, depth, |running, waiting, batch| {
+            self.ctx.foreign_dispatch(running, waiting, batch)
+        })
+    }
+
+    /// The outermost turn is over.
+    #[napi]
+    pub fn end(&self, env: Env) -> napi::Result<()> {
+        self.guard(&env, || {
+            self.ctx.foreign_end();
+            Ok(())
+        })
+    }
+
+    /// What failed natively: `{ slot, error }` each, slot -1 = none. After a panic the context is
+    /// closed.
+    #[napi(ts_return_type = "{ slot: number; error: Error }[]")]
+    pub fn take_errors<'env>(&self, env: &'env Env) -> napi::Result<Vec<Object<'env>>> {
+        let (errors, panic) = self.ctx.foreign_failures();
+        let mut failures: Vec<(i32, Failure)> = errors
+            .iter()
+            .map(|(slot, error)| (slot_or_full(*slot), failure_of(&**error)))
+            .collect();
+        if let Some(text) = panic {
+            self.ctx.close();
+            let message = format!("a defect of fdmon: {text}; report it with what led to it");
+            failures.push((FULL, Failure::new(ErrorCode::Internal, message)));
+        }
+        failures
+            .iter()
+            .map(|(slot, failure)| {
+                let mut row = Object::new(env)?;
+                row.set("slot", *slot)?;
+                row.set("error", failure.to_js(env)?)?;
+                Ok(row)
+            })
+            .collect()
+    }
+
+    #[napi]
+    pub fn suspend(&self, env: Env) -> napi::Result<()> {
+        self.guard(&env, || Ok(self.ctx.suspend()?))
+    }
+
+    #[napi]
+    pub fn notify(&self) {
+        self.ctx.notify();
+    }
+
+    #[napi]
+    pub fn stop(&self) {
+        self.ctx.stop();
+    }
+
+    #[napi]
+    pub fn stop_requested(&self) -> bool {
+        self.ctx.foreign_stop_requested()
+    }
+
+    #[napi]
+    pub fn loop_begin(&self, env: Env) -> napi::Result<()> {
+        self.guard(&env, || Ok(self.ctx.foreign_loop_begin()?))
+    }
+
+    /// Leaves spin mode; the outermost loop takes the stop.
+    #[napi]
+    pub fn loop_end(&self, env: Env) -> napi::Result<()> {
+        self.guard(&env, || {
+            self.ctx.foreign_loop_end();
+            Ok(())
+        })
+    }
+
+    #[napi]
+    pub fn set_poll_params(&self, env: Env, params: NativePollParams) -> napi::Result<()> {
+        self.guard(&env, || {
+            let params = params.apply(self.ctx.poll_params())?;
+            Ok(self.ctx.set_poll_params(params)?)
+        })
+    }
+
+    #[napi]
+    pub fn set_aio_params(&self, env: Env, params: NativeAioParams) -> napi::Result<()> {
+        self.guard(&env, || {
+            let params = params.apply(self.ctx.aio_params())?;
+            Ok(self.ctx.set_aio_params(params)?)
+        })
+    }
+
+    #[napi]
+    pub fn disable_external(&self, env: Env) -> napi::Result<()> {
+        self.guard(&env, || {
+            self.ctx.disable_external();
+            Ok(())
+        })
+    }
+
+    #[napi]
+    pub fn enable_external(&self, env: Env) -> napi::Result<()> {
+        self.guard(&env, || {
+            self.ctx.enable_external();
+            Ok(())
+        })
+    }
+
+    /// The slot of a new bottom half, or -1.
+    #[napi]
+    pub fn bottom_half(&self, env: Env) -> napi::Result<i32> {
+        guard(&env, || Ok(slot_or_full(self.ctx.foreign_bottom_half()?)))
+    }
+
+    /// Its number for remotes.
+    #[napi]
+    #[allow(clippy::cast_precision_loss, reason = "these numbers are made to fit a double")]
+    pub fn bh_id(&self, slot: u32) -> f64 {
+        self.ctx.foreign_bottom_half_id(slot).map_or(-1.0, |id| id.as_u64() as f64)
+    }
+
+    #[napi]
+    pub fn bh_schedule(&self, slot: u32) {
+        self.ctx.foreign_schedule(slot, false);
+    }
+
+    #[napi]
+    pub fn bh_schedule_idle(&self, slot: u32) {
+        self.ctx.foreign_schedule(slot, true);
+    }
+
+    #[napi]
+    pub fn bh_cancel(&self, slot: u32) {
+        self.ctx.foreign_cancel(slot);
+    }
+
+    #[napi]
+    pub fn bh_delete(&self, slot: u32) {
+        self.ctx.foreign_delete(slot);
+    }
+
+    /// The slot of a new timer, or -1.
+    #[napi]
+    pub fn timer(&self, env: Env) -> napi::Result<i32> {
+        guard(&env, || Ok(slot_or_full(self.ctx.foreign_timer()?)))
+    }
+
+    #[napi]
+    pub fn timer_arm(
+        &self,
+        env: Env,
+        slot: u32,
+        delay_ns: Either<f64, BigInt>,
+    ) -> napi::Result<()> {
+        guard(&env, || {
+            let delay = match delay_ns {
+                Either::A(number) => whole(number),
+                Either::B(big) => big.get_u64().1,
+            };
+            let deadline = self.ctx.now_ns().saturating_add(delay);
+            Ok(self.ctx.foreign_timer_arm(slot, deadline)?)
+        })
+    }
+
+    #[napi]
+    pub fn timer_arm_at(&self, env: Env, slot: u32, deadline_ns: BigInt) -> napi::Result<()> {
+        guard(&env, || Ok(self.ctx.foreign_timer_arm(slot, deadline_ns.get_u64().1)?))
+    }
+
+    #[napi]
+    pub fn timer_cancel(&self, slot: u32) {
+        self.ctx.foreign_timer_cancel(slot);
+    }
+
+    #[napi]
+    pub fn timer_pending(&self, slot: u32) -> bool {
+        self.ctx.foreign_timer_pending(slot)
+    }
+
+    #[napi]
+    pub fn timer_delete(&self, slot: u32) {
+        self.ctx.foreign_timer_delete(slot);
+    }
+
+    /// Nanoseconds that an outer loop may wait; -1 = for ever.
+    #[napi]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "a timeout of 104 days is as good as a longer one"
+    )]
+    pub fn prepare(&self, env: Env) -> napi::Result<f64> {
+        self.guard(&env, || Ok(self.ctx.prepare()?.map_or(-1.0, |ns| ns as f64)))
+    }
+
+    #[napi]
+    pub fn check(&self, env: Env) -> napi::Result<bool> {
+        self.guard(&env, || Ok(self.ctx.check()?))
+    }
+
+    #[napi]
+    pub fn backend_fd(&self, env: Env) -> napi::Result<i32> {
+        guard(&env, || Ok(self.ctx.backend_fd()?.as_raw_fd()))
+    }
+
+    #[napi]
+    pub fn stats(&self, env: Env) -> napi::Result<Stats> {
+        guard(&env, || Ok(Stats::from(&self.ctx.stats())))
+    }
+
+    /// Releases everything.
+    #[napi]
+    pub fn close(&self, env: Env) -> napi::Result<Leaks> {
+        guard(&env, || {
+            let report = self.ctx.close();
+            Ok(Leaks {
+                handlers: report.handlers,
+                bottom_halves: report.bottom_halves,
+                timers: report.timers,
+                io: report.io,
+            })
+        })
+    }
+}
+
+impl NativeContext {
+    /// A suppress word belongs to one handler. The handler that is about to be replaced lets go of
+    /// it first when it is to have the same one.
+    fn free_suppress(&self, suppress: Option<usize>, replaces: i32) {
+        let (Some(address), Ok(old)) = (suppress, u32::try_from(replaces)) else { return };
+        if self.suppressed.borrow().get(&old) == Some(&address) {
+            self.ctx.foreign_remove(old);
+        }
+    }
+
+    /// Runs a step of a turn and puts what is due into the frame.
+    #[inline]
+    fn fill(
+        &self,
+        env: &Env,
+        depth: u32,
+        step: impl FnOnce(
+            &[u32],
+            &mut dyn Iterator<Item = u32>,
+            &mut [i32],
+        ) -> fdmon::Result<fdmon::ForeignBatch>,
+    ) -> napi::Result<u32> {
+        self.guard(env, || {
+            let batch = self.frames.batch(depth)?;
+            let found = if depth == 0 {
+                step(&[], &mut std::iter::empty(), batch)?
+            } else {
+                let (running, waiting) = self.frames.around(depth);
+                step(&running, &mut waiting.into_iter(), batch)?
+            };
+            Ok(self.frames.answer(depth, found, self.ctx.foreign_stop_requested()))
+        })
+    }
+
+    /// As [`guard`]; a panic besides closes the context, whose state nobody can vouch for.
+    fn guard<T>(&self, env: &Env, body: impl FnOnce() -> Result<T>) -> napi::Result<T> {
+        struct CloseOnPanic<'ctx>(&'ctx AioContext);
+        impl Drop for CloseOnPanic<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.close();
+                }
+            }
+        }
+        guard(env, || {
+            let armed = CloseOnPanic(&self.ctx);
+            let result = body();
+            drop(armed);
+            result
+        })
+    }
+}
+
+/// Flags that TypeScript has checked are small.
+fn low(bits: u32) -> u8 {
+    bits.to_le_bytes()[0]
+}
+
+fn slot_or_full(slot: Option<u32>) -> i32 {
+    slot.and_then(|slot| i32::try_from(slot).ok()).unwrap_or(FULL)
+}
+
+fn failure_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Failure {
+    match error.downcast_ref::<fdmon::Error>() {
+        Some(error) => Failure::from(error),
+        None => {
+            Failure::new(ErrorCode::Internal, format!("{error}; report it with what led to it"))
+        }
+    }
+}
+
+fn suppress_address(word: &NativeWord) -> Option<usize> {
+    let element = word.memory.element(word.suppress_index?)?;
+    Some(element.addr().get())
+}
+
+/// The condition on memory that TypeScript has checked to be shared.
+fn word_source(word: &NativeWord) -> Result<WordSource> {
+    let memory = &word.memory;
+    let raw = |index: u32| {
+        let element = memory.element(index).ok_or_else(|| {
+            let message = format!("index = {index} is not valid; pass one below {}", memory.len());
+            Failure::new(ErrorCode::InvalidArg, message)
+        })?;
+        Ok::<_, Failure>(if memory.is_wide() {
+            RawWord::U64(element.cast())
+        } else {
+            RawWord::U32(element.cast())
+        })
+    };
+    let differs = match (word.other_index, &word.not_equal) {
+        (Some(index), _) => Differs::FromWord(raw(index)?),
+        (None, Some(value)) => Differs::FromValue(bits(value, memory.is_wide())),
+        (None, None) => {
+            let message = "notEqual = undefined is not valid; pass a value or { index }";
+            return Err(Failure::new(ErrorCode::InvalidArg, message));
+        }
+    };
+    let suppress = word.suppress_index.map(raw).transpose()?;
+    // A mapping is kept by itself; any other memory by the array.
+    let owner: Box<dyn Any> = match mapping_of(memory.data().addr().get(), memory.bytes()) {
+        Some(mapping) => Box::new(mapping),
+        None => Box::new(memory.pin().map_err(|error| {
+            Failure::new(ErrorCode::Internal, format!("{error}; report it with what led to it"))
+        })?),
+    };
+    // SAFETY: the words lie in the array, aligned as its elements are; `owner` keeps its memory,
+    // which is shared memory that does not move and that others write by `Atomics`.
+    Ok(unsafe { WordSource::raw(raw(word.index)?, differs, suppress, owner) }?)
+}
+
+/// The bits of a value as the array holds them.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "TypeScript checked it")]
+fn bits(value: &Either<f64, BigInt>, wide: bool) -> u64 {
+    match value {
+        Either::A(number) => u64::from(*number as i64 as u32),
+        Either::B(big) => {
+            let magnitude = big.words.first().copied().unwrap_or(0);
+            let bits = if big.sign_bit { magnitude.wrapping_neg() } else { magnitude };
+            if wide { bits } else { u64::from(bits as u32) }
+        }
+    }
+}
+
+/// `LeakReport`
+#[napi(object, object_from_js = false)]
+#[derive(Debug)]
+pub struct Leaks {
+    pub handlers: u32,
+    pub bottom_halves: u32,
+    pub timers: u32,
+    pub io: u32,
+}
+
+/// `ContextStats`
+#[napi(object, object_from_js = false)]
+#[derive(Debug)]
+pub struct Stats {
+    pub monitor: &'static str,
+    pub monitor_reason: String,
+    pub guard: Either<&'static str, Null>,
+    pub turns: f64,
+    pub waits: f64,
+    pub sleeps: f64,
+    pub spin_hits: f64,
+    pub spin_misses: f64,
+    pub spin_ns: f64,
+    pub spin_wasted_ns: f64,
+    pub window_ns: f64,
+    pub events: f64,
+    pub dispatch_ns: f64,
+    pub notifies_sent: f64,
+    pub notifies_elided: f64,
+    pub submissions: f64,
+    pub completions: f64,
+    pub batch_max: f64,
+    pub fallbacks: f64,
+    pub handlers: Vec<HandlerStats>,
+}
+
+/// One row of `ContextStats.handlers`
+#[napi(object, object_from_js = false)]
+#[derive(Debug)]
+pub struct HandlerStats {
+    pub fd: i32,
+    pub reads: f64,
+    pub writes: f64,
+    pub poll_hits: f64,
+    pub polling: bool,
+    pub estimate_ns: f64,
+}
+
+#[allow(clippy::cast_precision_loss, reason = "counts below 2^53 are exact")]
+impl From<&ContextStats> for Stats {
+    fn from(stats: &ContextStats) -> Self {
+        Self {
+            monitor: stats.monitor.as_str(),
+            monitor_reason: stats.monitor_reason.clone(),
+            guard: stats.guard.map_or(Either::B(Null), |guard| Either::A(guard.as_str())),
+            turns: stats.turns as f64,
+            waits: stats.waits as f64,
+            sleeps: stats.sleeps as f64,
+            spin_hits: stats.spin_hits as f64,
+            spin_misses: stats.spin_misses as f64,
+            spin_ns: stats.spin_ns as f64,
+            spin_wasted_ns: stats.spin_wasted_ns as f64,
+            window_ns: stats.window_ns as f64,
+            events: stats.events as f64,
+            dispatch_ns: stats.dispatch_ns as f64,
+            notifies_sent: stats.notifies_sent as f64,
+            notifies_elided: stats.notifies_elided as f64,
+            submissions: stats.submissions as f64,
+            completions: stats.completions as f64,
+            batch_max: stats.batch_max as f64,
+            fallbacks: stats.fallbacks as f64,
+            handlers: stats
+                .handlers
+                .iter()
+                .map(|row| HandlerStats {
+                    fd: row.fd,
+                    reads: row.reads as f64,
+                    writes: row.writes as f64,
+                    poll_hits: row.poll_hits as f64,
+                    polling: row.polling,
+                    estimate_ns: row.estimate_ns as f64,
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Memory that belongs to JavaScript and that native code reads and writes in place: the pending
+//! words and frames of a context, and the shared words that a handler polls.
+//!
+//! A typed array is kept alive by a strong reference, dropped on the thread of its environment. Its
+//! memory does not move: it lies over an ArrayBuffer of its own, a SharedArrayBuffer or a mapping.
+#![allow(unsafe_code, reason = "Node-API hands out memory and references as raw pointers")]
+
+use std::ptr::{self, NonNull};
+
+use napi::bindgen_prelude::{FromNapiValue, TypeName, ValidateNapiValue};
+use napi::{Status, ValueType, check_status, sys};
+
+/// A strong reference to a JavaScript value; released on drop, on the thread that made it.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    env: sys::napi_env,
+    reference: sys::napi_ref,
+}
+
+impl Pinned {
+    /// # Safety
+    /// `value` is a live object or function of `env`, on the thread of `env`; what is returned is
+    /// dropped on that thread, before the environment is gone.
+    pub(crate) unsafe fn new(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
+        let mut reference = ptr::null_mut();
+        // SAFETY: by this function's contract.
+        let status = unsafe { sys::napi_create_reference(env, value, 1, &mut reference) };
+        check_status!(status, "could not keep a value alive")?;
+        Ok(Self { env, reference })
+    }
+
+    pub(crate) fn env(&self) -> sys::napi_env {
+        self.env
+    }
+
+    pub(crate) fn reference(&self) -> sys::napi_ref {
+        self.reference
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: the reference is this value's own, and by `new`'s contract this is its thread.
+        // That it fails while the environment ends does no harm: the reference ends with it.
+        let _ = unsafe { sys::napi_delete_reference(self.env, self.reference) };
+    }
+}
+
+/// A typed array of 32- or 64-bit integers, for the length of one call; [`Memory::pin`] keeps it.
+#[derive(Debug)]
+pub struct Memory {
+    env: sys::napi_env,
+    value: sys::napi_value,
+    data: NonNull<u8>,
+    length: usize,
+    wide: bool,
+}
+
+impl Memory {
+    /// Its first element.
+    pub(crate) fn data(&self) -> NonNull<u8> {
+        self.data
+    }
+
+    /// Elements.
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.length * if self.wide { 8 } else { 4 }
+    }
+
+    /// Its elements have 64 bits.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.wide
+    }
+
+    /// The address of the element at `index`, which TypeScript has checked.
+    pub(crate) fn element(&self, index: u32) -> Option<NonNull<u8>> {
+        let index = index as usize;
+        if index >= self.length {
+            return None;
+        }
+        // SAFETY: the element lies within the array's memory.
+        Some(unsafe { self.data.add(index * if self.wide { 8 } else { 4 }) })
+    }
+
+    /// Keeps the array, and with it its memory, alive and in place.
+    pub(crate) fn pin(&self) -> napi::Result<Pinned> {
+        // SAFETY: `value` came with the call that is running, in this environment. Contexts, the
+        // owners of all pins, are dropped by their finalizer, on the environment's thread.
+        unsafe { Pinned::new(self.env, self.value) }
+    }
+}
+
+impl TypeName for Memory {
+    fn type_name() -> &'static str {
+        "Int32Array"
+    }
+
+    fn value_type() -> ValueType {
+        ValueType::Object
+    }
+}
+
+impl ValidateNapiValue for Memory {}
+
+impl FromNapiValue for Memory {
+    unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
+        let mut kind = 0;
+        let mut length = 0;
+        let mut data = ptr::null_mut();
+        // SAFETY: `env` and `value` are the ones this call was made with; unwanted results may be
+        // null.
+        let status = unsafe {
+            sys::napi_get_typedarray_info(
+                env,
+                value,
+                &mut kind,
+                &mut length,
+                &mut data,
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
+        };
+        check_status!(status, "memory is not a typed array; pass one")?;
+        let wide = match kind {
+            sys::TypedarrayType::int32_array | sys::TypedarrayType::uint32_array => false,
+            sys::TypedarrayType::bigint64_array | sys::TypedarrayType::biguint64_array => true,
+            _ => {
+                let message = "memory has elements of another size; pass 32- or 64-bit integers";
+                return Err(napi::Error::new(Status::InvalidArg, message));
+            }
+        };
+        // An empty array has no address.
+        let data = NonNull::new(data.cast()).unwrap_or(NonNull::dangling());
+        Ok(Self { env, value, data, length, wide })
+    }
+}

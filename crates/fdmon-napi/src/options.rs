@@ -1,0 +1,144 @@
+//! Options and parameters, as TypeScript hands them over: checked, and only those that are set.
+
+use fdmon::{AioParams, ErrorCode, MonitorKind, PolicyKind, PollParams};
+use napi_derive::napi;
+
+use crate::error::{Failure, Result};
+
+/// `NativePollParams`
+#[napi(object, object_to_js = false)]
+#[derive(Debug, Default)]
+pub struct NativePollParams {
+    pub max_ns: Option<f64>,
+    pub grow: Option<u32>,
+    pub shrink: Option<u32>,
+    pub policy: Option<String>,
+    pub latency_weight: Option<f64>,
+    pub weight: Option<u32>,
+    pub cpu_budget: Option<f64>,
+    pub idle_ns: Option<f64>,
+    pub guards: Option<bool>,
+    pub kernel_busy_poll: Option<NativeBusyPoll>,
+}
+
+/// `usecs` 0 = off.
+#[napi(object, object_to_js = false)]
+#[derive(Debug)]
+pub struct NativeBusyPoll {
+    pub usecs: u32,
+    pub budget: u32,
+    pub prefer: bool,
+}
+
+/// `NativeAioParams`
+#[napi(object, object_to_js = false)]
+#[derive(Debug, Default)]
+pub struct NativeAioParams {
+    pub max_batch: Option<u32>,
+    pub min_batch: Option<u32>,
+    pub min_wait_ns: Option<f64>,
+    pub thread_pool_min: Option<u32>,
+    pub thread_pool_max: Option<u32>,
+    pub engine: Option<String>,
+}
+
+/// `NativeOptions`
+#[napi(object, object_to_js = false)]
+#[derive(Debug)]
+pub struct NativeOptions {
+    pub monitor: String,
+    pub explicit: bool,
+    pub name: String,
+    pub poll: NativePollParams,
+    pub aio: NativeAioParams,
+}
+
+/// Checked in TypeScript to be a whole number that is not negative.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked, and `as` clamps"
+)]
+pub(crate) fn whole(number: f64) -> u64 {
+    number as u64
+}
+
+impl NativePollParams {
+    /// The parameters with those that are set changed.
+    pub(crate) fn apply(&self, mut to: PollParams) -> Result<PollParams> {
+        if let Some(value) = self.max_ns {
+            to.max_ns = whole(value);
+        }
+        if let Some(value) = self.grow {
+            to.grow = value;
+        }
+        if let Some(value) = self.shrink {
+            to.shrink = value;
+        }
+        if let Some(value) = &self.policy {
+            to.policy = policy(value)?;
+        }
+        if let Some(value) = self.latency_weight {
+            to.latency_weight = value;
+        }
+        if let Some(value) = self.weight {
+            to.weight = value;
+        }
+        if let Some(value) = self.cpu_budget {
+            to.cpu_budget = value;
+        }
+        if let Some(value) = self.idle_ns {
+            to.idle_ns = whole(value);
+        }
+        if let Some(value) = self.guards {
+            to.guards = value;
+        }
+        match &self.kernel_busy_poll {
+            Some(busy) if busy.usecs != 0 => Err(Failure::new(
+                ErrorCode::Unsupported,
+                format!(
+                    "kernelBusyPoll = {{ usecs: {} }} is not part of this build; leave it out",
+                    busy.usecs
+                ),
+            )),
+            _ => Ok(to),
+        }
+    }
+}
+
+fn policy(name: &str) -> Result<PolicyKind> {
+    [PolicyKind::Classic, PolicyKind::PerHandler, PolicyKind::Cost]
+        .into_iter()
+        .find(|kind| kind.as_str() == name)
+        .ok_or_else(|| {
+            let message = format!("policy = '{name}' is not known; pass 'classic'");
+            Failure::new(ErrorCode::InvalidArg, message)
+        })
+}
+
+impl NativeAioParams {
+    /// The parameters with those that are set changed.
+    pub(crate) fn apply(&self, mut to: AioParams) -> Result<AioParams> {
+        if let Some(value) = self.max_batch {
+            to.max_batch = value;
+        }
+        match self.engine.as_deref() {
+            Some("io_uring") => Err(Failure::new(
+                ErrorCode::Unsupported,
+                "engine = 'io_uring' is not part of this build; pass 'auto'",
+            )),
+            _ => Ok(to),
+        }
+    }
+}
+
+/// The monitor of this name.
+pub(crate) fn monitor(name: &str) -> Result<MonitorKind> {
+    if name == "wasi" {
+        return Err(Failure::new(
+            ErrorCode::Unsupported,
+            "monitor = 'wasi' is for WebAssembly builds; pass 'auto' or 'epoll'",
+        ));
+    }
+    Ok(name.parse()?)
+}

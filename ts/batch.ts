@@ -44,7 +44,14 @@ export interface NativeContext {
   monitorReason(): string
   setWords(words: Int32Array): void
   addFrame(frame: Int32Array): void
-  register(fd: number, interest: number, callbacks: number, flags: number, word: NativeWord | null): number
+  register(
+    fd: number,
+    interest: number,
+    callbacks: number,
+    flags: number,
+    word: NativeWord | null,
+    replaces: number,
+  ): number
   remove(slot: number): void
   setInterest(slot: number, bits: number): void
   turn(blocking: boolean, depth: number): number
@@ -55,7 +62,9 @@ export interface NativeContext {
   suspend(): void
   notify(): void
   stop(): void
-  clearStop(): boolean
+  stopRequested(): boolean
+  loopBegin(): void
+  loopEnd(): void
   setPollParams(params: NativePollParams): void
   setAioParams(params: NativeAioParams): void
   disableExternal(): void
@@ -108,7 +117,10 @@ export class Slot {
   live = true
   interest = 0
   callbacks = 0
+  /** Of `schedule()`: used again once it has run. */
   oneShot = false
+  /** A timer of the user's, which `close()` counts. */
+  timer = false
   read: (fd: number, events: number) => unknown = nothing
   write: (fd: number, events: number) => unknown = nothing
   priority: (fd: number, events: number) => unknown = nothing
@@ -252,7 +264,8 @@ export class Loop {
       this.words[slot] = 0
       const target = table[slot]
       if (target === undefined) continue
-      frame[0] = slot
+      // Where this walk is: a nested turn reads which slot is busy and which are still to come.
+      frame[0] = at
       if ((word & (RUN_READ | RUN_READY)) !== 0) {
         ran++
         if ((word & RUN_READY) !== 0) {
@@ -438,6 +451,12 @@ export class Loop {
     target.live = false
     target.interest = 0
     if (this.table[target.slot] === target) this.table[target.slot] = undefined
+    // What is registered under its number next is not busy, although this handler's callback is.
+    for (let depth = 0; depth < this.depth; depth++) {
+      const frame = this.frames[depth]
+      const at = frame?.[0] ?? -1
+      if (frame !== undefined && at > 0 && frame[at] === target.slot) frame[at] = -1
+    }
     if (this.handlers.get(target.fd) === target) {
       this.handlers.delete(target.fd)
       this.life.handlers = this.handlers.size
@@ -473,11 +492,15 @@ export class Loop {
   close(): LeakReport {
     const base = this.errors.length
     for (const target of this.#spare.splice(0)) this.native.bhDelete(target.slot)
+    // In the table are the pending ones; native would also count those that nobody dropped yet.
+    const timers = this.table.reduce((count, target) => count + Number(target?.timer ?? false), 0)
     this.closed = true
+    // Inside a hook a turn of native is under way, which must not sleep now.
+    if (this.hooks !== 0) this.native.notify()
     // `pollEnd` of begun handlers runs in here, so the table is emptied after it.
     let report: LeakReport
     try {
-      report = this.native.close()
+      report = { ...this.native.close(), timers }
     } finally {
       this.#empty()
     }

@@ -38,5 +38,5 @@ export interface Capabilities {
  * ```
  */
 export function capabilities(): Capabilities {
-  return native.capabilities() as Capabilities
+  return native.capabilities() as unknown as Capabilities
 }

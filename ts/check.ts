@@ -67,7 +67,7 @@ export function checkDeadlineNs(name: string, value: unknown): bigint {
 /** An AbortSignal, of this realm or another. */
 export function checkSignal(name: string, value: unknown): AbortSignal | undefined {
   if (value === undefined) return undefined
-  const signal = value
+  const signal = value as Partial<AbortSignal> | null
   if (
     typeof signal === 'object' &&
     signal !== null &&

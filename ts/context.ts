@@ -59,8 +59,10 @@ export interface ContextStats {
   spinWastedNs: number
   /** How long a turn spins now before it sleeps. */
   windowNs: number
-  /** Ready handlers that were dispatched. */
+  /** Callbacks that were due: of handlers, timers and bottom halves that are not idle. */
   events: number
+  /** Time in callbacks and between turns, counted while spinning is on. */
+  dispatchNs: number
   /** Wake-ups that were signalled through the kernel. */
   notifiesSent: number
   /** Wake-ups that needed no signal. */
@@ -71,6 +73,8 @@ export interface ContextStats {
   completions: number
   /** The most requests in one submission. */
   batchMax: number
+  /** Moves to another monitor because the kernel refused something. */
+  fallbacks: number
   /** Each live handler. */
   handlers: {
     fd: number
@@ -155,7 +159,7 @@ export class AioContext implements Disposable {
   constructor(options?: AioContextOptions) {
     const checked = checkContextOptions(options)
     this.#loop = new Loop(
-      (invoke) => new native.NativeContext(checked, invoke),
+      (invoke) => new native.NativeContext(checked, invoke) as unknown as NativeContext,
       checked.name,
     )
     this.id = this.#loop.native.id
@@ -223,9 +227,10 @@ export class AioContext implements Disposable {
   stop(): void {
     const loop = this.#loop
     loop.open()
-    loop.stopping = true
+    loop.native.stop()
+    loop.stopping = loop.loops > 0
     // From a predicate the turn itself must end too, before it sleeps.
-    if (loop.hooks !== 0) loop.native.stop()
+    if (loop.hooks !== 0) loop.native.notify()
   }
 
   /** Leaves spin mode: `pollEnd` runs and producers signal again. For when no further turn follows soon. */

@@ -1,7 +1,7 @@
 // ① Handlers: what a user hands over for a file descriptor, checked and put into a slot.
 import { Slot, type Loop, type NativeWord } from './batch.js'
 import { checkBoolean, checkFunction, checkInteger, checkKeys } from './check.js'
-import { invalidArg } from './errors.js'
+import { FdmonError, invalidArg } from './errors.js'
 import { isMapping } from './fd/memfd.js'
 import { fdOf } from './fd-like.js'
 import { FdRegistration, removeHandler, type Registration } from './registration.js'
@@ -150,7 +150,20 @@ export function setHandler(loop: Loop, fdLike: unknown, handlers: unknown): Regi
   slot.fd = fd
   const { flags, word } = fill(slot, handlers)
   return loop.withHooks(() => {
-    slot.slot = loop.allocate(() => loop.native.register(fd, slot.interest, slot.callbacks, flags, word))
+    const known = loop.handlers.get(fd)
+    const replaces = known?.slot ?? -1
+    try {
+      slot.slot = loop.allocate(() =>
+        loop.native.register(fd, slot.interest, slot.callbacks, flags, word, replaces),
+      )
+    } catch (error) {
+      // The old handler stays, unless it had to go before the new one could be tried.
+      const code = error instanceof FdmonError ? error.code : ''
+      const gone = code === 'ERR_FDMON_SYSCALL' || (code === 'ERR_FDMON_BAD_FD' && word !== null)
+      if (gone && known !== undefined) removeHandler(loop, known)
+      throw error
+    }
+    // Asked anew: hooks of the old handler have run meanwhile.
     const replaced = loop.handlers.get(fd)
     if (replaced !== undefined) loop.forget(replaced)
     loop.table[slot.slot] = slot

@@ -6,35 +6,26 @@ import { Timer } from './timer.js'
 
 /**
  * Turns until `done` says so, the context closes, or a stop is asked for. A stop ends every loop that is active, at each
- * level of nesting; with none active it ends the next one. The outermost loop clears it and leaves spin mode.
+ * level of nesting; with none active it ends the next one. The outermost loop takes it and leaves spin mode.
  */
 function turns(loop: Loop, call: string, done: () => boolean): void {
   loop.enter(call)
-  if (loop.loops === 0) {
-    const asked = loop.native.clearStop()
-    if (asked || loop.stopping) {
-      loop.stopping = false
-      return
-    }
-  }
   const base = loop.errors.length
+  loop.native.loopBegin()
   loop.loops++
   try {
-    while (!loop.closed && !loop.stopping && !done()) loop.turn(true)
+    // While a loop is active each turn tells; before it only native knows.
+    loop.stopping ||= loop.native.stopRequested()
+    while (!loop.stopping && !loop.closed && !done()) loop.turn(true)
   } catch (error) {
     loop.errors.push(error)
   }
   loop.loops--
-  if (loop.loops === 0) {
-    loop.stopping = false
-    try {
-      if (!loop.closed) {
-        loop.native.clearStop()
-        if (loop.depth === 0) loop.native.suspend()
-      }
-    } catch (error) {
-      loop.errors.push(error)
-    }
+  if (loop.loops === 0) loop.stopping = false
+  try {
+    loop.native.loopEnd()
+  } catch (error) {
+    loop.errors.push(error)
   }
   if (loop.errors.length !== base) loop.throwFrom(base)
 }
@@ -63,7 +54,7 @@ export function run(loop: Loop, options: unknown): void {
   const end = (): void => {
     over = true
   }
-  const clock = forNs === undefined ? undefined : Timer.create(loop, end)
+  const clock = forNs === undefined ? undefined : Timer.create(loop, end, false)
   signal?.addEventListener('abort', end)
   try {
     if (forNs !== undefined) clock?.arm(forNs)

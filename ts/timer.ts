@@ -26,17 +26,18 @@ export class Timer implements Disposable {
   readonly #loop: Loop
   readonly #slot: Slot
 
-  /** @internal */
-  static create(loop: Loop, callback: () => unknown): Timer {
-    return new Timer(loop, callback)
+  /** @internal `counted`: a timer of the user's, which `close()` reports when it is pending. */
+  static create(loop: Loop, callback: () => unknown, counted = true): Timer {
+    return new Timer(loop, callback, counted)
   }
 
-  private constructor(loop: Loop, callback: () => unknown) {
+  private constructor(loop: Loop, callback: () => unknown, counted: boolean) {
     if (!(loop instanceof Loop)) {
       throw new FdmonError('ERR_FDMON_INVALID_ARG', 'Timer has no public constructor; call ctx.timer(callback)')
     }
     const slot = new Slot()
     slot.callback = callback
+    slot.timer = counted
     slot.slot = loop.allocate(() => loop.native.timer())
     // The slot is in the table only while the timer is pending, and leads to the timer: that is what keeps it alive.
     slot.self = this

@@ -35,7 +35,7 @@ function adviceFor(found: Capabilities): string | null {
     return 'Advice: epoll is unavailable, so cost grows with the number of descriptors; allow epoll_create1 in the sandbox.'
   }
   if (!io_uring.available) {
-    return `Advice: io_uring is unavailable (${io_uring.reason}); monitor 'auto' uses epoll, which needs no change.`
+    return `Advice: without io_uring (${io_uring.reason}) monitor 'auto' uses poll and epoll; nothing needs to change.`
   }
   const missing = Object.entries(found.features).filter(([, here]) => !here)
   if (missing.length === 0) return null

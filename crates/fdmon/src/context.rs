@@ -15,11 +15,12 @@ use crate::config::{AioParams, MonitorKind, PollParams};
 use crate::embed::Outer;
 use crate::error::{Error, Failures, Result};
 use crate::fork::Home;
+use crate::handler::Body;
 use crate::inbox::Node;
 use crate::interest::Events;
 use crate::monitor::poll::PollMonitor;
 use crate::monitor::{Monitor, switch};
-use crate::registry::{DueHalf, Registry};
+use crate::registry::{DueHalf, Hints, Registry};
 use crate::remote::{Remote, Shared, lock};
 use crate::spin::SpinState;
 use crate::stats::ContextStats;
@@ -60,6 +61,14 @@ pub(crate) struct State {
     pub failures: Failures,
     /// The side for an outer loop, once there is one.
     pub outer: Option<Outer>,
+}
+
+impl State {
+    /// A callback failed: reported when the turn ends.
+    pub fn fail(&mut self, slot: Option<u32>, error: Box<dyn std::error::Error + Send + Sync>) {
+        self.failures.errors.push((slot, error));
+        self.reg.hints.set(Hints::FAILURES);
+    }
 }
 
 /// What `close` found alive.
@@ -134,7 +143,7 @@ impl Builder {
             wanted.poll = self.poll.clone();
             wanted.aio = self.aio.clone();
         }
-        let state = State {
+        let mut state = State {
             reg: Registry::new(),
             monitor,
             may_move_up,
@@ -148,6 +157,7 @@ impl Builder {
             failures: Failures::default(),
             outer: None,
         };
+        state.note_spinning();
         Ok(AioContext(Rc::new(Inner {
             state: RefCell::new(state),
             shared,
@@ -178,19 +188,40 @@ pub(crate) struct Plan {
     pub stale: bool,
 }
 
+impl Plan {
+    pub fn new(blocking: bool) -> Self {
+        Self {
+            blocking,
+            counted: false,
+            start: 0,
+            deadline: None,
+            awake: !blocking,
+            hit: false,
+            notified: false,
+            asked: false,
+            stale: false,
+        }
+    }
+}
+
 /// The next thing to run.
 pub(crate) enum Due {
     Half(u32),
     Job(Arc<Node>),
+    /// With its body, taken out for the call.
     Handler {
         slot: u32,
         generation: u32,
         word: u32,
+        body: Box<dyn Body>,
     },
     Timer(u32),
     /// Its callback lives in another language; the word stays for the other side to take.
     Foreign(u32),
 }
+
+/// The borrowed state on its way through a turn; given up around every call into user code.
+pub(crate) type Held<'a> = RefMut<'a, State>;
 
 /// One turn between its begin and its end.
 pub(crate) struct Turn<'a> {
@@ -198,6 +229,8 @@ pub(crate) struct Turn<'a> {
     /// Failures reported before this turn belong to the turn around it.
     failures_before: usize,
     progress: bool,
+    /// Something may be due.
+    due: bool,
 }
 
 impl AioContext {
@@ -232,30 +265,61 @@ impl AioContext {
     }
 
     /// ① – ③ of a turn, in the order in which they happen.
+    #[inline]
     pub(crate) fn begin(&self, blocking: bool) -> Result<Turn<'_>> {
-        let turn = self.enter()?;
-        self.find(blocking)?;
-        Ok(turn)
+        let mut st = self.0.open_state()?;
+        let failures_before = st.failures.errors.len();
+        if st.find_quickly(&self.0, blocking)? {
+            let due = st.reg.hints.any(Hints::DUE);
+            st.depth += u32::from(due);
+            return Ok(Turn { ctx: self, failures_before, progress: false, due });
+        }
+        self.begin_in_full(st, blocking, failures_before)
+    }
+
+    fn begin_in_full<'a>(
+        &'a self,
+        mut st: Held<'a>,
+        blocking: bool,
+        failures_before: usize,
+    ) -> Result<Turn<'a>> {
+        st.depth += 1;
+        match self.find(st, blocking) {
+            Ok(mut st) => {
+                let due = st.reg.hints.any(Hints::DUE | Hints::GRAVES | Hints::FAILURES);
+                if !due {
+                    st.depth -= 1; // and the turn is over
+                }
+                Ok(Turn { ctx: self, failures_before, progress: false, due })
+            }
+            Err(error) => {
+                self.0.state().depth -= 1;
+                Err(error)
+            }
+        }
     }
 
     /// The turn up to what is due: parameters, timeout, spin, sleep, accept, window, lists.
-    pub(crate) fn find(&self, blocking: bool) -> Result<()> {
-        let mut plan = self.plan(blocking);
-        self.spin(&mut plan);
-        self.wait(&mut plan)?;
-        self.settle(&plan);
-        Ok(())
+    #[inline]
+    pub(crate) fn find<'a>(&'a self, st: Held<'a>, blocking: bool) -> Result<Held<'a>> {
+        let mut plan = Plan::new(blocking);
+        let st = self.plan(st, &mut plan);
+        let st = self.spin(st, &mut plan);
+        let st = self.wait(st, &mut plan)?;
+        Ok(self.settle(st, &plan))
     }
 
-    pub(crate) fn enter(&self) -> Result<Turn<'_>> {
+    #[inline]
+    pub(crate) fn enter(&self) -> Result<(Turn<'_>, Held<'_>)> {
         let mut st = self.0.open_state()?;
         st.depth += 1;
-        Ok(Turn { ctx: self, failures_before: st.failures.errors.len(), progress: false })
+        let failures_before = st.failures.errors.len();
+        Ok((Turn { ctx: self, failures_before, progress: false, due: true }, st))
     }
 
     /// Reads the parameters once and computes the timeout.
-    pub(crate) fn plan(&self, blocking: bool) -> Plan {
-        let mut st = self.0.state();
+    #[inline]
+    pub(crate) fn plan<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Held<'a> {
         let shared = &*self.0.shared;
         shared.stats.turns.bump();
         if shared.changed.load(Ordering::Acquire) {
@@ -263,36 +327,27 @@ impl AioContext {
             self.take_wanted();
             st = self.0.state();
         }
-        if st.depth == 1 {
-            st.maybe_move_up(shared);
+        if st.reg.hints.any(Hints::PARKED | Hints::MOVE_UP) {
+            st.rearrange(shared);
         }
-        if !st.reg.parked.is_empty() {
-            st.unpark(shared);
+        plan.counted = plan.blocking && st.spin.params.max_ns != 0;
+        if plan.counted || st.reg.hints.any(Hints::TIMERS) {
+            plan.start = self.0.clock.now();
         }
-        let counted = blocking && st.spin.params.max_ns != 0;
-        let start = if counted || !st.timers.is_empty() { self.0.clock.now() } else { 0 };
-        if counted {
-            st.spin.count_dispatch(shared, start);
+        if plan.counted {
+            st.spin.count_dispatch(shared, plan.start);
         }
-        let mut plan = Plan {
-            blocking,
-            counted,
-            start,
-            deadline: None,
-            awake: !blocking,
-            hit: false,
-            notified: false,
-            asked: false,
-            stale: false,
-        };
-        st.set_deadline(&self.0, &mut plan);
-        plan
+        st.set_deadline(&self.0, plan);
+        st
     }
 
     /// Asks the kernel: sleeps if there is nothing yet, or looks if it must be looked at.
-    fn wait(&self, plan: &mut Plan) -> Result<()> {
+    #[inline]
+    fn wait<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Result<Held<'a>> {
         let shared = &*self.0.shared;
-        self.refresh(plan);
+        if plan.stale {
+            st.set_deadline(&self.0, plan);
+        }
         let may_sleep = !plan.awake;
         if may_sleep {
             self.0.raise_notify_me();
@@ -300,114 +355,69 @@ impl AioContext {
             fence(Ordering::SeqCst);
             if shared.notified.load(Ordering::Relaxed) {
                 plan.awake = true;
-            } else {
+            } else if st.spin.mode {
+                drop(st);
                 self.leave_spin_mode_before_sleep(plan);
+                st = self.0.state();
             }
         }
-        let result = if plan.awake && (plan.asked || !self.kernel_is_due(plan)) {
-            Ok(())
-        } else {
-            self.ask(plan)
-        };
+        let skip = plan.awake && (plan.asked || !st.kernel_is_due(&self.0, plan));
+        let result = if skip { Ok(()) } else { st.ask(&self.0, plan) };
         if may_sleep {
             self.0.lower_notify_me();
         }
-        result
-    }
-
-    /// Predicates that ran while spinning may have changed what is due.
-    pub(crate) fn refresh(&self, plan: &mut Plan) {
-        if plan.stale {
-            self.0.state().set_deadline(&self.0, plan);
-        }
+        result.map(|()| st)
     }
 
     /// Hooks and predicates may have scheduled something; so the timeout is computed again.
+    #[cold]
     pub(crate) fn leave_spin_mode_before_sleep(&self, plan: &mut Plan) {
-        if self.0.state().spin.mode {
-            plan.hit |= self.leave_spin_mode();
-            self.0.state().set_deadline(&self.0, plan);
-        }
-    }
-
-    /// A turn that does not sleep skips the kernel where that starves nobody.
-    fn kernel_is_due(&self, plan: &Plan) -> bool {
-        let mut st = self.0.state();
-        if st.reg.armed == 0 {
-            return false;
-        }
-        if st.reg.unspun > 0 && !(plan.hit && plan.blocking && st.spin.mode) {
-            return true;
-        }
-        let st = &mut *st;
-        st.spin.look_is_due(plan, &self.0.clock)
-    }
-
-    pub(crate) fn ask(&self, plan: &mut Plan) -> Result<()> {
-        let shared = &*self.0.shared;
-        let mut st = self.0.state();
-        loop {
-            let timeout = if plan.awake {
-                Some(0)
-            } else {
-                match plan.deadline {
-                    None => None,
-                    Some(deadline) => {
-                        let now = self.0.clock.now();
-                        if now >= deadline {
-                            plan.awake = true;
-                        }
-                        Some(deadline.saturating_sub(now))
-                    }
-                }
-            };
-            let sleeps = timeout != Some(0);
-            shared.stats.waits.bump();
-            if sleeps {
-                shared.stats.sleeps.bump();
-            }
-            let found = match st.ask_kernel(&self.0, timeout) {
-                Ok(found) => found,
-                Err(Errno::INTR) => false,
-                Err(errno) => {
-                    return Err(Error::syscall(
-                        "epoll_wait",
-                        errno,
-                        "close the context: the kernel refuses to wait for it",
-                    ));
-                }
-            };
-            if !sleeps || found || shared.notified.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-        }
+        plan.hit |= self.leave_spin_mode();
+        self.0.state().set_deadline(&self.0, plan);
     }
 
     /// After the wait: accept, move the window, put what is due on its lists.
-    pub(crate) fn settle(&self, plan: &Plan) {
+    #[inline]
+    pub(crate) fn settle<'a>(&'a self, mut st: Held<'a>, plan: &Plan) -> Held<'a> {
         let shared = &*self.0.shared;
         shared.accept();
-        let mut st = self.0.state();
         st.drain_inbox(shared);
         let mut now = 0;
-        if plan.counted || !st.timers.is_empty() {
+        if plan.counted || st.reg.hints.any(Hints::TIMERS) {
             now = self.0.clock.now();
         }
         if plan.counted {
             st.spin.on_turn(shared, plan.start, now);
         }
+        if st.reg.hints.any(Hints::SCHEDULED) {
+            st.collect_halves();
+        }
+        if st.reg.hints.any(Hints::TIMERS) {
+            st.collect_timers(now);
+        }
+        if st.reg.hints.any(Hints::ODD_REPORT) {
+            return self.settle_odd_report(st);
+        }
+        st
+    }
+
+    /// The wait reported the notifier, a closed fd, or a registration that is gone.
+    #[cold]
+    fn settle_odd_report<'a>(&'a self, mut st: Held<'a>) -> Held<'a> {
+        let shared = &*self.0.shared;
+        st.reg.hints.clear(Hints::ODD_REPORT);
         if st.reg.notifier_signalled {
             st.clear_notifier(shared);
         }
         if st.reg.orphaned {
             st.shed_orphans(shared);
         }
-        st.collect_halves();
-        st.collect_timers(now);
-        if !st.reg.bad.is_empty() {
-            drop(st);
-            self.remove_bad();
+        if st.reg.bad.is_empty() {
+            return st;
         }
+        drop(st);
+        self.remove_bad();
+        self.0.state()
     }
 
     /// Turns until `stop()`.
@@ -553,7 +563,11 @@ impl AioContext {
 
     pub(crate) fn apply_poll_params(&self, params: PollParams) {
         let off = params.max_ns == 0;
-        self.0.state().spin.set_params(params);
+        {
+            let mut st = self.0.state();
+            st.spin.set_params(params);
+            st.note_spinning();
+        }
         self.0.shared.stats.window_ns.set(0);
         if off {
             self.leave_spin_mode();
@@ -605,6 +619,7 @@ impl AioContext {
             io: 0,
         };
         st.closed = true;
+        st.reg.hints.set(Hints::CLOSED);
         self.0.shared.closed.store(true, Ordering::Release);
         let remains = st.dismantle(&self.0.shared);
         drop(st);
@@ -665,7 +680,9 @@ impl Inner {
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(value) => Some(value),
             Err(payload) => {
-                self.state().failures.panicked(payload);
+                let mut st = self.state();
+                st.failures.panicked(payload);
+                st.reg.hints.set(Hints::FAILURES);
                 None
             }
         }
@@ -682,6 +699,11 @@ fn closed(at_home: bool) -> Error {
             "the context belongs to the parent of this forked process; create a new AioContext",
         )
     }
+}
+
+#[cold]
+fn cannot_wait(errno: Errno) -> Error {
+    Error::syscall("epoll_wait", errno, "close the context: the kernel refuses to wait for it")
 }
 
 impl AioContext {
@@ -708,16 +730,25 @@ impl AioContext {
 
 impl State {
     /// The soonest of what is due, bottom halves and timers.
+    #[inline]
     pub(crate) fn set_deadline(&mut self, inner: &Inner, plan: &mut Plan) {
         if plan.awake {
             return;
         }
         plan.stale = false;
         self.drain_inbox(&inner.shared);
-        if self.reg.has_due() || !self.failures.is_empty() || self.closed {
+        let hints = self.reg.hints;
+        if hints.any(Hints::DUE | Hints::FAILURES | Hints::CLOSED) {
             plan.awake = true;
-            return;
+        } else if hints.any(Hints::SCHEDULED | Hints::TIMERS) {
+            self.find_deadline(inner, plan);
+        } else {
+            plan.deadline = None;
         }
+    }
+
+    #[inline(never)]
+    fn find_deadline(&mut self, inner: &Inner, plan: &mut Plan) {
         let mut deadline = self.timers.deadline();
         if !self.scheduled.is_empty() {
             if self.scheduled.iter().any(|node| node.is_scheduled() && !node.is_idle()) {
@@ -731,6 +762,91 @@ impl State {
             plan.awake = true;
         }
         plan.deadline = deadline;
+    }
+
+    /// The turn up to what is due when nothing but handlers can be: as nearly all turns are. The
+    /// same steps in the same order as [`AioContext::find`], less those that have nothing to do.
+    /// `false` = nothing was done; the full turn is needed.
+    #[inline]
+    fn find_quickly(&mut self, inner: &Inner, blocking: bool) -> Result<bool> {
+        let shared = &*inner.shared;
+        let hints = self.reg.hints;
+        if shared.changed.load(Ordering::Acquire) || !shared.inbox.is_empty() {
+            return Ok(false);
+        }
+        if hints.only(0) && blocking {
+            inner.raise_notify_me();
+            fence(Ordering::SeqCst); // as in `wait`
+            let awake = shared.notified.load(Ordering::Relaxed);
+            let found = if awake { Ok(false) } else { self.wait_once(shared) };
+            inner.lower_notify_me();
+            // Notified, interrupted or in vain: the full turn goes on with it.
+            if !found? || self.reg.hints.any(Hints::ODD_REPORT) {
+                return Ok(false);
+            }
+            shared.stats.turns.bump();
+            shared.accept();
+            return Ok(true);
+        }
+        Ok(hints.only(Hints::SPINS | Hints::MEMBERS) && self.look_quickly(inner, blocking))
+    }
+
+    /// The kernel, once and for as long as it takes; nothing else can be due.
+    #[inline]
+    fn wait_once(&mut self, shared: &Shared) -> Result<bool> {
+        shared.stats.waits.bump();
+        shared.stats.sleeps.bump();
+        let mut found = false;
+        let reg = &mut self.reg;
+        match self.monitor.wait(None, &mut |token, events| found |= reg.report(token, events)) {
+            Ok(()) => {}
+            Err(Errno::INTR) => return Ok(false),
+            Err(errno) => return Err(cannot_wait(errno)),
+        }
+        if self.reg.hints.any(Hints::PARKED) {
+            self.park(shared);
+        }
+        Ok(found)
+    }
+
+    /// A turn that does not sleep skips the kernel where that starves nobody.
+    fn kernel_is_due(&mut self, inner: &Inner, plan: &Plan) -> bool {
+        if self.reg.armed == 0 {
+            return false;
+        }
+        if self.reg.unspun > 0 && !(plan.hit && plan.blocking && self.spin.mode) {
+            return true;
+        }
+        self.spin.look_is_due(plan, &inner.clock)
+    }
+
+    /// Asks the kernel until something is due, the deadline has come or somebody notified.
+    #[inline]
+    pub(crate) fn ask(&mut self, inner: &Inner, plan: &mut Plan) -> Result<()> {
+        let shared = &*inner.shared;
+        loop {
+            let mut timeout = plan.deadline;
+            if plan.awake {
+                timeout = Some(0);
+            } else if let Some(deadline) = plan.deadline {
+                let left = deadline.saturating_sub(inner.clock.now());
+                plan.awake = left == 0;
+                timeout = Some(left);
+            }
+            shared.stats.waits.bump();
+            if !plan.awake {
+                shared.stats.sleeps.bump();
+            }
+            let found = match self.ask_kernel(inner, timeout) {
+                Ok(found) => found,
+                Err(Errno::INTR) => false,
+                Err(errno) => return Err(cannot_wait(errno)),
+            };
+            // Anything else that ended the wait means nothing: go on with the time that is left.
+            if found || plan.awake || shared.notified.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
     }
 
     /// Asks the kernel once. `true` = something is due now.
@@ -750,10 +866,10 @@ impl State {
         let result = self.monitor.wait(timeout, &mut |token, events| {
             found |= reg.report(token, events);
         });
-        if !self.reg.parked.is_empty() {
+        if self.reg.hints.any(Hints::PARKED) {
             self.park(&inner.shared);
         }
-        if let Some((clock, ns)) = leap {
+        if let Some((clock, ns)) = leap.filter(|(_, ns)| *ns != 0) {
             if !found && !self.reg.notifier_signalled && result.is_ok() {
                 clock.at_least(clock.now_ns().saturating_add(ns));
             }
@@ -772,6 +888,7 @@ impl State {
                 scheduled.push_back(node);
             }
         });
+        self.reg.hints.set(Hints::SCHEDULED);
     }
 
     /// Takes the reported handlers off the monitor whose callback runs in a turn around this one.
@@ -782,13 +899,19 @@ impl State {
         }
     }
 
-    /// Puts those back whose callback has returned.
+    /// Between waits: puts those back whose callback has returned, and moves up to epoll.
     #[cold]
-    fn unpark(&mut self, shared: &Shared) {
+    fn rearrange(&mut self, shared: &Shared) {
+        if self.depth == 1 {
+            self.reg.hints.clear(Hints::MOVE_UP);
+            self.maybe_move_up(shared);
+        }
+        self.reg.hints.clear(Hints::PARKED);
         for slot in std::mem::take(&mut self.reg.parked) {
             let Some(handler) = self.reg.handler(slot) else { continue };
             if handler.running != 0 {
                 self.reg.parked.push(slot);
+                self.reg.hints.set(Hints::PARKED);
             } else if handler.parked {
                 handler.parked = false;
                 let _ = self.sync(shared, slot);
@@ -830,10 +953,13 @@ impl State {
     }
 }
 
-impl Turn<'_> {
+impl<'a> Turn<'a> {
     /// ④ The next callback that is due; `None` = the turn is over.
     #[inline]
     pub fn next(&mut self) -> Option<Due> {
+        if !self.due {
+            return None;
+        }
         self.ctx.0.state().next_due(&self.ctx.0.shared)
     }
 
@@ -844,23 +970,40 @@ impl Turn<'_> {
     }
 
     /// Frees what was removed and reports what failed.
+    #[inline]
     pub fn end(self) -> Result<bool> {
+        if self.due { self.end_eventful() } else { Ok(false) }
+    }
+
+    #[inline]
+    fn end_eventful(mut self) -> Result<bool> {
+        let mut st = self.ctx.0.state();
+        st.depth -= 1;
+        self.due = false; // what `drop` would do
+        if st.reg.hints.any(Hints::GRAVES | Hints::FAILURES | Hints::CLOSED) {
+            return self.clean_up(st);
+        }
+        Ok(self.progress)
+    }
+
+    #[cold]
+    fn clean_up(&self, mut st: Held<'_>) -> Result<bool> {
         let progress = self.progress;
-        let failures = {
-            let mut st = self.ctx.0.state();
-            if st.depth == 1 && !st.reg.graves.is_empty() {
-                st.reg.bury();
+        if st.depth == 0 {
+            st.reg.bury();
+            if st.closed {
+                st.release_monitor();
             }
-            if st.failures.is_empty() {
-                return Ok(progress);
-            }
-            Failures {
-                errors: st.failures.errors.split_off(self.failures_before),
-                panic: st.failures.panic.take(),
-            }
+        }
+        let failures = Failures {
+            errors: st.failures.errors.split_off(self.failures_before),
+            panic: st.failures.panic.take(),
         };
+        if st.failures.is_empty() {
+            st.reg.hints.clear(Hints::FAILURES);
+        }
+        drop(st);
         if let Some(payload) = failures.panic {
-            drop(self);
             resume_unwind(payload);
         }
         if failures.errors.is_empty() {
@@ -876,7 +1019,11 @@ impl Turn<'_> {
 }
 
 impl Drop for Turn<'_> {
+    #[inline]
     fn drop(&mut self) {
+        if !self.due {
+            return;
+        }
         let mut st = self.ctx.0.state();
         st.depth -= 1;
         if st.depth == 0 && st.closed {
@@ -894,16 +1041,17 @@ impl State {
                 return Some(due);
             }
         }
-        while let Some(slot) = self.reg.ready.pop_front() {
+        while let Some(slot) = self.reg.ready.pop() {
             if let Some(due) = self.issue_handler(shared, slot) {
                 return Some(due);
             }
         }
-        while let Some(slot) = self.reg.timers_due.pop_front() {
+        while let Some(slot) = self.reg.timers_due.pop() {
             if let Some(due) = self.issue_timer(slot) {
                 return Some(due);
             }
         }
+        self.reg.hints.clear(Hints::DUE);
         None
     }
 

@@ -2,12 +2,20 @@
 
 use std::sync::Arc;
 
-use crate::context::{AioContext, Due, State, events_of};
+use crate::context::{AioContext, Due, Held, State, events_of};
 use crate::error::{Error, Outcome};
 use crate::handler::{Action, Body, NOWHERE, Ops};
-use crate::interest::{Events, Interest, actions, word};
-use crate::registry::{Callback, DueHalf};
+use crate::interest::{Callbacks, Events, Interest, actions, word};
+use crate::registry::{Callback, DueHalf, Entry, Hints, Registry, Slot};
 use crate::remote::Shared;
+
+/// The order in which the callbacks of one handler run, and the interest each one needs by then.
+const IN_ORDER: [(u32, Interest); 4] = [
+    (word::RUN_READY, Interest::empty()),
+    (word::RUN_READ, Interest::empty()),
+    (word::RUN_WRITE, Interest::WRITE),
+    (word::RUN_PRIORITY, Interest::PRIORITY),
+];
 
 impl State {
     /// Names the callbacks that this handler's readiness asks for. `None` = nothing is due.
@@ -17,21 +25,28 @@ impl State {
         if pending == 0 {
             return None;
         }
-        let generation = self.reg.generation(slot);
         let spinning = self.spin.params.max_ns != 0;
-        let handler = self.reg.handler(slot)?;
+        let Registry { slots, words, .. } = &mut self.reg;
+        let Some(Slot { generation, entry: Entry::Handler(handler) }) =
+            slots.get_mut(slot as usize)
+        else {
+            return None;
+        };
         if handler.running != 0 {
             // Readiness is level-triggered and predicates are asked again: both come back.
-            handler.look = handler.has_poll;
-            if handler.look {
-                self.spin.looks.push(slot);
-            }
-            self.reg.words.set(slot, 0);
+            words.set(slot, 0);
+            self.want_look(slot);
             return None;
         }
-        let run = actions(pending, handler.callbacks, handler.wanted);
-        let counters = &handler.counters;
+        let run = if pending == word::HIT {
+            word::RUN_READY
+        } else if pending & word::HIT == 0 && handler.callbacks == Callbacks::READ {
+            word::RUN_READ
+        } else {
+            actions(pending, handler.callbacks, handler.wanted)
+        };
         if pending & word::ISSUED == 0 {
+            let counters = &handler.counters;
             shared.stats.events.bump();
             if run & word::RUN_READ != 0 {
                 counters.reads.bump();
@@ -43,19 +58,21 @@ impl State {
                 counters.poll_hits.bump();
             }
         }
-        let foreign = handler.foreign;
         let joins = handler.has_poll && spinning && handler.member == NOWHERE;
+        let issued = (pending & !word::RUN) | run;
+        let due = if handler.foreign {
+            words.set(slot, issued | word::ISSUED);
+            Due::Foreign(slot)
+        } else {
+            words.set(slot, 0);
+            let body = handler.body.take()?;
+            handler.running += 1;
+            Due::Handler { slot, generation: *generation, word: issued, body }
+        };
         if joins {
             self.join_spin_list(slot);
         }
-        let issued = (pending & !word::RUN) | run;
-        if foreign {
-            self.reg.words.set(slot, issued | word::ISSUED);
-            Some(Due::Foreign(slot))
-        } else {
-            self.reg.words.set(slot, 0);
-            Some(Due::Handler { slot, generation, word: issued })
-        }
+        Some(due)
     }
 
     pub(crate) fn issue_half(&mut self, slot: u32) -> Option<Due> {
@@ -100,6 +117,7 @@ impl State {
         while let Some(node) = self.scheduled.pop_front() {
             if node.slot == u32::MAX {
                 self.reg.halves_due.push_back(DueHalf::Job(node));
+                self.reg.hints.set(Hints::DUE);
                 continue;
             }
             let live = matches!(
@@ -108,8 +126,10 @@ impl State {
             );
             if live && node.is_scheduled() && self.reg.words.raise(node.slot, word::BOTTOM_HALF) {
                 self.reg.halves_due.push_back(DueHalf::Slot(node.slot));
+                self.reg.hints.set(Hints::DUE);
             }
         }
+        self.reg.hints.clear(Hints::SCHEDULED);
     }
 
     /// Timers that have expired, in the order in which they did.
@@ -117,8 +137,12 @@ impl State {
     pub(crate) fn collect_timers(&mut self, now: u64) {
         while let Some(slot) = self.timers.pop_due(now) {
             if self.reg.words.raise(slot, word::TIMER) {
-                self.reg.timers_due.push_back(slot);
+                self.reg.timers_due.push(slot);
+                self.reg.hints.set(Hints::DUE);
             }
+        }
+        if self.timers.is_empty() {
+            self.reg.hints.clear(Hints::TIMERS);
         }
     }
 }
@@ -127,7 +151,10 @@ impl AioContext {
     /// Runs one callback that is not foreign. `true` = progress.
     pub(crate) fn dispatch_one(&self, due: Due) -> bool {
         match due {
-            Due::Handler { slot, generation, word } => self.run_handler(slot, generation, word),
+            Due::Handler { slot, generation, word, body } => {
+                self.run_handler(slot, generation, word, body);
+                true
+            }
             Due::Half(slot) => self.run_half(slot),
             Due::Job(node) => {
                 if let Some(job) = node.take_job() {
@@ -144,30 +171,41 @@ impl AioContext {
         Ops { ctx: self, fd: None, events: Events::empty() }
     }
 
-    fn run_handler(&self, slot: u32, generation: u32, pending: u32) -> bool {
-        let Some(mut body) = self.take_body(slot, generation) else { return false };
-        let events = events_of(pending);
-        let mut first = true;
-        for (bit, action, interest) in [
-            (word::RUN_READY, Action::Ready, Interest::empty()),
-            (word::RUN_READ, Action::Read, Interest::empty()),
-            (word::RUN_WRITE, Action::Write, Interest::WRITE),
-            (word::RUN_PRIORITY, Action::Priority, Interest::PRIORITY),
-        ] {
-            if pending & bit == 0 {
-                continue;
-            }
-            // An earlier callback may have removed or replaced the handler, or lost interest.
-            if !std::mem::take(&mut first) && !self.still_wants(slot, generation, interest) {
-                continue;
-            }
-            let outcome = self.0.guarded(|| body.run(action, self, events));
-            if let Some(Err(error)) = outcome {
-                self.0.state().failures.errors.push((Some(slot), error));
-            }
+    #[inline]
+    fn run_handler(&self, slot: u32, generation: u32, pending: u32, mut body: Box<dyn Body>) {
+        let run = pending & word::RUN;
+        if run.is_power_of_two() {
+            self.run_callback_of(slot, run, pending, &mut body);
+        } else {
+            self.run_several(slot, generation, pending, &mut body);
         }
         self.put_back(slot, generation, body);
-        true
+    }
+
+    #[inline(never)]
+    fn run_several(&self, slot: u32, generation: u32, pending: u32, body: &mut Box<dyn Body>) {
+        let mut first = true;
+        for (bit, interest) in IN_ORDER {
+            // An earlier callback may have removed or replaced the handler, or lost interest.
+            if pending & bit != 0
+                && (std::mem::take(&mut first) || self.still_wants(slot, generation, interest))
+            {
+                self.run_callback_of(slot, bit, pending, body);
+            }
+        }
+    }
+
+    #[inline]
+    fn run_callback_of(&self, slot: u32, bit: u32, pending: u32, body: &mut Box<dyn Body>) {
+        let action = match bit {
+            word::RUN_READ => Action::Read,
+            word::RUN_WRITE => Action::Write,
+            word::RUN_PRIORITY => Action::Priority,
+            _ => Action::Ready,
+        };
+        if let Some(Err(error)) = self.0.guarded(|| body.run(action, self, events_of(pending))) {
+            self.0.state().fail(Some(slot), error);
+        }
     }
 
     fn still_wants(&self, slot: u32, generation: u32, interest: Interest) -> bool {
@@ -190,17 +228,24 @@ impl AioContext {
 
     /// Puts it back, or lets it go if its handler is gone.
     #[inline]
-    pub(crate) fn put_back(&self, slot: u32, generation: u32, mut body: Box<dyn Body>) {
+    pub(crate) fn put_back(&self, slot: u32, generation: u32, body: Box<dyn Body>) {
         let mut st = self.0.state();
+        match st.reg.live_handler(slot, generation) {
+            Some(handler) if !handler.end_owed => {
+                handler.running -= 1;
+                handler.body = Some(body);
+            }
+            _ => self.put_back_late(st, slot, generation, body),
+        }
+    }
+
+    /// Spin mode was left, or the handler removed, while the body was out.
+    #[cold]
+    fn put_back_late(&self, mut st: Held<'_>, slot: u32, generation: u32, mut body: Box<dyn Body>) {
         if let Some(handler) = st.reg.live_handler(slot, generation) {
             handler.running -= 1;
-            if !handler.end_owed {
-                handler.body = Some(body);
-                return;
-            }
             handler.end_owed = false;
-            handler.look = true;
-            st.spin.looks.push(slot);
+            st.want_look(slot);
             drop(st);
             self.0.guarded(|| body.poll_end());
             if let Some(handler) = self.0.state().reg.live_handler(slot, generation) {
@@ -272,7 +317,7 @@ impl AioContext {
     fn run_callback(&self, callback: Callback) -> Callback {
         let run = |f: &mut dyn FnMut() -> Outcome| {
             if let Some(Err(error)) = self.0.guarded(f) {
-                self.0.state().failures.errors.push((None, error));
+                self.0.state().fail(None, error);
             }
         };
         match callback {
@@ -301,7 +346,7 @@ impl AioContext {
             self.remove_slot(slot);
             let error =
                 Error::bad_fd(fd, "it was closed while registered: remove its handler first");
-            self.0.state().failures.errors.push((Some(slot), Box::new(error)));
+            self.0.state().fail(Some(slot), Box::new(error));
         }
     }
 }

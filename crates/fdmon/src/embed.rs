@@ -19,6 +19,7 @@ use crate::context::{AioContext, Plan, State};
 use crate::error::{Error, Result};
 use crate::interest::Interest;
 use crate::monitor::{Monitor, MonitorToken, borrow, timespec};
+use crate::registry::Hints;
 use crate::remote::{EMBEDDED, Shared};
 
 /// Deadlines closer than this are met by the timerfd.
@@ -127,16 +128,21 @@ impl AioContext {
     /// As [`AioContext::prepare`].
     pub fn prepare_within(&self, outer_ns: Option<u64>) -> Result<Option<u64>> {
         self.0.open_state()?.embed(&self.0.shared)?;
-        let turn = self.enter()?;
-        let mut plan = self.plan(true);
+        let (turn, st) = self.enter()?;
+        let mut plan = Plan::new(true);
+        let st = self.plan(st, &mut plan);
         if let Some(ns) = outer_ns {
             plan.start = if plan.start == 0 { self.0.clock.now() } else { plan.start };
             let limit = plan.start.saturating_add(ns);
             plan.deadline = Some(plan.deadline.map_or(limit, |d| d.min(limit)));
             plan.awake |= ns == 0;
         }
-        self.spin(&mut plan);
-        self.refresh(&mut plan);
+        let mut st = self.spin(st, &mut plan);
+        if plan.stale {
+            st.set_deadline(&self.0, &mut plan);
+        }
+        let in_spin_mode = st.spin.mode;
+        drop(st);
         if !plan.awake {
             let word = &self.0.shared.notify_me;
             word.store(word.load(Ordering::Relaxed) | EMBEDDED, Ordering::Relaxed);
@@ -144,7 +150,7 @@ impl AioContext {
             fence(Ordering::SeqCst);
             if self.0.shared.notified.load(Ordering::Relaxed) {
                 plan.awake = true;
-            } else {
+            } else if in_spin_mode {
                 self.leave_spin_mode_before_sleep(&mut plan);
             }
         }
@@ -179,24 +185,27 @@ impl AioContext {
     /// # Errors
     /// `Closed`; `Syscall` when the kernel refuses to wait.
     pub fn check(&self) -> Result<bool> {
-        let turn = self.enter()?;
+        let (turn, mut st) = self.enter()?;
         let word = &self.0.shared.notify_me;
         word.store(word.load(Ordering::Relaxed) & !EMBEDDED, Ordering::Relaxed);
-        let plan = {
-            let mut st = self.0.state();
-            st.outer.as_mut().and_then(|outer| {
-                outer.set_timer(None);
-                outer.plan.take()
-            })
+        let plan = st.outer.as_mut().and_then(|outer| {
+            outer.set_timer(None);
+            outer.plan.take()
+        });
+        let mut plan = match plan {
+            Some(plan) => plan,
+            None => {
+                let mut plan = Plan::new(false);
+                st = self.plan(st, &mut plan);
+                plan
+            }
         };
-        let mut plan = plan.unwrap_or_else(|| self.plan(false));
         plan.awake = true;
         if !plan.asked {
-            self.ask(&mut plan)?;
+            st.ask(&self.0, &mut plan)?;
         }
-        self.settle(&plan);
-        let st = self.0.state();
-        let due = st.reg.has_due() || !st.failures.is_empty();
+        let st = self.settle(st, &plan);
+        let due = st.reg.hints.any(Hints::DUE | Hints::FAILURES);
         drop(st);
         drop(turn);
         Ok(due)
@@ -207,7 +216,8 @@ impl AioContext {
     /// # Errors
     /// As [`AioContext::poll`].
     pub fn dispatch(&self) -> Result<bool> {
-        let mut turn = self.enter()?;
+        let (mut turn, st) = self.enter()?;
+        drop(st);
         turn.adopt_failures();
         while let Some(due) = turn.next() {
             turn.run(due);

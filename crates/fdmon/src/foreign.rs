@@ -21,7 +21,7 @@ use crate::error::{Error, Outcome, Result};
 use crate::handler::{Action, Body, Handler, Probe};
 use crate::inbox::Node;
 use crate::interest::{Callbacks, Events, Interest, word};
-use crate::registry::{Callback, DueHalf, Entry, TimerEntry};
+use crate::registry::{Callback, DueHalf, Entry, Hints, TimerEntry};
 use crate::remote::BottomHalfId;
 use crate::word_source::WordSource;
 
@@ -268,8 +268,8 @@ impl AioContext {
         batch: &mut [i32],
     ) -> Result<ForeignBatch> {
         self.foreign_enter(running, issued)?;
-        let found = self.enter().and_then(|turn| {
-            let found = self.find(blocking);
+        let found = self.enter().and_then(|(turn, st)| {
+            let found = self.find(st, blocking).map(drop);
             drop(turn);
             found
         });
@@ -350,8 +350,8 @@ impl AioContext {
                     }
                 }
                 if native.is_none() {
-                    found.more = found.count == batch.len() && st.reg.has_due();
-                    found.failed = !st.failures.is_empty();
+                    found.more = found.count == batch.len() && st.reg.hints.any(Hints::DUE);
+                    found.failed = st.reg.hints.any(Hints::FAILURES);
                     found.cleanup = depth == 0 && !st.reg.graves.is_empty();
                     self.0.shared.stats.batch_max.raise_to(found.count as u64);
                     return found;
@@ -381,7 +381,11 @@ impl AioContext {
     pub fn foreign_failures(
         &self,
     ) -> (Vec<(Option<u32>, Box<dyn std::error::Error + Send + Sync>)>, Option<String>) {
-        let failures = std::mem::take(&mut self.0.state().failures);
+        let failures = {
+            let mut st = self.0.state();
+            st.reg.hints.clear(Hints::FAILURES);
+            std::mem::take(&mut st.failures)
+        };
         let panic = failures.panic.map(|payload| {
             payload
                 .downcast_ref::<&str>()
@@ -432,10 +436,11 @@ impl crate::context::State {
         if pending & word::BOTTOM_HALF != 0 {
             self.reg.halves_due.push_back(DueHalf::Slot(slot));
         } else if pending & word::TIMER != 0 {
-            self.reg.timers_due.push_back(slot);
+            self.reg.timers_due.push(slot);
         } else {
-            self.reg.ready.push_back(slot);
+            self.reg.ready.push(slot);
         }
+        self.reg.hints.set(Hints::DUE);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::handler::{Handler, Handlers, Source, Token, source_handler};
 use crate::interest::{Interest, word};
 use crate::monitor::borrow;
-use crate::registry::Entry;
+use crate::registry::{Entry, Hints};
 use crate::remote::lock;
 
 impl AioContext {
@@ -185,6 +185,8 @@ impl AioContext {
         st.want_look(slot);
         if st.depth == 0 {
             st.maybe_move_up(&self.0.shared);
+        } else {
+            st.reg.hints.set(Hints::MOVE_UP); // when the outermost turn begins
         }
         Ok((slot, generation))
     }
@@ -247,6 +249,7 @@ impl State {
         if handler.has_poll && !handler.look {
             handler.look = true;
             self.spin.looks.push(slot);
+            self.reg.hints.set(Hints::LOOKS);
         }
     }
 

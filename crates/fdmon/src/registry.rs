@@ -63,13 +63,99 @@ pub(crate) struct Grave {
     pub end_owed: bool,
 }
 
+/// A queue that never moves its items: taken from the front by a cursor, and emptied for good
+/// when the cursor reaches the end.
+#[derive(Default)]
+pub(crate) struct Fifo {
+    slots: Vec<u32>,
+    taken: usize,
+}
+
+impl Fifo {
+    #[inline]
+    pub fn push(&mut self, slot: u32) {
+        self.slots.push(slot);
+    }
+
+    #[inline]
+    pub fn pop(&mut self) -> Option<u32> {
+        if let Some(&slot) = self.slots.get(self.taken) {
+            self.taken += 1;
+            return Some(slot);
+        }
+        self.clear();
+        None
+    }
+
+    #[inline]
+    pub fn clear(&mut self) {
+        self.slots.clear();
+        self.taken = 0;
+    }
+}
+
 /// One entry of the list of due bottom halves.
 pub(crate) enum DueHalf {
     Slot(u32),
     Job(Arc<Node>),
 }
 
+/// What may need attention, in one word, so that a turn with nothing special asks once instead of
+/// looking at every list: a clear bit says that there is nothing, a set one that it may be.
+#[derive(Clone, Copy)]
+pub(crate) struct Hints(u32);
+
+impl Hints {
+    /// Something is on a list of what is due.
+    pub const DUE: u32 = 1;
+    /// A predicate is to run once.
+    pub const LOOKS: u32 = 1 << 1;
+    /// The spin list has members.
+    pub const MEMBERS: u32 = 1 << 2;
+    /// A running handler was taken off the monitor.
+    pub const PARKED: u32 = 1 << 3;
+    /// Bottom halves or jobs arrived.
+    pub const SCHEDULED: u32 = 1 << 4;
+    /// Timers are armed.
+    pub const TIMERS: u32 = 1 << 5;
+    /// Slots wait for the outermost turn to end.
+    pub const GRAVES: u32 = 1 << 6;
+    /// A callback, predicate or hook failed.
+    pub const FAILURES: u32 = 1 << 7;
+    /// The wait reported more than ready handlers.
+    pub const ODD_REPORT: u32 = 1 << 8;
+    /// There are enough fds for epoll.
+    pub const MOVE_UP: u32 = 1 << 9;
+    pub const CLOSED: u32 = 1 << 10;
+    /// Blocking turns may spin.
+    pub const SPINS: u32 = 1 << 11;
+    /// Some member of the spin list is not a word in memory, but somebody's code.
+    pub const CODE_MEMBERS: u32 = 1 << 12;
+
+    #[inline]
+    pub fn any(self, bits: u32) -> bool {
+        self.0 & bits != 0
+    }
+
+    /// Nothing but these.
+    #[inline]
+    pub fn only(self, bits: u32) -> bool {
+        self.0 & !bits == 0
+    }
+
+    #[inline]
+    pub fn set(&mut self, bits: u32) {
+        self.0 |= bits;
+    }
+
+    #[inline]
+    pub fn clear(&mut self, bits: u32) {
+        self.0 &= !bits;
+    }
+}
+
 pub(crate) struct Registry {
+    pub hints: Hints,
     pub slots: Vec<Slot>,
     free: Vec<u32>,
     pub graves: Vec<Grave>,
@@ -77,9 +163,9 @@ pub(crate) struct Registry {
     fds: Vec<u32>,
     pub words: Words,
     /// ③ Handlers that are due, in the order of detection. An entry whose word is 0 is stale.
-    pub ready: VecDeque<u32>,
+    pub ready: Fifo,
     pub halves_due: VecDeque<DueHalf>,
-    pub timers_due: VecDeque<u32>,
+    pub timers_due: Fifo,
     /// Handlers that no spin can serve: no `poll`, yet something to wait for.
     pub poll_disable_count: u32,
     /// Handlers that the kernel watches…
@@ -105,14 +191,15 @@ pub(crate) struct Registry {
 impl Registry {
     pub fn new() -> Self {
         Self {
+            hints: Hints(0),
             slots: Vec::new(),
             free: Vec::new(),
             graves: Vec::new(),
             fds: Vec::new(),
             words: Words::new(),
-            ready: VecDeque::new(),
+            ready: Fifo::default(),
             halves_due: VecDeque::new(),
-            timers_due: VecDeque::new(),
+            timers_due: Fifo::default(),
             poll_disable_count: 0,
             armed: 0,
             unspun: 0,
@@ -174,6 +261,7 @@ impl Registry {
             Entry::Timer(_) => self.timers -= 1,
             Entry::Free => return entry,
         }
+        self.hints.set(Hints::GRAVES);
         self.graves.push(Grave { slot, generation: place.generation, end_owed });
         place.generation = place.generation.wrapping_add(1);
         self.words.set(slot, 0);
@@ -182,6 +270,7 @@ impl Registry {
 
     /// Gives the resting numbers back: no turn runs.
     pub fn bury(&mut self) {
+        self.hints.clear(Hints::GRAVES);
         self.free.extend(self.graves.drain(..).map(|grave| grave.slot));
     }
 
@@ -261,23 +350,27 @@ impl Registry {
         }
         if events.contains(Events::NVAL) {
             self.bad.push(slot);
+            self.hints.set(Hints::ODD_REPORT);
             return true;
         }
         if handler.running != 0 {
             if !handler.parked {
                 handler.parked = true;
                 self.parked.push(slot);
+                self.hints.set(Hints::PARKED);
             }
             return false;
         }
         if self.words.raise(slot, events.bits() & word::EVENTS) {
-            self.ready.push_back(slot);
+            self.ready.push(slot);
+            self.hints.set(Hints::DUE);
         }
         true
     }
 
     #[cold]
     fn report_other(&mut self, token: MonitorToken) -> bool {
+        self.hints.set(Hints::ODD_REPORT);
         if token == MonitorToken::NOTIFIER {
             self.notifier_signalled = true;
         } else {
@@ -290,14 +383,9 @@ impl Registry {
     #[inline]
     pub fn hit(&mut self, slot: u32) {
         if self.words.raise(slot, word::HIT) {
-            self.ready.push_back(slot);
+            self.ready.push(slot);
+            self.hints.set(Hints::DUE);
         }
-    }
-
-    /// Something waits to be run.
-    #[inline]
-    pub fn has_due(&self) -> bool {
-        !(self.ready.is_empty() && self.halves_due.is_empty() && self.timers_due.is_empty())
     }
 
     /// Every live handler's slot.

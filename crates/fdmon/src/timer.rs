@@ -11,7 +11,7 @@ use crate::context::{AioContext, Inner, State};
 use crate::error::{Outcome, Result};
 use crate::handler::Ops;
 use crate::interest::word;
-use crate::registry::{Callback, Entry, TimerEntry};
+use crate::registry::{Callback, Entry, Hints, TimerEntry};
 
 /// A callback at a time: one-shot, on the monotonic clock, never early.
 ///
@@ -116,6 +116,7 @@ impl State {
         if matches!(self.reg.entry(slot, generation), Some(Entry::Timer(_))) {
             self.reg.words.set(slot, 0);
             self.timers.arm(slot, deadline);
+            self.reg.hints.set(Hints::TIMERS);
         }
     }
 

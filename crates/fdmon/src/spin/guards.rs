@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use crate::clock::monotonic_ns;
 use crate::stats::Guard;
 
 /// How often affinity and quota are read again.
@@ -44,11 +43,11 @@ pub(crate) struct Guards {
 }
 
 impl Guards {
-    /// Not on the context's clock: the CPUs change in real time.
-    pub fn check(&mut self) -> Option<Guard> {
-        self.check_with(monotonic_ns(), Cpus::now)
+    pub fn check(&mut self, now: u64) -> Option<Guard> {
+        self.check_with(now, Cpus::now)
     }
 
+    #[inline]
     fn check_with(&mut self, now: u64, read: impl FnOnce() -> Cpus) -> Option<Guard> {
         if self.read_at.is_none_or(|at| now.saturating_sub(at) >= REREAD_NS) {
             self.read_at = Some(now);

@@ -10,10 +10,12 @@ use std::sync::atomic::{Ordering, fence};
 
 use crate::clock::Clock;
 use crate::config::PollParams;
-use crate::context::{AioContext, Plan, State};
+use crate::context::{AioContext, Held, Inner, Plan, State};
 use crate::handler::{NOWHERE, Probe};
+use crate::registry::Hints;
 use crate::remote::Shared;
 use crate::stats::Guard;
+use crate::word_source::WordSource;
 
 /// While it spins and hits, the kernel is asked at least this often, so that what no predicate
 /// covers is not starved.
@@ -113,27 +115,38 @@ impl SpinState {
 impl AioContext {
     /// The user-space half of a turn: first looks, then one round or a whole window of rounds.
     #[inline]
-    pub(crate) fn spin(&self, plan: &mut Plan) {
-        let (looks, members) = {
-            let st = self.0.state();
-            (!st.spin.looks.is_empty(), !st.spin.members.is_empty())
-        };
-        if looks {
+    pub(crate) fn spin<'a>(&'a self, st: Held<'a>, plan: &mut Plan) -> Held<'a> {
+        let hints = st.reg.hints;
+        if plan.counted || hints.any(Hints::LOOKS | Hints::MEMBERS) {
+            self.ask_predicates(st, plan)
+        } else {
+            st
+        }
+    }
+
+    fn ask_predicates<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Held<'a> {
+        if st.reg.hints.any(Hints::LOOKS) {
+            drop(st);
             self.first_looks(plan);
+            st = self.0.state();
         }
         if plan.awake {
-            if members {
-                self.round(plan);
-            }
+            self.round(st, plan)
         } else if plan.counted {
-            self.spin_window(plan);
+            self.spin_window(st, plan)
+        } else {
+            st
         }
     }
 
     /// Each handler that was added or enabled since is asked once.
     #[cold]
     fn first_looks(&self, plan: &mut Plan) {
-        let looks = std::mem::take(&mut self.0.state().spin.looks);
+        let looks = {
+            let mut st = self.0.state();
+            st.reg.hints.clear(Hints::LOOKS);
+            std::mem::take(&mut st.spin.looks)
+        };
         for slot in looks {
             {
                 let mut st = self.0.state();
@@ -141,6 +154,7 @@ impl AioContext {
                 let Some(handler) = st.reg.handler(slot).filter(|h| h.look) else { continue };
                 if handler.running != 0 {
                     st.spin.looks.push(slot);
+                    st.reg.hints.set(Hints::LOOKS);
                     continue;
                 }
                 handler.look = false;
@@ -158,7 +172,7 @@ impl AioContext {
             let mut st = self.0.state();
             let generation = st.reg.generation(slot);
             let Some(handler) = st.reg.handler(slot).filter(|h| h.running == 0) else { return };
-            (generation, handler.word.as_ref().map(crate::WordSource::is_ready))
+            (generation, handler.word.as_ref().map(WordSource::is_ready))
         };
         let probe = native.map_or_else(
             || self.probe_body(slot, generation, plan),
@@ -190,73 +204,88 @@ impl AioContext {
     }
 
     /// One round: every member is asked, every hit is collected.
-    fn round(&self, plan: &mut Plan) {
+    fn round<'a>(&'a self, mut held: Held<'a>, plan: &mut Plan) -> Held<'a> {
         let mut at = 0;
         loop {
-            let slot = {
-                let mut st = self.0.state();
-                let st = &mut *st;
-                loop {
-                    let Some(&slot) = st.spin.members.get(at) else { return };
-                    at += 1;
-                    let Some(handler) = st.reg.handler(slot) else { continue };
-                    if handler.running != 0 {
-                        continue;
+            let st = &mut *held;
+            let slot = loop {
+                let Some(&slot) = st.spin.members.get(at) else { return held };
+                at += 1;
+                let Some(handler) = st.reg.handler(slot) else { continue };
+                match &handler.word {
+                    None => break slot,
+                    Some(word) if word.is_ready() && handler.running == 0 => {
+                        handler.last_hit = plan.start;
+                        st.reg.hit(slot);
+                        plan.hit = true;
+                        plan.awake = true;
                     }
-                    match &handler.word {
-                        None => break slot,
-                        Some(word) if word.is_ready() => {
-                            handler.last_hit = plan.start;
-                            st.reg.hit(slot);
-                            plan.hit = true;
-                            plan.awake = true;
-                        }
-                        Some(_) => {}
-                    }
+                    Some(_) => {}
                 }
             };
+            drop(held);
             self.probe(slot, plan);
+            held = self.0.state();
         }
     }
 
     /// Rounds until something is found, at most for the window.
-    fn spin_window(&self, plan: &mut Plan) {
-        let Some(window) = self.window(plan) else { return };
-        self.enter_spin_mode();
+    fn spin_window<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Held<'a> {
+        let shared = &*self.0.shared;
+        let Some(window) = st.window(shared, plan) else { return st };
+        st.spin.mode = true;
+        if st.spin.unbegun {
+            drop(st);
+            self.begin_members();
+            st = self.0.state();
+        }
+        st = self.round(st, plan);
+        if plan.awake {
+            shared.stats.spin_hits.bump(); // at the first look: no time went by
+            return st;
+        }
+        let now;
+        (st, now) = self.spin_on(st, plan, window);
+        let spent = now - plan.start;
+        shared.stats.spin_ns.add(spent);
+        if plan.awake {
+            shared.stats.spin_hits.bump();
+        } else {
+            shared.stats.spin_misses.bump();
+            shared.stats.spin_wasted_ns.add(spent);
+            st.spin.budget.pay(spent);
+        }
+        if st.may_sweep() {
+            drop(st);
+            self.remove_idle(plan, now);
+            st = self.0.state();
+        }
+        st
+    }
+
+    /// The rounds after the first. Also tells when it ended.
+    fn spin_on<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan, window: u64) -> (Held<'a>, u64) {
         let clock = &self.0.clock;
         let shared = &*self.0.shared;
-        let (guards, look_every) = {
-            let st = self.0.state();
-            let kernel = st.reg.kernel_spinners > 0;
-            (st.spin.params.guards, if kernel { KERNEL_LOOK_NS } else { LOOK_NS })
-        };
+        let guards = st.spin.params.guards;
+        let look_every = if st.reg.kernel_spinners > 0 { KERNEL_LOOK_NS } else { LOOK_NS };
         let until = plan.start.saturating_add(window);
         let mut yielded_at = plan.start;
-        let mut now = plan.start;
         loop {
-            self.round(plan);
-            if plan.awake {
-                break;
-            }
             if shared.notified.load(Ordering::Acquire) {
                 plan.notified = true;
                 plan.awake = true;
-                break;
-            }
-            if self.0.state().monitor.need_wait() {
+            } else if st.monitor.need_wait() {
                 plan.awake = true;
-                break;
             }
-            now = clock.now();
+            let mut now = clock.now();
             if let Some(manual) = clock.manual().filter(|_| now == plan.start) {
                 manual.at_least(until); // it stands still: one round is the whole window
                 now = until;
             }
-            if self.look_while_spinning(plan, now, look_every) {
-                break;
-            }
-            if now >= until {
-                break;
+            if plan.awake || st.look_while_spinning(&self.0, plan, now, look_every) || now >= until
+            {
+                return (st, now);
             }
             if guards && now.saturating_sub(yielded_at) >= YIELD_NS {
                 rustix::thread::sched_yield();
@@ -264,77 +293,21 @@ impl AioContext {
             } else {
                 std::hint::spin_loop();
             }
+            st = self.round(st, plan);
+            if plan.awake {
+                return (st, clock.now());
+            }
         }
-        let mut st = self.0.state();
-        if plan.awake {
-            shared.stats.spin_hits.bump();
-            shared.stats.spin_ns.add(now - plan.start);
-        } else {
-            let spent = now - plan.start;
-            shared.stats.spin_misses.bump();
-            shared.stats.spin_ns.add(spent);
-            shared.stats.spin_wasted_ns.add(spent);
-            st.spin.budget.pay(spent);
-        }
-        drop(st);
-        self.remove_idle(plan, now);
-    }
-
-    /// Asks the kernel from within the spin when it is time to. `true` = it found something.
-    fn look_while_spinning(&self, plan: &mut Plan, now: u64, every: u64) -> bool {
-        let mut st = self.0.state();
-        if st.monitor.sees_readiness()
-            || st.reg.armed == 0
-            || now.saturating_sub(st.spin.last_look) < every
-        {
-            return false;
-        }
-        st.spin.last_look = now;
-        self.0.shared.stats.waits.bump();
-        let found = st.ask_kernel(&self.0, Some(0)).unwrap_or(false);
-        plan.asked = found;
-        plan.awake |= found;
-        found
-    }
-
-    /// How long this turn may spin; `None` = not at all.
-    fn window(&self, plan: &Plan) -> Option<u64> {
-        let mut st = self.0.state();
-        let st = &mut *st;
-        let mut window = st.spin.classic.window();
-        if window == 0 {
-            return None;
-        }
-        let mut guard = None;
-        if st.reg.poll_disable_count > 0 && !st.monitor.sees_readiness() {
-            guard = Some(Guard::HandlerWithoutPoll);
-        } else if st.spin.params.guards {
-            guard = st.spin.guards.check();
-        }
-        if guard.is_none() {
-            window = window.min(st.spin.budget.allows(plan.start, st.spin.params.cpu_budget));
-            guard = (window == 0).then_some(Guard::Budget);
-        }
-        self.0.shared.guard.store(Guard::to_u8(guard), Ordering::Relaxed);
-        if guard.is_some() {
-            return None;
-        }
-        let left = plan.deadline.map_or(u64::MAX, |d| d.saturating_sub(plan.start));
-        Some(window.min(left))
     }
 
     /// `poll_begin` for every member that spin mode meets for the first time.
-    #[inline]
-    fn enter_spin_mode(&self) {
-        {
+    #[cold]
+    fn begin_members(&self) {
+        let members = {
             let mut st = self.0.state();
-            st.spin.mode = true;
-            if !st.spin.unbegun {
-                return;
-            }
             st.spin.unbegun = false;
-        }
-        let members = self.0.state().spin.members.clone();
+            st.spin.members.clone()
+        };
         for slot in members {
             let generation = {
                 let mut st = self.0.state();
@@ -374,7 +347,7 @@ impl AioContext {
         // The producers' half of this barrier stands between their data and their look at the
         // suppress word.
         fence(Ordering::SeqCst);
-        let mut plan = Plan::looking();
+        let mut plan = Plan::new(false);
         for slot in members {
             self.probe(slot, &mut plan);
         }
@@ -407,7 +380,7 @@ impl AioContext {
         let idle: Vec<u32> = {
             let mut st = self.0.state();
             let st = &mut *st;
-            if !st.may_sweep() || !st.spin.sweep.is_due(now, st.spin.params.idle_ns) {
+            if !st.spin.sweep.is_due(now, st.spin.params.idle_ns) {
                 return;
             }
             let idle_ns = st.spin.params.idle_ns;
@@ -424,7 +397,7 @@ impl AioContext {
         for slot in idle {
             self.end_one(slot);
             self.0.state().leave_spin_list(slot);
-            let mut last = Plan::looking();
+            let mut last = Plan::new(false);
             self.probe(slot, &mut last);
             if let Some(handler) = self.0.state().reg.handler(slot) {
                 handler.leaving = last.hit;
@@ -436,24 +409,102 @@ impl AioContext {
     }
 }
 
-impl Plan {
-    /// For predicates that are asked outside a turn's own spin.
-    fn looking() -> Self {
-        Self {
-            blocking: false,
-            counted: false,
-            start: 0,
-            deadline: None,
-            awake: true,
-            hit: false,
-            notified: false,
-            asked: false,
-            stale: false,
+impl State {
+    /// Tells the turn whether it may have to spin.
+    pub(crate) fn note_spinning(&mut self) {
+        if self.spin.params.max_ns == 0 {
+            self.reg.hints.clear(Hints::SPINS);
+        } else {
+            self.reg.hints.set(Hints::SPINS);
         }
     }
-}
 
-impl State {
+    /// One round over members that are words in memory, for a turn in which nothing else can be
+    /// due. `false` = that was not all there is to do.
+    #[inline]
+    pub(crate) fn look_quickly(&mut self, inner: &Inner, blocking: bool) -> bool {
+        if blocking && (!self.spin.mode || self.spin.unbegun) {
+            return false;
+        }
+        let mut hit = false;
+        for &slot in &self.spin.members {
+            let Some(handler) = self.reg.handler(slot) else { continue };
+            if handler.running == 0 && handler.word.as_ref().is_some_and(WordSource::is_ready) {
+                handler.last_hit = self.spin.settled_at;
+                self.reg.hit(slot);
+                hit = true;
+            }
+        }
+        if hit {
+            let now = inner.clock.now();
+            if self.reg.armed != 0 && now.saturating_sub(self.spin.last_look) >= LOOK_NS {
+                return false; // the full turn looks, and finds the hits collected
+            }
+            if blocking {
+                // No time went by, so the window stays as it is.
+                self.spin.count_dispatch(&inner.shared, now);
+                self.spin.settled_at = now;
+                inner.shared.stats.spin_hits.bump();
+            }
+        } else {
+            self.spin.quiet += 1;
+            let starves = self.reg.unspun != 0 || self.spin.quiet >= SERIES;
+            if blocking || (self.reg.armed != 0 && starves) {
+                return false;
+            }
+        }
+        inner.shared.stats.turns.bump();
+        inner.shared.accept();
+        true
+    }
+
+    /// Asks the kernel from within the spin when it is time to. `true` = it found something.
+    fn look_while_spinning(
+        &mut self,
+        inner: &Inner,
+        plan: &mut Plan,
+        now: u64,
+        every: u64,
+    ) -> bool {
+        if self.monitor.sees_readiness()
+            || self.reg.armed == 0
+            || now.saturating_sub(self.spin.last_look) < every
+        {
+            return false;
+        }
+        self.spin.last_look = now;
+        inner.shared.stats.waits.bump();
+        let found = self.ask_kernel(inner, Some(0)).unwrap_or(false);
+        plan.asked = found;
+        plan.awake |= found;
+        found
+    }
+
+    /// How long this turn may spin; `None` = not at all.
+    fn window(&mut self, shared: &Shared, plan: &Plan) -> Option<u64> {
+        let mut window = self.spin.classic.window();
+        if window == 0 {
+            return None;
+        }
+        let params = &self.spin.params;
+        let mut guard = None;
+        if self.reg.poll_disable_count > 0 && !self.monitor.sees_readiness() {
+            guard = Some(Guard::HandlerWithoutPoll);
+        } else if params.guards {
+            guard = self.spin.guards.check(plan.start);
+        }
+        if guard.is_none() && params.cpu_budget < 1.0 {
+            window = window.min(self.spin.budget.allows(plan.start, params.cpu_budget));
+            guard = (window == 0).then_some(Guard::Budget);
+        }
+        shared.guard.store(Guard::to_u8(guard), Ordering::Relaxed);
+        if guard.is_some() {
+            return None;
+        }
+        let left = plan.deadline.map_or(u64::MAX, |d| d.saturating_sub(plan.start));
+        Some(window.min(left))
+    }
+
     fn may_sweep(&self) -> bool {
         #[cfg(test)]
         if self.spin.sweep_anyway {
@@ -467,17 +518,20 @@ impl State {
         let now = self.spin.settled_at;
         let place = u32::try_from(self.spin.members.len()).unwrap_or(NOWHERE);
         let mut joined = false;
+        let mut code = false;
         self.tally(slot, |handler| {
             if std::mem::take(&mut handler.leaving) {
                 return; // its last hit on the way out
             }
             handler.member = place;
+            code = handler.word.is_none();
             handler.last_hit = now;
             handler.counters.polling.store(true, Ordering::Relaxed);
             joined = true;
         });
         if joined {
             self.spin.members.push(slot);
+            self.reg.hints.set(Hints::MEMBERS | if code { Hints::CODE_MEMBERS } else { 0 });
             self.spin.unbegun = true;
         }
     }
@@ -494,6 +548,9 @@ impl State {
             return;
         }
         self.spin.members.swap_remove(at);
+        if self.spin.members.is_empty() {
+            self.reg.hints.clear(Hints::MEMBERS | Hints::CODE_MEMBERS);
+        }
         if let Some(&moved) = self.spin.members.get(at) {
             if let Some(handler) = self.reg.handler(moved) {
                 handler.member = place;

@@ -54,7 +54,7 @@ export interface NativeContext {
   ): number
   remove(slot: number): void
   setInterest(slot: number, bits: number): void
-  turn(blocking: boolean, depth: number): number
+  hot(): NativeHot
   more(depth: number): number
   dispatch(depth: number): number
   end(): void
@@ -71,7 +71,6 @@ export interface NativeContext {
   enableExternal(): void
   bottomHalf(): number
   bhId(slot: number): number
-  bhSchedule(slot: number): void
   bhScheduleIdle(slot: number): void
   bhCancel(slot: number): void
   bhDelete(slot: number): void
@@ -88,6 +87,16 @@ export interface NativeContext {
   close(): LeakReport
 }
 
+/** The native calls that are made all the time, as plain functions: a method costs five times as much. */
+export interface NativeHot {
+  /** `request` is depth * 2 + blocking. */
+  turn(request: number): number
+  /** Of a bottom half. */
+  schedule(slot: number): void
+  /** Of a timer; other delays go through `timerArm()`. */
+  arm(slot: number, delayNs: number): void
+}
+
 /** A `WordCondition` after the checks. */
 export interface NativeWord {
   memory: Int32Array | Uint32Array | BigInt64Array | BigUint64Array
@@ -97,21 +106,42 @@ export interface NativeWord {
   suppressIndex: number | undefined
 }
 
+/** The callbacks of a handlers object, all of them functions; which there are, the slot's bits say. */
+export interface Callbacks {
+  read(fd: number, events: number): unknown
+  write(fd: number, events: number): unknown
+  priority(fd: number, events: number): unknown
+  pollReady(fd: number): unknown
+  poll(fd: number): unknown
+  pollBegin(fd: number): unknown
+  pollEnd(fd: number): unknown
+}
+
 function nothing(): void {}
 
-function never(): boolean {
-  return false
+const NO_CALLBACKS: Callbacks = {
+  read: nothing,
+  write: nothing,
+  priority: nothing,
+  pollReady: nothing,
+  poll: () => false,
+  pollBegin: nothing,
+  pollEnd: nothing,
 }
 
 /**
  * What a slot stands for: a handler, a bottom half or a timer. One class and every field always set, so that the
- * dispatch loop sees one shape. The callbacks of a handler are called on `self`, the object that the user passed.
+ * dispatch loop sees one shape.
  */
 export class Slot {
-  /** The handlers object, for `this`; a timer's or bottom half's owner, which it keeps alive. */
-  self: unknown = undefined
+  /** Of a handler: the object that the user passed. Called as its methods, which the engine can inline. */
+  handlers: Callbacks = NO_CALLBACKS
+  /** Of a bottom half or a timer. */
+  callback: () => unknown = nothing
+  /** The user's object for a bottom half or a timer, which the slot keeps alive. */
+  owner: unknown = undefined
   fd = -1
-  /** Its number; changes only for recycled one-shot bottom halves. */
+  /** Its number. */
   slot = -1
   /** False once it was removed, replaced or deleted, and after close. */
   live = true
@@ -121,15 +151,6 @@ export class Slot {
   oneShot = false
   /** A timer of the user's, which `close()` counts. */
   timer = false
-  read: (fd: number, events: number) => unknown = nothing
-  write: (fd: number, events: number) => unknown = nothing
-  priority: (fd: number, events: number) => unknown = nothing
-  pollReady: (fd: number) => unknown = nothing
-  predicate: (fd: number) => unknown = never
-  pollBegin: (fd: number) => unknown = nothing
-  pollEnd: (fd: number) => unknown = nothing
-  /** Of a bottom half or a timer. */
-  callback: () => unknown = nothing
 }
 
 /** Outlives a context that was dropped, to say whether it was ever used. */
@@ -149,6 +170,7 @@ const BEGIN = 1
  */
 export class Loop {
   readonly native: NativeContext
+  readonly hot: NativeHot
   readonly life: Life
   words: Int32Array
   readonly frames: Int32Array[] = []
@@ -180,6 +202,7 @@ export class Loop {
     const self = new WeakRef(this)
     const running = this.#running
     this.native = create((kind, slot) => (running.loop ?? self.deref())?.invoke(kind, slot) ?? 0)
+    this.hot = this.native.hot()
     this.life = { name, handlers: 0, ran: false }
     this.words = new Int32Array(new ArrayBuffer(FIRST_WORDS * 4))
     this.native.setWords(this.words)
@@ -195,7 +218,7 @@ export class Loop {
     let progress = false
     try {
       const frame = this.frames[depth] ?? this.#addFrame()
-      progress = this.#drain(this.native.turn(blocking, depth), frame, depth)
+      progress = this.#drain(this.hot.turn(depth * 2 + Number(blocking)), frame, depth)
     } catch (error) {
       this.#failed(error)
     }
@@ -270,14 +293,14 @@ export class Loop {
         ran++
         if ((word & RUN_READY) !== 0) {
           try {
-            target.pollReady.call(target.self, target.fd)
+            target.handlers.pollReady(target.fd)
           } catch (error) {
             this.errors.push(error)
           }
         }
         if ((word & RUN_READ) !== 0 && target.live) {
           try {
-            target.read.call(target.self, target.fd, word & EVENTS_MASK)
+            target.handlers.read(target.fd, word & EVENTS_MASK)
           } catch (error) {
             this.errors.push(error)
           }
@@ -299,14 +322,14 @@ export class Loop {
   #runRest(target: Slot, word: number): void {
     if ((word & RUN_WRITE) !== 0 && target.live && (target.interest & 2) !== 0) {
       try {
-        target.write.call(target.self, target.fd, word & EVENTS_MASK)
+        target.handlers.write(target.fd, word & EVENTS_MASK)
       } catch (error) {
         this.errors.push(error)
       }
     }
     if ((word & RUN_PRIORITY) !== 0 && target.live && (target.interest & 4) !== 0) {
       try {
-        target.priority.call(target.self, target.fd, word & EVENTS_MASK)
+        target.handlers.priority(target.fd, word & EVENTS_MASK)
       } catch (error) {
         this.errors.push(error)
       }
@@ -366,12 +389,12 @@ export class Loop {
     this.hooks++
     try {
       if (kind === PREDICATE) {
-        const hit = target.predicate.call(target.self, target.fd)
+        const hit = target.handlers.poll(target.fd)
         if (typeof hit === 'object') throw notBoolean(hit)
         return hit ? 1 : 0
       }
-      if (kind === BEGIN) target.pollBegin.call(target.self, target.fd)
-      else target.pollEnd.call(target.self, target.fd)
+      if (kind === BEGIN) target.handlers.pollBegin(target.fd)
+      else target.handlers.pollEnd(target.fd)
       return 0
     } catch (error) {
       this.errors.push(error)
@@ -473,7 +496,7 @@ export class Loop {
       this.table[target.slot] = target
     }
     target.callback = callback
-    this.native.bhSchedule(target.slot)
+    this.hot.schedule(target.slot)
   }
 
   #recycle(target: Slot): void {

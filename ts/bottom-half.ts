@@ -35,7 +35,7 @@ export class BottomHalf implements Disposable {
     }
     const slot = new Slot()
     slot.callback = callback
-    slot.self = this
+    slot.owner = this
     slot.slot = loop.allocate(() => loop.native.bottomHalf())
     loop.table[slot.slot] = slot
     this.#loop = loop
@@ -46,7 +46,7 @@ export class BottomHalf implements Disposable {
   /** Runs the callback in the next turn; overrides an earlier `scheduleIdle()`. */
   schedule(): void {
     this.#live()
-    this.#loop.native.bhSchedule(this.#slot.slot)
+    this.#loop.hot.schedule(this.#slot.slot)
   }
 
   /** Runs the callback when convenient, 10 ms from now at the latest; it is no progress for `poll()`. */

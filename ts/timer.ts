@@ -40,7 +40,7 @@ export class Timer implements Disposable {
     slot.timer = counted
     slot.slot = loop.allocate(() => loop.native.timer())
     // The slot is in the table only while the timer is pending, and leads to the timer: that is what keeps it alive.
-    slot.self = this
+    slot.owner = this
     this.#loop = loop
     this.#slot = slot
     loop.dropped.register(this, slot.slot, slot)
@@ -55,7 +55,8 @@ export class Timer implements Disposable {
   arm(delayNs: number | bigint): void {
     this.#live()
     const checked = checkNs('delayNs', delayNs)
-    this.#loop.native.timerArm(this.#slot.slot, checked)
+    if (typeof checked === 'number') this.#loop.hot.arm(this.#slot.slot, checked)
+    else this.#loop.native.timerArm(this.#slot.slot, checked)
     this.#loop.table[this.#slot.slot] = this.#slot
   }
 

@@ -25,6 +25,7 @@ use crate::batch::Frames;
 use crate::error::{Failure, Result, guard};
 use crate::fd::mapping_of;
 use crate::handler::{Hooks, Trampoline};
+use crate::hot;
 use crate::memory::{Memory, Pinned};
 use crate::options::{self, NativeAioParams, NativeOptions, NativePollParams, whole};
 
@@ -49,26 +50,31 @@ pub struct NativeWord {
     pub suppress_index: Option<u32>,
 }
 
-/// `NativeContext`
-#[napi]
-pub struct NativeContext {
-    ctx: AioContext,
+/// What a context is made of; the hot functions hold it too.
+pub(crate) struct Core {
+    pub(crate) ctx: AioContext,
+    pub(crate) frames: Frames,
     trampoline: Rc<Trampoline>,
-    frames: Frames,
     /// The address of the suppress word by slot; a slot that was given up may still be in it.
     suppressed: RefCell<BTreeMap<u32, usize>>,
 }
 
+/// `NativeContext`
+#[napi]
+pub struct NativeContext {
+    core: Rc<Core>,
+}
+
 impl std::fmt::Debug for NativeContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NativeContext").field("ctx", &self.ctx).finish_non_exhaustive()
+        f.debug_struct("NativeContext").field("ctx", &self.core.ctx).finish_non_exhaustive()
     }
 }
 
 impl Drop for NativeContext {
     fn drop(&mut self) {
         // Collected, or its environment ends: no hook can run.
-        self.trampoline.cut();
+        self.core.trampoline.cut();
     }
 }
 
@@ -96,29 +102,30 @@ impl NativeContext {
                 .name(options.name)
                 .build()?;
             let trampoline = Rc::new(Trampoline::new(invoke, ctx.remote()));
-            Ok(Self { ctx, trampoline, frames: Frames::default(), suppressed: RefCell::default() })
+            let (frames, suppressed) = (Frames::default(), RefCell::default());
+            Ok(Self { core: Rc::new(Core { ctx, frames, trampoline, suppressed }) })
         })
     }
 
     #[napi(getter)]
     #[allow(clippy::cast_precision_loss, reason = "ids are counted from 1")]
     pub fn id(&self) -> f64 {
-        self.ctx.id() as f64
+        self.core.ctx.id() as f64
     }
 
     #[napi(getter)]
     pub fn closed(&self) -> bool {
-        self.ctx.is_closed()
+        self.core.ctx.is_closed()
     }
 
     #[napi]
     pub fn monitor(&self) -> &'static str {
-        self.ctx.monitor().as_str()
+        self.core.ctx.monitor().as_str()
     }
 
     #[napi]
     pub fn monitor_reason(&self) -> String {
-        self.ctx.monitor_reason()
+        self.core.ctx.monitor_reason()
     }
 
     /// Moves the pending words to this array; what is pending is copied.
@@ -130,14 +137,14 @@ impl NativeContext {
         let owner = Box::new(words.pin()?);
         // SAFETY: the array lies over an ArrayBuffer of its own, whose memory stays in place while
         // `owner` keeps it; only the thread of this environment uses it.
-        unsafe { self.ctx.adopt_words(words.data().cast(), words.len(), owner) };
+        unsafe { self.core.ctx.adopt_words(words.data().cast(), words.len(), owner) };
         Ok(())
     }
 
     /// The frame of the next depth of nesting.
     #[napi]
     pub fn add_frame(&self, #[napi(ts_arg_type = "Int32Array")] frame: Memory) -> napi::Result<()> {
-        self.frames.add(&frame)
+        self.core.frames.add(&frame)
     }
 
     /// The slot, or -1. `replaces` is the slot of the handler that the fd has, or -1.
@@ -153,14 +160,14 @@ impl NativeContext {
         replaces: i32,
     ) -> napi::Result<i32> {
         guard(&env, || {
-            if self.ctx.foreign_next_slot()?.is_none() {
+            if self.core.ctx.foreign_next_slot()?.is_none() {
                 return Ok(FULL);
             }
             let suppress = word.as_ref().and_then(suppress_address);
-            self.free_suppress(suppress, replaces);
-            let Some(slot) = self.ctx.foreign_next_slot()? else { return Ok(FULL) };
+            self.core.free_suppress(suppress, replaces);
+            let Some(slot) = self.core.ctx.foreign_next_slot()? else { return Ok(FULL) };
             let hooks = (flags & (JS_PREDICATE | JS_BEGIN | JS_END) != 0).then(|| {
-                let trampoline = Rc::clone(&self.trampoline);
+                let trampoline = Rc::clone(&self.core.trampoline);
                 let (begin, end) = (flags & JS_BEGIN != 0, flags & JS_END != 0);
                 Box::new(Hooks::new(trampoline, slot, begin, end)) as Box<dyn fdmon::ForeignHooks>
             });
@@ -173,8 +180,8 @@ impl NativeContext {
                 hooks,
                 kernel: flags & KERNEL != 0,
             };
-            let Some(slot) = self.ctx.foreign_handler(fd, handler)? else { return Ok(FULL) };
-            let mut suppressed = self.suppressed.borrow_mut();
+            let Some(slot) = self.core.ctx.foreign_handler(fd, handler)? else { return Ok(FULL) };
+            let mut suppressed = self.core.suppressed.borrow_mut();
             match suppress {
                 Some(address) => suppressed.insert(slot, address),
                 None => suppressed.remove(&slot),
@@ -186,7 +193,7 @@ impl NativeContext {
     #[napi]
     pub fn remove(&self, env: Env, slot: u32) -> napi::Result<()> {
         guard(&env, || {
-            self.ctx.foreign_remove(slot);
+            self.core.ctx.foreign_remove(slot);
             Ok(())
         })
     }
@@ -194,41 +201,41 @@ impl NativeContext {
     #[napi]
     pub fn set_interest(&self, env: Env, slot: u32, bits: u32) -> napi::Result<()> {
         guard(&env, || {
-            self.ctx.foreign_set_interest(slot, Interest::from_bits_truncate(low(bits)))?;
+            self.core.ctx.foreign_set_interest(slot, Interest::from_bits_truncate(low(bits)))?;
             Ok(())
         })
     }
 
-    /// One turn up to its first batch. The one native call of most turns.
-    #[napi]
-    pub fn turn(&self, env: Env, blocking: bool, depth: u32) -> napi::Result<u32> {
-        self.fill(&env, depth, |running, waiting, batch| {
-            self.ctx.foreign_turn(blocking, running, waiting, batch)
-        })
+    /// The functions that are called most, without what a method costs.
+    #[napi(
+        ts_return_type = "{ turn(request: number): number; schedule(slot: number): void; arm(slot: number, delayNs: number): void }"
+    )]
+    pub fn hot<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        hot::functions(env, &self.core)
     }
 
     /// The next batch of the same turn.
     #[napi]
     pub fn more(&self, env: Env, depth: u32) -> napi::Result<u32> {
-        self.guard(&env, || {
-            let found = self.ctx.foreign_more(depth as usize, self.frames.batch(depth)?);
-            Ok(self.frames.answer(depth, found, self.ctx.foreign_stop_requested()))
+        self.core.guard(&env, || {
+            let found = self.core.ctx.foreign_more(depth as usize, self.core.frames.batch(depth)?);
+            Ok(self.core.frames.answer(depth, found, self.core.ctx.foreign_stop_requested()))
         })
     }
 
     /// The first batch of what `check` found.
     #[napi]
     pub fn dispatch(&self, env: Env, depth: u32) -> napi::Result<u32> {
-        self.fill(&env, depth, |running, waiting, batch| {
-            self.ctx.foreign_dispatch(running, waiting, batch)
+        self.core.fill(&env, depth, |running, waiting, batch| {
+            self.core.ctx.foreign_dispatch(running, waiting, batch)
         })
     }
 
     /// The outermost turn is over.
     #[napi]
     pub fn end(&self, env: Env) -> napi::Result<()> {
-        self.guard(&env, || {
-            self.ctx.foreign_end();
+        self.core.guard(&env, || {
+            self.core.ctx.foreign_end();
             Ok(())
         })
     }
@@ -237,13 +244,13 @@ impl NativeContext {
     /// closed.
     #[napi(ts_return_type = "{ slot: number; error: Error }[]")]
     pub fn take_errors<'env>(&self, env: &'env Env) -> napi::Result<Vec<Object<'env>>> {
-        let (errors, panic) = self.ctx.foreign_failures();
+        let (errors, panic) = self.core.ctx.foreign_failures();
         let mut failures: Vec<(i32, Failure)> = errors
             .iter()
             .map(|(slot, error)| (slot_or_full(*slot), failure_of(&**error)))
             .collect();
         if let Some(text) = panic {
-            self.ctx.close();
+            self.core.ctx.close();
             let message = format!("a defect of fdmon: {text}; report it with what led to it");
             failures.push((FULL, Failure::new(ErrorCode::Internal, message)));
         }
@@ -260,66 +267,66 @@ impl NativeContext {
 
     #[napi]
     pub fn suspend(&self, env: Env) -> napi::Result<()> {
-        self.guard(&env, || Ok(self.ctx.suspend()?))
+        self.core.guard(&env, || Ok(self.core.ctx.suspend()?))
     }
 
     #[napi]
     pub fn notify(&self) {
-        self.ctx.notify();
+        self.core.ctx.notify();
     }
 
     #[napi]
     pub fn stop(&self) {
-        self.ctx.stop();
+        self.core.ctx.stop();
     }
 
     #[napi]
     pub fn stop_requested(&self) -> bool {
-        self.ctx.foreign_stop_requested()
+        self.core.ctx.foreign_stop_requested()
     }
 
     #[napi]
     pub fn loop_begin(&self, env: Env) -> napi::Result<()> {
-        self.guard(&env, || Ok(self.ctx.foreign_loop_begin()?))
+        self.core.guard(&env, || Ok(self.core.ctx.foreign_loop_begin()?))
     }
 
     /// Leaves spin mode; the outermost loop takes the stop.
     #[napi]
     pub fn loop_end(&self, env: Env) -> napi::Result<()> {
-        self.guard(&env, || {
-            self.ctx.foreign_loop_end();
+        self.core.guard(&env, || {
+            self.core.ctx.foreign_loop_end();
             Ok(())
         })
     }
 
     #[napi]
     pub fn set_poll_params(&self, env: Env, params: NativePollParams) -> napi::Result<()> {
-        self.guard(&env, || {
-            let params = params.apply(self.ctx.poll_params())?;
-            Ok(self.ctx.set_poll_params(params)?)
+        self.core.guard(&env, || {
+            let params = params.apply(self.core.ctx.poll_params())?;
+            Ok(self.core.ctx.set_poll_params(params)?)
         })
     }
 
     #[napi]
     pub fn set_aio_params(&self, env: Env, params: NativeAioParams) -> napi::Result<()> {
-        self.guard(&env, || {
-            let params = params.apply(self.ctx.aio_params())?;
-            Ok(self.ctx.set_aio_params(params)?)
+        self.core.guard(&env, || {
+            let params = params.apply(self.core.ctx.aio_params())?;
+            Ok(self.core.ctx.set_aio_params(params)?)
         })
     }
 
     #[napi]
     pub fn disable_external(&self, env: Env) -> napi::Result<()> {
-        self.guard(&env, || {
-            self.ctx.disable_external();
+        self.core.guard(&env, || {
+            self.core.ctx.disable_external();
             Ok(())
         })
     }
 
     #[napi]
     pub fn enable_external(&self, env: Env) -> napi::Result<()> {
-        self.guard(&env, || {
-            self.ctx.enable_external();
+        self.core.guard(&env, || {
+            self.core.ctx.enable_external();
             Ok(())
         })
     }
@@ -327,40 +334,35 @@ impl NativeContext {
     /// The slot of a new bottom half, or -1.
     #[napi]
     pub fn bottom_half(&self, env: Env) -> napi::Result<i32> {
-        guard(&env, || Ok(slot_or_full(self.ctx.foreign_bottom_half()?)))
+        guard(&env, || Ok(slot_or_full(self.core.ctx.foreign_bottom_half()?)))
     }
 
     /// Its number for remotes.
     #[napi]
     #[allow(clippy::cast_precision_loss, reason = "these numbers are made to fit a double")]
     pub fn bh_id(&self, slot: u32) -> f64 {
-        self.ctx.foreign_bottom_half_id(slot).map_or(-1.0, |id| id.as_u64() as f64)
-    }
-
-    #[napi]
-    pub fn bh_schedule(&self, slot: u32) {
-        self.ctx.foreign_schedule(slot, false);
+        self.core.ctx.foreign_bottom_half_id(slot).map_or(-1.0, |id| id.as_u64() as f64)
     }
 
     #[napi]
     pub fn bh_schedule_idle(&self, slot: u32) {
-        self.ctx.foreign_schedule(slot, true);
+        self.core.ctx.foreign_schedule(slot, true);
     }
 
     #[napi]
     pub fn bh_cancel(&self, slot: u32) {
-        self.ctx.foreign_cancel(slot);
+        self.core.ctx.foreign_cancel(slot);
     }
 
     #[napi]
     pub fn bh_delete(&self, slot: u32) {
-        self.ctx.foreign_delete(slot);
+        self.core.ctx.foreign_delete(slot);
     }
 
     /// The slot of a new timer, or -1.
     #[napi]
     pub fn timer(&self, env: Env) -> napi::Result<i32> {
-        guard(&env, || Ok(slot_or_full(self.ctx.foreign_timer()?)))
+        guard(&env, || Ok(slot_or_full(self.core.ctx.foreign_timer()?)))
     }
 
     #[napi]
@@ -375,29 +377,29 @@ impl NativeContext {
                 Either::A(number) => whole(number),
                 Either::B(big) => big.get_u64().1,
             };
-            let deadline = self.ctx.now_ns().saturating_add(delay);
-            Ok(self.ctx.foreign_timer_arm(slot, deadline)?)
+            let deadline = self.core.ctx.now_ns().saturating_add(delay);
+            Ok(self.core.ctx.foreign_timer_arm(slot, deadline)?)
         })
     }
 
     #[napi]
     pub fn timer_arm_at(&self, env: Env, slot: u32, deadline_ns: BigInt) -> napi::Result<()> {
-        guard(&env, || Ok(self.ctx.foreign_timer_arm(slot, deadline_ns.get_u64().1)?))
+        guard(&env, || Ok(self.core.ctx.foreign_timer_arm(slot, deadline_ns.get_u64().1)?))
     }
 
     #[napi]
     pub fn timer_cancel(&self, slot: u32) {
-        self.ctx.foreign_timer_cancel(slot);
+        self.core.ctx.foreign_timer_cancel(slot);
     }
 
     #[napi]
     pub fn timer_pending(&self, slot: u32) -> bool {
-        self.ctx.foreign_timer_pending(slot)
+        self.core.ctx.foreign_timer_pending(slot)
     }
 
     #[napi]
     pub fn timer_delete(&self, slot: u32) {
-        self.ctx.foreign_timer_delete(slot);
+        self.core.ctx.foreign_timer_delete(slot);
     }
 
     /// Nanoseconds that an outer loop may wait; -1 = for ever.
@@ -407,29 +409,29 @@ impl NativeContext {
         reason = "a timeout of 104 days is as good as a longer one"
     )]
     pub fn prepare(&self, env: Env) -> napi::Result<f64> {
-        self.guard(&env, || Ok(self.ctx.prepare()?.map_or(-1.0, |ns| ns as f64)))
+        self.core.guard(&env, || Ok(self.core.ctx.prepare()?.map_or(-1.0, |ns| ns as f64)))
     }
 
     #[napi]
     pub fn check(&self, env: Env) -> napi::Result<bool> {
-        self.guard(&env, || Ok(self.ctx.check()?))
+        self.core.guard(&env, || Ok(self.core.ctx.check()?))
     }
 
     #[napi]
     pub fn backend_fd(&self, env: Env) -> napi::Result<i32> {
-        guard(&env, || Ok(self.ctx.backend_fd()?.as_raw_fd()))
+        guard(&env, || Ok(self.core.ctx.backend_fd()?.as_raw_fd()))
     }
 
     #[napi]
     pub fn stats(&self, env: Env) -> napi::Result<Stats> {
-        guard(&env, || Ok(Stats::from(&self.ctx.stats())))
+        guard(&env, || Ok(Stats::from(&self.core.ctx.stats())))
     }
 
     /// Releases everything.
     #[napi]
     pub fn close(&self, env: Env) -> napi::Result<Leaks> {
         guard(&env, || {
-            let report = self.ctx.close();
+            let report = self.core.ctx.close();
             Ok(Leaks {
                 handlers: report.handlers,
                 bottom_halves: report.bottom_halves,
@@ -440,7 +442,7 @@ impl NativeContext {
     }
 }
 
-impl NativeContext {
+impl Core {
     /// A suppress word belongs to one handler. The handler that is about to be replaced lets go of
     /// it first when it is to have the same one.
     fn free_suppress(&self, suppress: Option<usize>, replaces: i32) {
@@ -452,7 +454,7 @@ impl NativeContext {
 
     /// Runs a step of a turn and puts what is due into the frame.
     #[inline]
-    fn fill(
+    pub(crate) fn fill(
         &self,
         env: &Env,
         depth: u32,
@@ -475,7 +477,7 @@ impl NativeContext {
     }
 
     /// As [`guard`]; a panic besides closes the context, whose state nobody can vouch for.
-    fn guard<T>(&self, env: &Env, body: impl FnOnce() -> Result<T>) -> napi::Result<T> {
+    pub(crate) fn guard<T>(&self, env: &Env, body: impl FnOnce() -> Result<T>) -> napi::Result<T> {
         struct CloseOnPanic<'ctx>(&'ctx AioContext);
         impl Drop for CloseOnPanic<'_> {
             fn drop(&mut self) {

@@ -21,6 +21,7 @@ mod context;
 mod error;
 mod fd;
 mod handler;
+mod hot;
 mod memory;
 mod options;
 mod remote;

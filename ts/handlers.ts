@@ -1,5 +1,5 @@
 // ① Handlers: what a user hands over for a file descriptor, checked and put into a slot.
-import { Slot, type Loop, type NativeWord } from './batch.js'
+import { Slot, type Callbacks, type Loop, type NativeWord } from './batch.js'
 import { checkBoolean, checkFunction, checkInteger, checkKeys } from './check.js'
 import { FdmonError, invalidArg } from './errors.js'
 import { isMapping } from './fd/memfd.js'
@@ -50,8 +50,8 @@ export type WordCondition =
     }
 
 /**
- * What runs for a file descriptor. `read`, `write` and `priority` are called with the fd and the mask of `Events`; they are
- * called on this object, so `this` works in methods.
+ * What runs for a file descriptor. `read`, `write` and `priority` are called with the fd and the mask of `Events`. All of
+ * them are called as methods of this object, so `this` works; which there are is settled when it is registered.
  *
  * `poll` makes the fd spinnable: a condition on shared memory, a function without side effects that says whether there is
  * something to do, or `'kernel'` to spin on the kernel's own readiness. `pollReady` runs on a hit.
@@ -194,30 +194,30 @@ function fill(slot: Slot, value: unknown): { flags: number; word: NativeWord | n
   const { read, write, priority, poll, pollReady, pollBegin, pollEnd, external } = given
   let flags = 0
   let word: NativeWord | null = null
-  slot.self = value
+  slot.handlers = value as Callbacks
   if (read !== undefined) {
-    slot.read = checkFunction('handlers.read', read, '(fd, events) => {}') as Slot['read']
+    checkFunction('handlers.read', read, '(fd, events) => {}')
     slot.callbacks |= READ
   }
   if (write !== undefined) {
-    slot.write = checkFunction('handlers.write', write, '(fd, events) => {}') as Slot['write']
+    checkFunction('handlers.write', write, '(fd, events) => {}')
     slot.callbacks |= WRITE
   }
   if (priority !== undefined) {
-    slot.priority = checkFunction('handlers.priority', priority, '(fd, events) => {}') as Slot['priority']
+    checkFunction('handlers.priority', priority, '(fd, events) => {}')
     slot.callbacks |= PRIORITY
   }
   slot.interest = slot.callbacks
   if (pollReady !== undefined) {
-    slot.pollReady = checkFunction('handlers.pollReady', pollReady, '(fd) => {}') as Slot['pollReady']
+    checkFunction('handlers.pollReady', pollReady, '(fd) => {}')
     slot.callbacks |= POLL_READY
   }
   if (pollBegin !== undefined) {
-    slot.pollBegin = checkFunction('handlers.pollBegin', pollBegin, '(fd) => {}') as Slot['pollBegin']
+    checkFunction('handlers.pollBegin', pollBegin, '(fd) => {}')
     flags |= JS_BEGIN
   }
   if (pollEnd !== undefined) {
-    slot.pollEnd = checkFunction('handlers.pollEnd', pollEnd, '(fd) => {}') as Slot['pollEnd']
+    checkFunction('handlers.pollEnd', pollEnd, '(fd) => {}')
     flags |= JS_END
   }
   if (external !== undefined && checkBoolean('handlers.external', external)) flags |= EXTERNAL
@@ -232,7 +232,6 @@ function fill(slot: Slot, value: unknown): { flags: number; word: NativeWord | n
       throw invalidArg('handlers.pollReady', pollReady, 'pass a function that runs when poll says yes')
     }
     if (typeof poll === 'function') {
-      slot.predicate = poll as Slot['predicate']
       flags |= JS_PREDICATE
     } else {
       word = checkWord('handlers.poll', poll)

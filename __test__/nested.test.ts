@@ -156,3 +156,46 @@ onEach('two contexts can run inside each other', (t, kit) => {
   outer.poll(true)
   t.deepEqual(order, ['inner', 'outer'])
 })
+
+onEach('a handler that replaced itself in its callback runs in a nested turn [SPEC 7] [SPEC 19]', (t, kit) => {
+  const ctx = kit.context()
+  const [left, right] = kit.pair()
+  const order: string[] = []
+  ctx.setFdHandler(left, {
+    read(fd) {
+      drain(fd)
+      order.push('old')
+      ctx.setFdHandler(left, { read: (fd) => void (drain(fd), order.push('new')) })
+      put(right)
+      t.true(ctx.poll(true))
+      order.push('back')
+    },
+  })
+  put(right)
+  t.true(ctx.poll(true))
+  t.deepEqual(order, ['old', 'new', 'back'])
+})
+
+onEach('nested turns inside a large batch leave no event behind [SPEC 19]', (t, kit) => {
+  const ctx = kit.context()
+  const calls = new Map<number, number>()
+  let nested = 0
+  for (let count = 0; count < 200; count++) {
+    const notifier = kit.notifier()
+    ctx.setFdHandler(notifier, {
+      read(fd) {
+        calls.set(fd, (calls.get(fd) ?? 0) + 1)
+        notifier.testAndClear()
+        if (calls.size % 3 === 0 && nested < 60) {
+          nested++
+          ctx.poll(false)
+        }
+      },
+    })
+    notifier.set()
+  }
+  ctx.poll(true)
+  settle(ctx)
+  t.is(calls.size, 200)
+  t.true([...calls.values()].every((count) => count === 1))
+})

@@ -2,6 +2,7 @@
 
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::handler::Body;
 use crate::inbox::Node;
 use crate::interest::Events;
 use crate::monitor::poll::PollMonitor;
-use crate::monitor::{Monitor, switch};
+use crate::monitor::{Monitor, MonitorToken, Sink, switch};
 use crate::registry::{DueHalf, Hints, Registry};
 use crate::remote::{Remote, Shared, lock};
 use crate::spin::SpinState;
@@ -229,8 +230,6 @@ pub(crate) struct Turn<'a> {
     /// Failures reported before this turn belong to the turn around it.
     failures_before: usize,
     progress: bool,
-    /// Something may be due.
-    due: bool,
 }
 
 impl AioContext {
@@ -257,46 +256,40 @@ impl AioContext {
     /// # Panics
     /// Resumes the first panic of a callback of the turn, after the others ran.
     pub fn poll(&self, blocking: bool) -> Result<bool> {
-        let mut turn = self.begin(blocking)?;
-        while let Some(due) = turn.next() {
-            turn.run(due);
+        let mut st = self.0.home_state()?;
+        let quick = st.find_quickly(&self.0, blocking)?;
+        let turn = Turn { ctx: self, failures_before: 0, progress: false };
+        match quick {
+            Quick::One(slot, pending) => {
+                st.depth += 1;
+                turn.run_one(st, slot, pending)
+            }
+            Quick::Due => {
+                st.depth += 1;
+                turn.run_ready(st)
+            }
+            Quick::Nothing => {
+                std::mem::forget(turn);
+                Ok(false)
+            }
+            Quick::NeedsAll => {
+                std::mem::forget(turn);
+                self.poll_in_full(st, blocking)
+            }
         }
-        turn.end()
     }
 
-    /// ① – ③ of a turn, in the order in which they happen.
-    #[inline]
-    pub(crate) fn begin(&self, blocking: bool) -> Result<Turn<'_>> {
-        let mut st = self.0.open_state()?;
-        let failures_before = st.failures.errors.len();
-        if st.find_quickly(&self.0, blocking)? {
-            let due = st.reg.hints.any(Hints::DUE);
-            st.depth += u32::from(due);
-            return Ok(Turn { ctx: self, failures_before, progress: false, due });
+    /// The turn with all its steps.
+    #[inline(never)] // keeps the quick turn small
+    fn poll_in_full(&self, mut st: Held<'_>, blocking: bool) -> Result<bool> {
+        if st.closed {
+            return Err(Error::closed());
         }
-        self.begin_in_full(st, blocking, failures_before)
-    }
-
-    fn begin_in_full<'a>(
-        &'a self,
-        mut st: Held<'a>,
-        blocking: bool,
-        failures_before: usize,
-    ) -> Result<Turn<'a>> {
         st.depth += 1;
-        match self.find(st, blocking) {
-            Ok(mut st) => {
-                let due = st.reg.hints.any(Hints::DUE | Hints::GRAVES | Hints::FAILURES);
-                if !due {
-                    st.depth -= 1; // and the turn is over
-                }
-                Ok(Turn { ctx: self, failures_before, progress: false, due })
-            }
-            Err(error) => {
-                self.0.state().depth -= 1;
-                Err(error)
-            }
-        }
+        let failures_before = st.failures.errors.len();
+        let turn = Turn { ctx: self, failures_before, progress: false };
+        let st = self.find(st, blocking)?;
+        turn.run_ready(st)
     }
 
     /// The turn up to what is due: parameters, timeout, spin, sleep, accept, window, lists.
@@ -314,7 +307,7 @@ impl AioContext {
         let mut st = self.0.open_state()?;
         st.depth += 1;
         let failures_before = st.failures.errors.len();
-        Ok((Turn { ctx: self, failures_before, progress: false, due: true }, st))
+        Ok((Turn { ctx: self, failures_before, progress: false }, st))
     }
 
     /// Reads the parameters once and computes the timeout.
@@ -322,11 +315,6 @@ impl AioContext {
     pub(crate) fn plan<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Held<'a> {
         let shared = &*self.0.shared;
         shared.stats.turns.bump();
-        if shared.changed.load(Ordering::Acquire) {
-            drop(st);
-            self.take_wanted();
-            st = self.0.state();
-        }
         if st.reg.hints.any(Hints::PARKED | Hints::MOVE_UP) {
             st.rearrange(shared);
         }
@@ -335,7 +323,7 @@ impl AioContext {
             plan.start = self.0.clock.now();
         }
         if plan.counted {
-            st.spin.count_dispatch(shared, plan.start);
+            shared.stats.counted_since(plan.start);
         }
         st.set_deadline(&self.0, plan);
         st
@@ -652,6 +640,12 @@ impl Inner {
         self.state.borrow_mut()
     }
 
+    /// The state, unless this is a forked child. It may be closed.
+    #[inline]
+    pub fn home_state(&self) -> Result<RefMut<'_, State>> {
+        if self.home.is_here() { Ok(self.state.borrow_mut()) } else { Err(closed(false)) }
+    }
+
     /// The state of a context that can be used.
     #[inline]
     pub fn open_state(&self) -> Result<RefMut<'_, State>> {
@@ -701,28 +695,70 @@ fn closed(at_home: bool) -> Error {
     }
 }
 
+/// What a quick turn found.
+pub(crate) enum Quick {
+    /// One handler's readiness, not yet on the ready list.
+    One(u32, u32),
+    /// Handlers are on the ready list.
+    Due,
+    Nothing,
+    /// The turn with all its steps is needed.
+    NeedsAll,
+}
+
+/// Takes a wait's reports into the registry.
+struct Reports<'a> {
+    reg: &'a mut Registry,
+    /// Something is due now.
+    found: bool,
+}
+
+impl Sink for Reports<'_> {
+    #[inline(always)]
+    fn ready(&mut self, token: MonitorToken, events: Events) {
+        if let Some((slot, pending)) = self.reg.examine(token, events) {
+            self.reg.collect(slot, pending);
+            self.found = true;
+        }
+    }
+}
+
+/// …keeping the first one in hand: most of the time it stays alone.
+struct FirstReport<'a> {
+    reg: &'a mut Registry,
+    first: Option<(u32, u32)>,
+    several: bool,
+}
+
+impl Sink for FirstReport<'_> {
+    #[inline(always)]
+    fn ready(&mut self, token: MonitorToken, events: Events) {
+        let Some((slot, pending)) = self.reg.examine(token, events) else { return };
+        match self.first {
+            None => self.first = Some((slot, pending)),
+            Some((first, its)) => {
+                self.reg.collect(first, its);
+                self.reg.collect(slot, pending);
+                self.several = true;
+            }
+        }
+    }
+}
+
 #[cold]
 fn cannot_wait(errno: Errno) -> Error {
     Error::syscall("epoll_wait", errno, "close the context: the kernel refuses to wait for it")
 }
 
 impl AioContext {
-    /// Parameters that another thread asked for.
-    #[cold]
-    fn take_wanted(&self) {
-        let shared = &*self.0.shared;
-        shared.changed.store(false, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+    /// Parameters that another thread asked for; several requests are taken at once.
+    pub(crate) fn take_wanted(&self) {
         let (poll, aio) = {
-            let mut wanted = lock(&shared.wanted);
-            let poll = std::mem::take(&mut wanted.poll_changed).then(|| wanted.poll.clone());
-            let aio = std::mem::take(&mut wanted.aio_changed).then(|| wanted.aio.clone());
-            (poll, aio)
+            let wanted = lock(&self.0.shared.wanted);
+            (wanted.poll.clone(), wanted.aio.clone())
         };
-        if let Some(aio) = aio {
-            self.0.state().aio = aio;
-        }
-        if let Some(poll) = poll {
+        self.0.state().aio = aio;
+        if self.poll_params() != poll {
             self.apply_poll_params(poll);
         }
     }
@@ -766,47 +802,53 @@ impl State {
 
     /// The turn up to what is due when nothing but handlers can be: as nearly all turns are. The
     /// same steps in the same order as [`AioContext::find`], less those that have nothing to do.
-    /// `false` = nothing was done; the full turn is needed.
     #[inline]
-    fn find_quickly(&mut self, inner: &Inner, blocking: bool) -> Result<bool> {
+    fn find_quickly(&mut self, inner: &Inner, blocking: bool) -> Result<Quick> {
         let shared = &*inner.shared;
         let hints = self.reg.hints;
-        if shared.changed.load(Ordering::Acquire) || !shared.inbox.is_empty() {
-            return Ok(false);
+        if !shared.inbox.is_empty() {
+            return Ok(Quick::NeedsAll);
         }
         if hints.only(0) && blocking {
             inner.raise_notify_me();
             fence(Ordering::SeqCst); // as in `wait`
             let awake = shared.notified.load(Ordering::Relaxed);
-            let found = if awake { Ok(false) } else { self.wait_once(shared) };
+            let quick = if awake { Ok(Quick::NeedsAll) } else { self.wait_once(shared) };
             inner.lower_notify_me();
-            // Notified, interrupted or in vain: the full turn goes on with it.
-            if !found? || self.reg.hints.any(Hints::ODD_REPORT) {
-                return Ok(false);
-            }
-            shared.stats.turns.bump();
-            shared.accept();
-            return Ok(true);
+            return quick;
         }
-        Ok(hints.only(Hints::SPINS | Hints::MEMBERS) && self.look_quickly(inner, blocking))
+        if hints.only(Hints::SPINS | Hints::MEMBERS) {
+            return Ok(self.look_quickly(inner, blocking));
+        }
+        Ok(Quick::NeedsAll)
     }
 
-    /// The kernel, once and for as long as it takes; nothing else can be due.
+    /// The kernel, once and for as long as it takes. Whatever ends the wait but a handler's
+    /// readiness is left to the turn with all its steps.
     #[inline]
-    fn wait_once(&mut self, shared: &Shared) -> Result<bool> {
+    fn wait_once(&mut self, shared: &Shared) -> Result<Quick> {
         shared.stats.waits.bump();
         shared.stats.sleeps.bump();
-        let mut found = false;
-        let reg = &mut self.reg;
-        match self.monitor.wait(None, &mut |token, events| found |= reg.report(token, events)) {
-            Ok(()) => {}
-            Err(Errno::INTR) => return Ok(false),
-            Err(errno) => return Err(cannot_wait(errno)),
+        let mut sink = FirstReport { reg: &mut self.reg, first: None, several: false };
+        let result = self.monitor.wait(None, &mut sink);
+        let FirstReport { first, several, .. } = sink;
+        let Some((slot, pending)) = first else {
+            return match result {
+                Ok(()) | Err(Errno::INTR) => Ok(Quick::NeedsAll),
+                Err(errno) => Err(cannot_wait(errno)),
+            };
+        };
+        if several || !self.reg.hints.only(0) {
+            self.reg.collect(slot, pending);
+            return Ok(if several && self.reg.hints.only(Hints::DUE) {
+                shared.stats.turns.bump();
+                Quick::Due
+            } else {
+                Quick::NeedsAll
+            });
         }
-        if self.reg.hints.any(Hints::PARKED) {
-            self.park(shared);
-        }
-        Ok(found)
+        shared.stats.turns.bump();
+        Ok(Quick::One(slot, pending))
     }
 
     /// A turn that does not sleep skips the kernel where that starves nobody.
@@ -861,11 +903,9 @@ impl State {
         if leap.is_some() {
             timeout = Some(0);
         }
-        let mut found = false;
-        let reg = &mut self.reg;
-        let result = self.monitor.wait(timeout, &mut |token, events| {
-            found |= reg.report(token, events);
-        });
+        let mut sink = Reports { reg: &mut self.reg, found: false };
+        let result = self.monitor.wait(timeout, &mut sink);
+        let found = sink.found || !self.reg.bad.is_empty();
         if self.reg.hints.any(Hints::PARKED) {
             self.park(&inner.shared);
         }
@@ -954,36 +994,69 @@ impl State {
 }
 
 impl<'a> Turn<'a> {
-    /// ④ The next callback that is due; `None` = the turn is over.
-    #[inline]
-    pub fn next(&mut self) -> Option<Due> {
-        if !self.due {
-            return None;
-        }
-        self.ctx.0.state().next_due(&self.ctx.0.shared)
+    /// ④ Runs the one handler that is due, without the detour over the ready list.
+    #[inline(always)]
+    fn run_one(mut self, mut st: Held<'a>, slot: u32, pending: u32) -> Result<bool> {
+        let ctx = self.ctx;
+        let Some(simple) = st.take_simple(&ctx.0.shared, slot, pending) else {
+            st.reg.collect(slot, pending);
+            drop(st);
+            return self.run_all();
+        };
+        drop(st);
+        let st = ctx.run_simple(simple);
+        self.progress = true;
+        self.tidy_up(st)
     }
 
-    /// Runs it.
+    /// ④ Runs what is due: the handlers that are simple to run here, the rest one by one.
+    #[inline(always)]
+    fn run_ready(mut self, mut st: Held<'a>) -> Result<bool> {
+        let ctx = self.ctx;
+        while let Some(simple) = st.next_simple(&ctx.0.shared) {
+            drop(st);
+            st = ctx.run_simple(simple);
+            self.progress = true;
+        }
+        self.tidy_up(st)
+    }
+
+    #[inline(always)]
+    fn tidy_up(self, mut st: Held<'a>) -> Result<bool> {
+        if st.reg.hints.only(Hints::QUIET) {
+            st.depth -= 1;
+            let turn = ManuallyDrop::new(self);
+            return Ok(turn.progress);
+        }
+        drop(st);
+        self.run_all()
+    }
+
+    /// …one by one.
+    #[inline(never)]
+    pub fn run_all(mut self) -> Result<bool> {
+        while let Some(due) = self.next() {
+            self.progress |= self.ctx.dispatch_one(due);
+        }
+        self.end()
+    }
+
+    /// ④ The next callback that is due; `None` = the turn is over.
     #[inline]
-    pub fn run(&mut self, due: Due) {
-        self.progress |= self.ctx.dispatch_one(due);
+    fn next(&mut self) -> Option<Due> {
+        self.ctx.0.state().next_due(&self.ctx.0.shared)
     }
 
     /// Frees what was removed and reports what failed.
     #[inline]
-    pub fn end(self) -> Result<bool> {
-        if self.due { self.end_eventful() } else { Ok(false) }
-    }
-
-    #[inline]
-    fn end_eventful(mut self) -> Result<bool> {
-        let mut st = self.ctx.0.state();
+    fn end(self) -> Result<bool> {
+        let ended = ManuallyDrop::new(self);
+        let mut st = ended.ctx.0.state();
         st.depth -= 1;
-        self.due = false; // what `drop` would do
         if st.reg.hints.any(Hints::GRAVES | Hints::FAILURES | Hints::CLOSED) {
-            return self.clean_up(st);
+            return ended.clean_up(st);
         }
-        Ok(self.progress)
+        Ok(ended.progress)
     }
 
     #[cold]
@@ -1021,9 +1094,6 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     #[inline]
     fn drop(&mut self) {
-        if !self.due {
-            return;
-        }
         let mut st = self.ctx.0.state();
         st.depth -= 1;
         if st.depth == 0 && st.closed {

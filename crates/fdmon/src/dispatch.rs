@@ -17,9 +17,88 @@ const IN_ORDER: [(u32, Interest); 4] = [
     (word::RUN_PRIORITY, Interest::PRIORITY),
 ];
 
-impl State {
-    /// Names the callbacks that this handler's readiness asks for. `None` = nothing is due.
+/// A handler with one callback to run, with its body taken out for the call.
+pub(crate) struct Simple {
+    slot: u32,
+    generation: u32,
+    action: Action,
+    events: Events,
+    body: Box<dyn Body>,
+}
+
+/// A simple handler while its callback runs. It costs nothing unless the callback panics: then it
+/// puts the handler back and runs the rest of the turn, before the panic goes on to the caller.
+struct Running<'a> {
+    ctx: &'a AioContext,
+    /// `None` = the callback has returned.
+    simple: Option<Simple>,
+}
+
+impl Drop for Running<'_> {
     #[inline]
+    fn drop(&mut self) {
+        if let Some(simple) = self.simple.take() {
+            self.ctx.finish_panicked(simple);
+        }
+    }
+}
+
+impl State {
+    /// The next handler, if nothing goes before it and it is simple: native, one callback, and
+    /// nothing about it to change. Else it stays where it is.
+    #[inline(always)] // the common way of an event
+    pub(crate) fn next_simple(&mut self, shared: &Shared) -> Option<Simple> {
+        let Registry { words, ready, halves_due, timers_due, hints, .. } = &mut self.reg;
+        if !halves_due.is_empty() {
+            return None;
+        }
+        let Some(slot) = ready.first() else {
+            ready.clear();
+            if timers_due.is_empty() {
+                hints.clear(Hints::DUE);
+            }
+            return None;
+        };
+        let pending = words.get(slot);
+        let simple = self.take_simple(shared, slot, pending)?;
+        self.reg.ready.advance();
+        self.reg.words.set(slot, 0);
+        Some(simple)
+    }
+
+    /// Takes a handler's body out for a call, if it is simple to call.
+    #[inline(always)]
+    pub(crate) fn take_simple(
+        &mut self,
+        shared: &Shared,
+        slot: u32,
+        pending: u32,
+    ) -> Option<Simple> {
+        let Some(Slot { generation, entry: Entry::Handler(handler) }) =
+            self.reg.slots.get_mut(slot as usize)
+        else {
+            return None;
+        };
+        if handler.foreign {
+            return None;
+        }
+        let (action, count) = if pending == word::HIT && handler.member != NOWHERE {
+            (Action::Ready, &handler.counters.poll_hits)
+        } else if pending & !word::EVENTS == 0 && pending != 0 && handler.only_reads {
+            (Action::Read, &handler.counters.reads)
+        } else {
+            return None;
+        };
+        let body = handler.body.take()?;
+        handler.running += 1;
+        count.bump();
+        shared.stats.events.bump();
+        let events = events_of(pending);
+        Some(Simple { slot, generation: *generation, action, events, body })
+    }
+
+    /// Names the callbacks that this handler's readiness asks for. `None` = nothing is due.
+    #[inline(always)]
     pub(crate) fn issue_handler(&mut self, shared: &Shared, slot: u32) -> Option<Due> {
         let pending = self.reg.words.get(slot);
         if pending == 0 {
@@ -160,7 +239,7 @@ impl AioContext {
                 if let Some(job) = node.take_job() {
                     self.0.guarded(|| job(&mut self.ops()));
                 }
-                true
+                !node.is_quiet()
             }
             Due::Timer(slot) => self.run_timer(slot),
             Due::Foreign(_) => false,
@@ -171,7 +250,38 @@ impl AioContext {
         Ops { ctx: self, fd: None, events: Events::empty() }
     }
 
-    #[inline]
+    /// Runs it and puts it back.
+    #[inline(always)]
+    pub(crate) fn run_simple(&self, simple: Simple) -> Held<'_> {
+        let (action, events) = (simple.action, simple.events);
+        let mut running = Running { ctx: self, simple: Some(simple) };
+        let Some(simple) = &mut running.simple else { unreachable!("set just above") };
+        let outcome = simple.body.run(action, self, events);
+        let Some(simple) = running.simple.take() else { unreachable!("taken by nobody else") };
+        if let Err(error) = outcome {
+            self.failed(simple.slot, error);
+        }
+        self.put_back(simple.slot, simple.generation, simple.body)
+    }
+
+    /// The rest of a turn of which a callback panicked. A second panic gives way to the first;
+    /// errors are reported by the turn around this one, or the next.
+    #[cold]
+    fn finish_panicked(&self, simple: Simple) {
+        drop(self.put_back(simple.slot, simple.generation, simple.body));
+        loop {
+            let due = self.0.state().next_due(&self.0.shared);
+            let Some(due) = due else { break };
+            self.dispatch_one(due);
+        }
+        self.0.state().failures.panic = None;
+    }
+
+    #[cold]
+    fn failed(&self, slot: u32, error: Box<dyn std::error::Error + Send + Sync>) {
+        self.0.state().fail(Some(slot), error);
+    }
+
     fn run_handler(&self, slot: u32, generation: u32, pending: u32, mut body: Box<dyn Body>) {
         let run = pending & word::RUN;
         if run.is_power_of_two() {
@@ -179,10 +289,10 @@ impl AioContext {
         } else {
             self.run_several(slot, generation, pending, &mut body);
         }
-        self.put_back(slot, generation, body);
+        drop(self.put_back(slot, generation, body));
     }
 
-    #[inline(never)]
+    #[cold]
     fn run_several(&self, slot: u32, generation: u32, pending: u32, body: &mut Box<dyn Body>) {
         let mut first = true;
         for (bit, interest) in IN_ORDER {
@@ -195,7 +305,7 @@ impl AioContext {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn run_callback_of(&self, slot: u32, bit: u32, pending: u32, body: &mut Box<dyn Body>) {
         let action = match bit {
             word::RUN_READ => Action::Read,
@@ -203,9 +313,11 @@ impl AioContext {
             word::RUN_PRIORITY => Action::Priority,
             _ => Action::Ready,
         };
-        if let Some(Err(error)) = self.0.guarded(|| body.run(action, self, events_of(pending))) {
-            self.0.state().fail(Some(slot), error);
-        }
+        self.0.guarded(|| {
+            if let Err(error) = body.run(action, self, events_of(pending)) {
+                self.failed(slot, error);
+            }
+        });
     }
 
     fn still_wants(&self, slot: u32, generation: u32, interest: Interest) -> bool {
@@ -227,15 +339,21 @@ impl AioContext {
     }
 
     /// Puts it back, or lets it go if its handler is gone.
-    #[inline]
-    pub(crate) fn put_back(&self, slot: u32, generation: u32, body: Box<dyn Body>) {
+    #[inline(always)]
+    pub(crate) fn put_back(&self, slot: u32, generation: u32, body: Box<dyn Body>) -> Held<'_> {
         let mut st = self.0.state();
         match st.reg.live_handler(slot, generation) {
             Some(handler) if !handler.end_owed => {
                 handler.running -= 1;
-                handler.body = Some(body);
+                let out = handler.body.replace(body);
+                debug_assert!(out.is_none());
+                std::mem::forget(out);
+                st
             }
-            _ => self.put_back_late(st, slot, generation, body),
+            _ => {
+                self.put_back_late(st, slot, generation, body);
+                self.0.state()
+            }
         }
     }
 

@@ -219,10 +219,7 @@ impl AioContext {
         let (mut turn, st) = self.enter()?;
         drop(st);
         turn.adopt_failures();
-        while let Some(due) = turn.next() {
-            turn.run(due);
-        }
-        turn.end()
+        turn.run_all()
     }
 }
 

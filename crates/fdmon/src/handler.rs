@@ -341,6 +341,8 @@ pub(crate) struct Handler {
     pub body: Option<Box<dyn Body>>,
     pub word: Option<WordSource>,
     pub has_poll: bool,
+    /// `read` is the only callback.
+    pub only_reads: bool,
     /// Spins on the kernel's readiness.
     pub kernel: bool,
     pub external: bool,
@@ -375,6 +377,7 @@ impl Handler {
             body: None,
             word: None,
             has_poll: false,
+            only_reads: false,
             kernel: false,
             external: false,
             foreign: false,

@@ -20,6 +20,9 @@ const IDLE: u8 = 4;
 /// The bottom half was deleted or its context closed.
 const DEAD: u8 = 8;
 
+/// A job of fdmon's own, which no user sees.
+const QUIET: u8 = 16;
+
 /// A closure for the home thread.
 pub(crate) type Job = Box<dyn FnOnce(&mut Ops<'_>) + Send>;
 
@@ -46,13 +49,26 @@ impl Node {
     }
 
     pub fn job(job: Job) -> Arc<Self> {
+        Self::new_job(job, SCHEDULED)
+    }
+
+    /// A job that is no progress.
+    pub fn quiet_job(job: Job) -> Arc<Self> {
+        Self::new_job(job, SCHEDULED | QUIET)
+    }
+
+    fn new_job(job: Job, state: u8) -> Arc<Self> {
         Arc::new(Self {
             next: AtomicPtr::new(ptr::null_mut()),
-            state: AtomicU8::new(LINKED | SCHEDULED),
+            state: AtomicU8::new(LINKED | state),
             slot: u32::MAX,
             generation: 0,
             job: Mutex::new(Some(job)),
         })
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & QUIET != 0
     }
 
     pub fn take_job(&self) -> Option<Job> {

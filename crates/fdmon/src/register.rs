@@ -12,7 +12,7 @@ use crate::bottom_half::no_words;
 use crate::context::{AioContext, Inner, State};
 use crate::error::{Error, Result};
 use crate::handler::{Handler, Handlers, Source, Token, source_handler};
-use crate::interest::{Interest, word};
+use crate::interest::{Callbacks, Interest, word};
 use crate::monitor::borrow;
 use crate::registry::{Entry, Hints};
 use crate::remote::lock;
@@ -146,7 +146,8 @@ impl AioContext {
         &self,
         handler: Handler,
     ) -> std::result::Result<(u32, u32), (Error, Box<Handler>)> {
-        let handler = Box::new(handler);
+        let mut handler = Box::new(handler);
+        handler.only_reads = handler.callbacks == Callbacks::READ && !handler.has_poll;
         let old = self.0.state().reg.slot_of(handler.fd);
         if let Some(old) = old {
             self.remove_slot(old);

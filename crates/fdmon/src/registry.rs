@@ -78,13 +78,30 @@ impl Fifo {
     }
 
     #[inline]
+    pub fn first(&self) -> Option<u32> {
+        self.slots.get(self.taken).copied()
+    }
+
+    /// The first has been taken.
+    #[inline]
+    pub fn advance(&mut self) {
+        self.taken += 1;
+    }
+
+    #[inline]
     pub fn pop(&mut self) -> Option<u32> {
-        if let Some(&slot) = self.slots.get(self.taken) {
-            self.taken += 1;
-            return Some(slot);
+        let slot = self.first();
+        if slot.is_some() {
+            self.advance();
+        } else {
+            self.clear();
         }
-        self.clear();
-        None
+        slot
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.taken == self.slots.len()
     }
 
     #[inline]
@@ -131,6 +148,9 @@ impl Hints {
     pub const SPINS: u32 = 1 << 11;
     /// Some member of the spin list is not a word in memory, but somebody's code.
     pub const CODE_MEMBERS: u32 = 1 << 12;
+
+    /// With nothing but these set, a turn has nothing more to run or to tidy up.
+    pub const QUIET: u32 = Self::SPINS | Self::MEMBERS | Self::CODE_MEMBERS | Self::LOOKS;
 
     #[inline]
     pub fn any(self, bits: u32) -> bool {
@@ -336,22 +356,20 @@ impl Registry {
         self.fds[index] = slot.map_or(0, |slot| slot + 1);
     }
 
-    /// Takes one report of the monitor. `true` = something is due now.
-    #[inline]
-    pub fn report(&mut self, token: MonitorToken, events: Events) -> bool {
+    /// Who one report of the monitor is for, and the pending bits that it raises. `None` = nobody's
+    /// callback is to run for it.
+    #[inline(always)] // the body of every monitor's loop
+    pub fn examine(&mut self, token: MonitorToken, events: Events) -> Option<(u32, u32)> {
         let slot = token.slot();
         let Some(Slot { generation, entry: Entry::Handler(handler) }) =
             self.slots.get_mut(slot as usize)
         else {
-            return self.report_other(token);
+            self.report_other(token);
+            return None;
         };
-        if *generation != token.generation() {
-            return self.report_other(token);
-        }
-        if events.contains(Events::NVAL) {
-            self.bad.push(slot);
-            self.hints.set(Hints::ODD_REPORT);
-            return true;
+        if *generation != token.generation() || events.contains(Events::NVAL) {
+            self.report_other(token);
+            return None;
         }
         if handler.running != 0 {
             if !handler.parked {
@@ -359,32 +377,29 @@ impl Registry {
                 self.parked.push(slot);
                 self.hints.set(Hints::PARKED);
             }
-            return false;
+            return None;
         }
-        if self.words.raise(slot, events.bits() & word::EVENTS) {
+        Some((slot, events.bits() & word::EVENTS))
+    }
+
+    /// Puts a handler on the ready list.
+    #[inline]
+    pub fn collect(&mut self, slot: u32, pending: u32) {
+        if self.words.raise(slot, pending) {
             self.ready.push(slot);
             self.hints.set(Hints::DUE);
         }
-        true
     }
 
     #[cold]
-    fn report_other(&mut self, token: MonitorToken) -> bool {
+    fn report_other(&mut self, token: MonitorToken) {
         self.hints.set(Hints::ODD_REPORT);
         if token == MonitorToken::NOTIFIER {
             self.notifier_signalled = true;
+        } else if self.live_handler(token.slot(), token.generation()).is_some() {
+            self.bad.push(token.slot());
         } else {
             self.orphaned = true;
-        }
-        false
-    }
-
-    /// The predicate of this handler said yes.
-    #[inline]
-    pub fn hit(&mut self, slot: u32) {
-        if self.words.raise(slot, word::HIT) {
-            self.ready.push(slot);
-            self.hints.set(Hints::DUE);
         }
     }
 

@@ -35,8 +35,7 @@ pub(crate) struct Shared {
     pub closed: AtomicBool,
     /// A stop is requested and no run has taken it yet.
     pub stop: AtomicBool,
-    /// The parameters; `changed` says that another thread asked for others.
-    pub changed: AtomicBool,
+    /// The parameters in force, or asked for and in force soon.
     pub wanted: Mutex<Wanted>,
     pub stats: Counters,
     pub guard: AtomicU8,
@@ -47,13 +46,11 @@ pub(crate) struct Shared {
     pub halves: Mutex<Vec<Option<Arc<Node>>>>,
 }
 
-/// The parameters in force, or asked for and in force from the next turn on.
+/// A context's parameters.
 #[derive(Clone, Default)]
 pub(crate) struct Wanted {
     pub poll: PollParams,
     pub aio: AioParams,
-    pub poll_changed: bool,
-    pub aio_changed: bool,
 }
 
 /// All contexts of this process that are alive, by id.
@@ -75,7 +72,6 @@ impl Shared {
             notifier: EventNotifier::new()?,
             closed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            changed: AtomicBool::new(false),
             wanted: Mutex::default(),
             stats: Counters::default(),
             guard: AtomicU8::new(0),
@@ -132,7 +128,7 @@ impl Shared {
             spin_wasted_ns: c.spin_wasted_ns.get(),
             window_ns: c.window_ns.get(),
             events: c.events.get(),
-            dispatch_ns: c.dispatch_ns.get(),
+            dispatch_ns: c.dispatch_ns(),
             notifies_sent: c.notifies_sent.get(),
             notifies_elided: c.notifies_elided.get(),
             submissions: c.submissions.get(),
@@ -292,9 +288,13 @@ impl Remote {
     /// context closes is dropped as well.
     pub fn run(&self, job: impl FnOnce(&mut Ops<'_>) + Send + 'static) -> Result<()> {
         self.open()?;
-        self.0.inbox.push(Node::job(Box::new(job)));
-        self.0.notify();
+        self.push(Node::job(Box::new(job)));
         Ok(())
+    }
+
+    fn push(&self, node: Arc<Node>) {
+        self.0.inbox.push(node);
+        self.0.notify();
     }
 
     /// Sets the spin parameters from the next turn on.
@@ -304,11 +304,8 @@ impl Remote {
     pub fn set_poll_params(&self, params: PollParams) -> Result<()> {
         self.open()?;
         params.validate()?;
-        let mut wanted = lock(&self.0.wanted);
-        (wanted.poll, wanted.poll_changed) = (params, true);
-        drop(wanted);
-        self.0.changed.store(true, Ordering::Release);
-        self.0.notify();
+        lock(&self.0.wanted).poll = params;
+        self.push(Node::quiet_job(Box::new(|ops| ops.context().take_wanted())));
         Ok(())
     }
 
@@ -319,11 +316,8 @@ impl Remote {
     pub fn set_aio_params(&self, params: AioParams) -> Result<()> {
         self.open()?;
         params.validate()?;
-        let mut wanted = lock(&self.0.wanted);
-        (wanted.aio, wanted.aio_changed) = (params, true);
-        drop(wanted);
-        self.0.changed.store(true, Ordering::Release);
-        self.0.notify();
+        lock(&self.0.wanted).aio = params;
+        self.push(Node::quiet_job(Box::new(|ops| ops.context().take_wanted())));
         Ok(())
     }
 

@@ -53,13 +53,32 @@ pub(crate) struct Counters {
     pub spin_wasted_ns: Counter,
     pub window_ns: Counter,
     pub events: Counter,
-    pub dispatch_ns: Counter,
+    /// When the first counted turn began, and when the last one stopped waiting.
+    first_ns: Counter,
+    pub settled_ns: Counter,
+    /// What counted turns spent between begin and end of the wait.
+    pub waited_ns: Counter,
     pub notifies_sent: Counter,
     pub notifies_elided: Counter,
     pub submissions: Counter,
     pub completions: Counter,
     pub batch_max: Counter,
     pub fallbacks: Counter,
+}
+
+impl Counters {
+    #[inline]
+    pub fn counted_since(&self, start: u64) {
+        if self.first_ns.get() == 0 {
+            self.first_ns.set(start);
+        }
+    }
+
+    /// The time between turns, up to the last one.
+    pub fn dispatch_ns(&self) -> u64 {
+        let span = self.settled_ns.get().saturating_sub(self.first_ns.get());
+        span.saturating_sub(self.waited_ns.get())
+    }
 }
 
 /// The counters of one handler, shared with whoever reads statistics.

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
-use super::{FdMonitor, MonitorToken, borrow, timespec};
+use super::{FdMonitor, MonitorToken, Sink, borrow, timespec};
 use crate::interest::{Events, Interest};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -28,7 +28,7 @@ impl EpollMonitor {
     pub fn new() -> Result<Self, Errno> {
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            buffer: Vec::new(),
+            buffer: Vec::with_capacity(16),
             watched: 1, // the notifier
             always: Vec::new(),
         })
@@ -49,9 +49,35 @@ impl EpollMonitor {
         epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN | epoll::EventFlags::ET)
     }
 
+    /// The timeout for epoll_wait, 0 where something is ready; `None` = it has passed.
+    #[inline(never)]
+    fn whole_milliseconds(&self, timeout: Option<u64>) -> Result<Option<Option<u64>>, Errno> {
+        if !self.always.is_empty() {
+            return Ok(Some(Some(0)));
+        }
+        let Some(ns) = timeout.filter(|ns| *ns < MILLISECOND) else {
+            return Ok(Some(timeout.map(|ns| ns - ns % MILLISECOND)));
+        };
+        let mut own = [PollFd::new(&self.epoll, PollFlags::IN)];
+        let ready = poll(&mut own, Some(&timespec(ns)))? > 0;
+        Ok(ready.then_some(Some(0)))
+    }
+
+    /// A closed fd is noticed here, since no kernel set holds it.
+    #[cold]
+    fn report_always_ready(&self, sink: &mut impl Sink) {
+        for &(token, fd, interest) in &self.always {
+            let open = rustix::io::fcntl_getfd(borrow(fd)).is_ok();
+            sink.ready(token, if open { interest.to_events() } else { Events::NVAL });
+        }
+    }
+
     fn add(&mut self, token: MonitorToken, fd: RawFd, new: Interest) -> Result<(), Errno> {
         let data = epoll::EventData::new_u64(token.0);
         self.watched += 1;
+        if self.buffer.capacity() < self.watched {
+            self.buffer.reserve(self.watched.next_power_of_two());
+        }
         match epoll::add(&self.epoll, borrow(fd), data, flags(new)) {
             // A number that was closed and opened again while a duplicate kept the old file.
             Err(Errno::EXIST) => epoll::modify(&self.epoll, borrow(fd), data, flags(new)),
@@ -112,36 +138,24 @@ impl FdMonitor for EpollMonitor {
         }
     }
 
-    fn wait(
-        &mut self,
-        timeout: Option<u64>,
-        ready: &mut impl FnMut(MonitorToken, Events),
-    ) -> Result<(), Errno> {
-        let mut timeout = if self.always.is_empty() { timeout } else { Some(0) };
-        if let Some(ns) = timeout.filter(|ns| *ns != 0) {
-            if ns < MILLISECOND {
-                let mut own = [PollFd::new(&self.epoll, PollFlags::IN)];
-                if poll(&mut own, Some(&timespec(ns)))? == 0 {
-                    return Ok(());
-                }
-                timeout = Some(0);
-            } else {
-                timeout = Some(ns - ns % MILLISECOND);
-            }
-        }
+    #[inline(always)] // the quick turn and the full one each have their own
+    fn wait(&mut self, timeout: Option<u64>, sink: &mut impl Sink) -> Result<(), Errno> {
+        let timeout = match timeout {
+            None | Some(0) if self.always.is_empty() => timeout,
+            timeout => match self.whole_milliseconds(timeout)? {
+                Some(timeout) => timeout,
+                None => return Ok(()),
+            },
+        };
         self.buffer.clear();
-        if self.buffer.capacity() < self.watched {
-            self.buffer.reserve(self.watched.next_power_of_two());
-        }
         let timeout = timeout.map(timespec);
         epoll::wait(&self.epoll, spare_capacity(&mut self.buffer), timeout.as_ref())?;
         for event in &self.buffer {
             let (data, events) = (event.data, event.flags);
-            ready(MonitorToken(data.u64()), Events::from_bits_retain(events.bits()));
+            sink.ready(MonitorToken(data.u64()), Events::from_bits_retain(events.bits()));
         }
-        for &(token, fd, interest) in &self.always {
-            let open = rustix::io::fcntl_getfd(borrow(fd)).is_ok();
-            ready(token, if open { interest.to_events() } else { Events::NVAL });
+        if !self.always.is_empty() {
+            self.report_always_ready(sink);
         }
         Ok(())
     }

@@ -37,6 +37,11 @@ impl MonitorToken {
     }
 }
 
+/// Who takes the reports of a wait.
+pub(crate) trait Sink {
+    fn ready(&mut self, token: MonitorToken, events: Events);
+}
+
 /// The contract of a monitor.
 pub(crate) trait FdMonitor {
     /// It sees readiness in memory, without a system call, so that spinning never starves an fd.
@@ -53,12 +58,8 @@ pub(crate) trait FdMonitor {
     ) -> Result<(), Errno>;
 
     /// Asks the kernel for at most `timeout` nanoseconds (`None` = for ever) and hands each ready
-    /// fd to `ready`. May return early and with nothing; the caller keeps the deadline.
-    fn wait(
-        &mut self,
-        timeout: Option<u64>,
-        ready: &mut impl FnMut(MonitorToken, Events),
-    ) -> Result<(), Errno>;
+    /// fd to `sink`. May return early and with nothing; the caller keeps the deadline.
+    fn wait(&mut self, timeout: Option<u64>, sink: &mut impl Sink) -> Result<(), Errno>;
 
     /// Something is known to be ready, seen without a system call.
     fn need_wait(&self) -> bool {
@@ -110,14 +111,10 @@ impl Monitor {
     }
 
     #[inline]
-    pub fn wait(
-        &mut self,
-        timeout: Option<u64>,
-        ready: &mut impl FnMut(MonitorToken, Events),
-    ) -> Result<(), Errno> {
+    pub fn wait(&mut self, timeout: Option<u64>, sink: &mut impl Sink) -> Result<(), Errno> {
         match self {
-            Self::Poll(m) => m.wait(timeout, ready),
-            Self::Epoll(m) => m.wait(timeout, ready),
+            Self::Poll(m) => m.wait(timeout, sink),
+            Self::Epoll(m) => m.wait(timeout, sink),
         }
     }
 }

@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::RawFd;
 use rustix::io::Errno;
 
-use super::{FdMonitor, MonitorToken, borrow, timespec};
+use super::{FdMonitor, MonitorToken, Sink, borrow, timespec};
 use crate::interest::{Events, Interest};
 
 const ABSENT: u32 = u32::MAX;
@@ -87,11 +87,7 @@ impl FdMonitor for PollMonitor {
         Ok(())
     }
 
-    fn wait(
-        &mut self,
-        timeout: Option<u64>,
-        ready: &mut impl FnMut(MonitorToken, Events),
-    ) -> Result<(), Errno> {
+    fn wait(&mut self, timeout: Option<u64>, sink: &mut impl Sink) -> Result<(), Errno> {
         let timeout = timeout.map(timespec);
         let mut left = poll(&mut self.fds, timeout.as_ref())?;
         for (fd, &token) in self.fds.iter().zip(&self.tokens) {
@@ -101,7 +97,7 @@ impl FdMonitor for PollMonitor {
             let events = fd.revents();
             if !events.is_empty() {
                 left -= 1;
-                ready(token, Events::from_bits_retain(events.bits().into()));
+                sink.ready(token, Events::from_bits_retain(events.bits().into()));
             }
         }
         Ok(())

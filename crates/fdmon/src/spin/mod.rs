@@ -10,8 +10,9 @@ use std::sync::atomic::{Ordering, fence};
 
 use crate::clock::Clock;
 use crate::config::PollParams;
-use crate::context::{AioContext, Held, Inner, Plan, State};
+use crate::context::{AioContext, Held, Inner, Plan, Quick, State};
 use crate::handler::{NOWHERE, Probe};
+use crate::interest::word;
 use crate::registry::Hints;
 use crate::remote::Shared;
 use crate::stats::Guard;
@@ -81,15 +82,11 @@ impl SpinState {
         self.guards = guards::Guards::default();
     }
 
-    pub fn count_dispatch(&mut self, shared: &Shared, start: u64) {
-        if self.settled_at != 0 {
-            shared.stats.dispatch_ns.add(start.saturating_sub(self.settled_at));
-        }
-    }
-
     /// A counted turn is over.
     pub fn on_turn(&mut self, shared: &Shared, start: u64, now: u64) {
         self.settled_at = now;
+        shared.stats.settled_ns.set(now);
+        shared.stats.waited_ns.add(now.saturating_sub(start));
         self.classic.on_turn(now.saturating_sub(start), &self.params);
         shared.stats.window_ns.set(self.classic.window());
     }
@@ -189,7 +186,7 @@ impl AioContext {
         let Some(mut body) = self.take_body(slot, generation) else { return Probe::Miss };
         plan.stale = true;
         let probe = self.0.guarded(|| body.poll()).unwrap_or(Probe::Failed);
-        self.put_back(slot, generation, body);
+        drop(self.put_back(slot, generation, body));
         probe
     }
 
@@ -197,7 +194,7 @@ impl AioContext {
         let mut st = self.0.state();
         if let Some(handler) = st.reg.live_handler(slot, generation) {
             handler.last_hit = plan.start;
-            st.reg.hit(slot);
+            st.reg.collect(slot, word::HIT);
             plan.hit = true;
             plan.awake = true;
         }
@@ -216,7 +213,7 @@ impl AioContext {
                     None => break slot,
                     Some(word) if word.is_ready() && handler.running == 0 => {
                         handler.last_hit = plan.start;
-                        st.reg.hit(slot);
+                        st.reg.collect(slot, word::HIT);
                         plan.hit = true;
                         plan.awake = true;
                     }
@@ -325,7 +322,7 @@ impl AioContext {
             };
             if let Some(mut body) = self.take_body(slot, generation) {
                 self.0.guarded(|| body.poll_begin());
-                self.put_back(slot, generation, body);
+                drop(self.put_back(slot, generation, body));
             }
         }
     }
@@ -371,7 +368,7 @@ impl AioContext {
         };
         if let Some(mut body) = self.take_body(slot, generation) {
             self.0.guarded(|| body.poll_end());
-            self.put_back(slot, generation, body);
+            drop(self.put_back(slot, generation, body));
         }
     }
 
@@ -420,42 +417,57 @@ impl State {
     }
 
     /// One round over members that are words in memory, for a turn in which nothing else can be
-    /// due. `false` = that was not all there is to do.
+    /// due.
     #[inline]
-    pub(crate) fn look_quickly(&mut self, inner: &Inner, blocking: bool) -> bool {
+    pub(crate) fn look_quickly(&mut self, inner: &Inner, blocking: bool) -> Quick {
         if blocking && (!self.spin.mode || self.spin.unbegun) {
-            return false;
+            return Quick::NeedsAll;
         }
-        let mut hit = false;
+        let mut first = None;
+        let mut several = false;
         for &slot in &self.spin.members {
             let Some(handler) = self.reg.handler(slot) else { continue };
             if handler.running == 0 && handler.word.as_ref().is_some_and(WordSource::is_ready) {
                 handler.last_hit = self.spin.settled_at;
-                self.reg.hit(slot);
-                hit = true;
+                if let Some(first) = first {
+                    several = true;
+                    self.reg.collect(first, word::HIT);
+                    self.reg.collect(slot, word::HIT);
+                } else {
+                    first = Some(slot);
+                }
             }
         }
-        if hit {
-            let now = inner.clock.now();
-            if self.reg.armed != 0 && now.saturating_sub(self.spin.last_look) >= LOOK_NS {
-                return false; // the full turn looks, and finds the hits collected
-            }
-            if blocking {
-                // No time went by, so the window stays as it is.
-                self.spin.count_dispatch(&inner.shared, now);
-                self.spin.settled_at = now;
-                inner.shared.stats.spin_hits.bump();
-            }
-        } else {
-            self.spin.quiet += 1;
-            let starves = self.reg.unspun != 0 || self.spin.quiet >= SERIES;
-            if blocking || (self.reg.armed != 0 && starves) {
-                return false;
-            }
+        let Some(first) = first else { return self.nothing_quickly(inner, blocking) };
+        let now = inner.clock.now();
+        if self.reg.armed != 0 && now.saturating_sub(self.spin.last_look) >= LOOK_NS {
+            // The turn with all its steps looks, and finds the hits collected.
+            self.reg.collect(first, word::HIT);
+            return Quick::NeedsAll;
         }
+        let shared = &*inner.shared;
+        if blocking {
+            // No time went by, so the window stays as it is.
+            self.spin.settled_at = now;
+            shared.stats.settled_ns.set(now);
+            shared.stats.spin_hits.bump();
+        }
+        shared.stats.turns.bump();
+        shared.accept();
+        if several { Quick::Due } else { Quick::One(first, word::HIT) }
+    }
+
+    /// No member has anything: that is all for a turn that does not block and starves nobody.
+    #[inline]
+    fn nothing_quickly(&mut self, inner: &Inner, blocking: bool) -> Quick {
+        let starves = self.reg.unspun != 0 || self.spin.quiet + 1 >= SERIES;
+        if blocking || (self.reg.armed != 0 && starves) {
+            return Quick::NeedsAll;
+        }
+        self.spin.quiet += 1;
         inner.shared.stats.turns.bump();
         inner.shared.accept();
-        true
+        Quick::Nothing
     }
 
     /// Asks the kernel from within the spin when it is time to. `true` = it found something.
@@ -514,6 +526,7 @@ impl State {
     }
 
     /// Dispatched, so worth asking from now on.
+    #[inline(never)]
     pub(crate) fn join_spin_list(&mut self, slot: u32) {
         let now = self.spin.settled_at;
         let place = u32::try_from(self.spin.members.len()).unwrap_or(NOWHERE);

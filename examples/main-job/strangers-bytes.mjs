@@ -9,7 +9,9 @@ import { AioContext } from 'fdmon'
 import { inotify, InotifyEvents, pidfd, read, timerfd } from 'fdmon/fd'
 
 const MIB = 1 << 20
-const FILES = 200
+/** Files that the one child makes, and children. */
+export const FILES = 200
+export const CHILDREN = 2
 const TICK_NS = 1_000_000
 const LIMIT_NS = 20_000_000_000
 
@@ -52,7 +54,7 @@ function once(monitor, file, sha256, size, folder, onProgress) {
   const got = { bytes: 0, ticks: 0, files: new Set(), exits: 0 }
   let end = false
   let late = false
-  const finished = () => late || (end && got.exits === 2 && got.files.size === FILES)
+  const finished = () => late || (end && got.exits === CHILDREN && got.files.size === FILES)
 
   ctx.setFdHandler(fifo, {
     read(fd) {
@@ -118,7 +120,7 @@ function once(monitor, file, sha256, size, folder, onProgress) {
   if (hash.digest('hex') !== sha256) problems.push('SHA-256 differs')
   if (got.ticks < ticks.least || got.ticks > ticks.most) problems.push(`${got.ticks} ticks, due were ${ticks.least} to ${ticks.most}`)
   if (got.files.size !== FILES) problems.push(`${FILES - got.files.size} files not seen`)
-  if (got.exits !== 2) problems.push(`${2 - got.exits} exits not seen`)
+  if (got.exits !== CHILDREN) problems.push(`${CHILDREN - got.exits} exits not seen`)
   return {
     monitor,
     bytes: got.bytes,

@@ -8,7 +8,7 @@
 )]
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -165,11 +165,12 @@ impl NativeContext {
             }
             let suppress = word.as_ref().and_then(suppress_address);
             self.core.free_suppress(suppress, replaces);
-            let Some(slot) = self.core.ctx.foreign_next_slot()? else { return Ok(FULL) };
+            let own_slot = Rc::new(Cell::new(u32::MAX));
             let hooks = (flags & (JS_PREDICATE | JS_BEGIN | JS_END) != 0).then(|| {
                 let trampoline = Rc::clone(&self.core.trampoline);
                 let (begin, end) = (flags & JS_BEGIN != 0, flags & JS_END != 0);
-                Box::new(Hooks::new(trampoline, slot, begin, end)) as Box<dyn fdmon::ForeignHooks>
+                Box::new(Hooks::new(trampoline, Rc::clone(&own_slot), begin, end))
+                    as Box<dyn fdmon::ForeignHooks>
             });
             let handler = ForeignHandler {
                 interest: Interest::from_bits_truncate(low(interest)),
@@ -181,6 +182,7 @@ impl NativeContext {
                 kernel: flags & KERNEL != 0,
             };
             let Some(slot) = self.core.ctx.foreign_handler(fd, handler)? else { return Ok(FULL) };
+            own_slot.set(slot);
             let mut suppressed = self.core.suppressed.borrow_mut();
             match suppress {
                 Some(address) => suppressed.insert(slot, address),

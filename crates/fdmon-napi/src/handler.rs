@@ -107,20 +107,26 @@ impl Trampoline {
 /// The hooks of one handler.
 pub(crate) struct Hooks {
     trampoline: Rc<Trampoline>,
-    slot: u32,
+    /// Known once the handler is registered, which is before anything of it is called.
+    slot: Rc<Cell<u32>>,
     begin: bool,
     end: bool,
 }
 
 impl Hooks {
-    pub(crate) fn new(trampoline: Rc<Trampoline>, slot: u32, begin: bool, end: bool) -> Self {
+    pub(crate) fn new(
+        trampoline: Rc<Trampoline>,
+        slot: Rc<Cell<u32>>,
+        begin: bool,
+        end: bool,
+    ) -> Self {
         Self { trampoline, slot, begin, end }
     }
 }
 
 impl ForeignHooks for Hooks {
     fn poll(&mut self) -> Probe {
-        match self.trampoline.call(PREDICATE, self.slot) {
+        match self.trampoline.call(PREDICATE, self.slot.get()) {
             Some(0) => Probe::Miss,
             Some(1) => Probe::Hit,
             _ => Probe::Failed,
@@ -129,13 +135,13 @@ impl ForeignHooks for Hooks {
 
     fn poll_begin(&mut self) {
         if self.begin {
-            self.trampoline.call(BEGIN, self.slot);
+            self.trampoline.call(BEGIN, self.slot.get());
         }
     }
 
     fn poll_end(&mut self) {
         if self.end {
-            self.trampoline.call(END, self.slot);
+            self.trampoline.call(END, self.slot.get());
         }
     }
 }

@@ -130,3 +130,20 @@ onEach('a bottom half has a number by which a remote schedules it', (t, kit) => 
 onEach('bottom halves cannot be made without a context', (t) => {
   refuses(t, () => new (BottomHalf as any)(), ['ctx.bottomHalf'])
 })
+
+onEach('a callback may make more of everything than there was room for', (t, kit) => {
+  const ctx = kit.context()
+  let runs = 0
+  ctx.schedule(() => {
+    for (let count = 0; count < 1000; count++) {
+      ctx.bottomHalf(() => void runs++).schedule()
+      ctx.timer(() => void runs++).arm(0)
+      ctx.schedule(() => void runs++)
+    }
+  })
+  ctx.schedule(() => void runs++)
+  ctx.poll(false)
+  t.is(runs, 1)
+  while (ctx.poll(false));
+  t.is(runs, 3001)
+})

@@ -235,3 +235,17 @@ test('a context without a name is called by its id', (t) => {
   using named = new AioContext({ name: 'mine' })
   t.is(named.name, 'mine')
 })
+
+onEach('a hook that uses the context while it is being closed gets a clear error, which close() throws', (t, kit) => {
+  const ctx = kit.spinning()
+  const notifier = kit.notifier()
+  let work = 2
+  ctx.setFdHandler(notifier, {
+    poll: () => work > 0,
+    pollReady: () => void work--,
+    pollEnd: () => void ctx.setFdHandler(notifier, { read() {} }),
+  })
+  while (work > 0) ctx.poll(true)
+  refuses(t, () => ctx.close(), ['new AioContext'], 'ERR_FDMON_CLOSED')
+  t.deepEqual({ ...ctx.close() }, { handlers: 0, bottomHalves: 0, timers: 0, io: 0 })
+})

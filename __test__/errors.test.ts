@@ -143,3 +143,42 @@ onEach('a callback that closes its fd and removes its handler, in either order, 
     t.is(settle(ctx), 0)
   }
 })
+
+onEach('what a hook throws outside a turn is thrown by the call that ran it, once its work is done [SPEC 21]', (t, kit) => {
+  const ctx = kit.spinning()
+  const notifier = kit.notifier()
+  let work = 2
+  const registration = ctx.setFdHandler(notifier, {
+    poll: () => work > 0,
+    pollReady: () => void work--,
+    pollEnd() {
+      throw new RangeError('hook')
+    },
+  })
+  while (work > 0) ctx.poll(true)
+  t.throws(() => registration.remove(), { instanceOf: RangeError })
+  t.notThrows(() => registration.remove())
+  t.is(ctx.close().handlers, 0)
+})
+
+onEach('what a hook throws inside a turn is reported by the turn [SPEC 21]', (t, kit) => {
+  const ctx = kit.spinning()
+  const notifier = kit.notifier()
+  const order: string[] = []
+  let work = 2
+  const registration = ctx.setFdHandler(notifier, {
+    poll: () => work > 0,
+    pollReady: () => void work--,
+    pollEnd() {
+      throw new RangeError('hook')
+    },
+  })
+  while (work > 0) ctx.poll(true)
+  ctx.schedule(() => {
+    registration.remove()
+    order.push('goes on')
+  })
+  ctx.schedule(() => void order.push('next'))
+  t.throws(() => ctx.poll(false), { instanceOf: RangeError })
+  t.deepEqual(order, ['goes on', 'next'])
+})

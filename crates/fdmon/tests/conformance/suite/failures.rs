@@ -1,0 +1,238 @@
+//! Callbacks that fail, and callbacks that panic.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use fdmon::{AioContext, EventNotifier, Handlers};
+
+use super::{manual, spinning};
+use crate::support::{Count, Log, Predicate, block, member, rung, sleep_for};
+
+/// The message of the panic that a turn resumes.
+#[track_caller]
+fn panic_of(ctx: &AioContext, blocking: bool) -> &'static str {
+    // Bounded: one that sleeps on fails instead of hanging.
+    let limit = ctx.timer(|_| Ok(())).unwrap();
+    limit.arm(Duration::from_secs(10)).unwrap();
+    let payload = catch_unwind(AssertUnwindSafe(|| ctx.poll(blocking))).unwrap_err();
+    limit.delete();
+    payload.downcast_ref::<&str>().copied().unwrap()
+}
+
+/// SPEC 21
+#[test]
+fn an_error_stops_none_of_the_others_and_is_returned_after_them() {
+    let (ctx, clock) = manual();
+    let log = Log::new();
+    let timer = ctx.timer(log.callback("timer")).unwrap();
+    timer.arm(Duration::from_nanos(1)).unwrap();
+    clock.advance_ns(1);
+    for name in ["one", "two"] {
+        let writes = log.clone();
+        let handlers = Handlers::new().read(move |_| {
+            writes.add(name);
+            if name == "one" { Err("one failed".into()) } else { Ok(()) }
+        });
+        ctx.set_fd_handler(rung(), handlers).unwrap();
+    }
+    let writes = log.clone();
+    ctx.schedule(move |_| {
+        writes.add("bottom half");
+        Err("it failed".into())
+    })
+    .unwrap();
+    let error = ctx.poll(true).unwrap_err();
+    let mut ran = log.take();
+    ran.sort_unstable();
+    assert_eq!(ran, ["bottom half", "one", "timer", "two"]);
+    assert!(error.is_callback());
+    let messages: Vec<_> = error.callback_errors().iter().map(ToString::to_string).collect();
+    assert_eq!(messages, ["it failed", "one failed"]);
+    assert!(error.to_string().contains("it failed"), "{error}");
+}
+
+/// SPEC 21
+#[test]
+fn write_runs_although_read_failed() {
+    let (ctx, _clock) = manual();
+    let (ours, theirs) = crate::support::pair();
+    rustix::io::write(&theirs, b"x").unwrap();
+    let writes = Count::new();
+    let handlers = Handlers::new().read(|_| Err("read failed".into())).write(writes.callback());
+    ctx.set_fd_handler(ours, handlers).unwrap();
+    assert!(ctx.poll(true).is_err());
+    assert_eq!(writes.get(), 1);
+    assert!(ctx.poll(true).is_err(), "it stays registered");
+}
+
+/// SPEC 21
+#[test]
+fn an_error_ends_run_and_the_context_stays_usable() {
+    let (ctx, _clock) = manual();
+    ctx.schedule(|_| Err("on purpose".into())).unwrap();
+    assert!(ctx.run().unwrap_err().is_callback());
+    ctx.schedule(|_| Ok(())).unwrap();
+    assert!(ctx.poll(true).unwrap());
+}
+
+/// SPEC 21
+#[test]
+fn the_errors_of_a_nested_turn_are_its_own() {
+    let (ctx, _clock) = manual();
+    let seen = Rc::new(Cell::new(0));
+    ctx.schedule(|_| Err("outer".into())).unwrap();
+    let inner = seen.clone();
+    ctx.schedule(move |ops| {
+        ops.schedule(|_| Err("inner".into()))?;
+        let error = ops.poll(true).unwrap_err();
+        assert_eq!(error.callback_errors().len(), 1);
+        assert_eq!(error.callback_errors()[0].to_string(), "inner");
+        inner.set(1);
+        Ok(())
+    })
+    .unwrap();
+    let error = ctx.poll(true).unwrap_err();
+    assert_eq!(seen.get(), 1);
+    assert_eq!(error.callback_errors().len(), 1);
+    assert_eq!(error.callback_errors()[0].to_string(), "outer");
+}
+
+/// SPEC 21
+#[test]
+fn a_panic_of_a_callback_resumes_after_the_others_ran() {
+    let (ctx, _clock) = manual();
+    let log = Log::new();
+    for at in 0..3 {
+        let writes = log.clone();
+        ctx.schedule(move |_| {
+            writes.add("ran");
+            assert_ne!(at, 1, "the middle one");
+            Ok(())
+        })
+        .unwrap();
+    }
+    ctx.schedule(|_| panic!("not the first")).unwrap();
+    assert!(catch_unwind(AssertUnwindSafe(|| ctx.poll(true))).is_err());
+    assert_eq!(log.take().len(), 3);
+    assert!(!ctx.poll(false).unwrap(), "it is reported once");
+}
+
+/// SPEC 21
+#[test]
+fn panics_of_handlers_timers_and_jobs_leave_the_context_usable() {
+    let (ctx, _clock) = manual();
+    let bell = rung();
+    let clear = bell.clone();
+    let handlers = Handlers::new().read(move |_| {
+        clear.test_and_clear()?;
+        panic!("handler")
+    });
+    ctx.set_fd_handler(bell.clone(), handlers).unwrap();
+    assert_eq!(panic_of(&ctx, true), "handler");
+    bell.set().unwrap();
+    assert_eq!(panic_of(&ctx, true), "handler");
+    let timer = ctx.timer(|_| panic!("timer")).unwrap();
+    timer.arm(Duration::from_secs(1)).unwrap();
+    assert_eq!(panic_of(&ctx, true), "timer");
+    timer.arm(Duration::from_secs(1)).unwrap();
+    assert_eq!(panic_of(&ctx, true), "timer");
+    ctx.remote().run(|_| panic!("job")).unwrap();
+    assert_eq!(panic_of(&ctx, true), "job");
+    assert!(!ctx.poll(false).unwrap());
+}
+
+/// SPEC 19, 21
+#[test]
+fn a_panic_in_a_nested_turn_resumes_there_and_unwinds_no_further_than_its_callback() {
+    let (ctx, _clock) = manual();
+    let log = Log::new();
+    let writes = log.clone();
+    ctx.schedule(move |ops| {
+        ops.schedule(|_| panic!("inner"))?;
+        let caught = catch_unwind(AssertUnwindSafe(|| ops.poll(true)));
+        assert!(caught.is_err());
+        writes.add("caught");
+        Ok(())
+    })
+    .unwrap();
+    assert!(ctx.poll(true).unwrap());
+    assert_eq!(log.take(), ["caught"]);
+    assert!(!ctx.poll(false).unwrap());
+}
+
+/// SPEC 21, 23
+#[test]
+fn a_predicate_that_panics_is_no_hit_and_ends_the_spin_and_begin_and_end_stay_balanced() {
+    let (ctx, _clock) = spinning();
+    let (predicate, other) = (Predicate::new(), Predicate::new());
+    let runs = member(&ctx, &EventNotifier::new().unwrap(), &predicate);
+    let others = member(&ctx, &EventNotifier::new().unwrap(), &other);
+    predicate.on_poll(|| panic!("predicate"));
+    other.say(true);
+    let sleeps = ctx.stats().sleeps;
+    assert_eq!(panic_of(&ctx, true), "predicate");
+    assert_eq!((runs.get(), others.get()), (0, 1), "the other one hit and ran");
+    assert_eq!(ctx.stats().sleeps, sleeps);
+    predicate.on_poll(|| ());
+    sleep_for(&ctx, 1_000_000_000);
+    assert!(predicate.begins() > 0);
+    assert!(!predicate.has_begun() && !other.has_begun());
+}
+
+/// SPEC 21, 25
+#[test]
+fn hooks_that_panic_stop_no_other_and_are_reported() {
+    for hook in ["begin", "end"] {
+        let (ctx, _clock) = spinning();
+        let predicates = [Predicate::new(), Predicate::new(), Predicate::new()];
+        for predicate in &predicates {
+            member(&ctx, &EventNotifier::new().unwrap(), predicate);
+        }
+        match hook {
+            "begin" => predicates[1].on_begin(|| panic!("hook")),
+            _ => predicates[1].on_end(|| panic!("hook")),
+        }
+        assert_eq!(panic_of(&ctx, true), "hook");
+        ctx.suspend().unwrap();
+        for predicate in &predicates {
+            assert_eq!(predicate.begins(), 1, "{hook}");
+            assert!(!predicate.has_begun(), "{hook}");
+        }
+    }
+}
+
+/// SPEC 21
+#[test]
+fn what_fails_in_a_turn_that_also_progressed_is_not_lost_by_close() {
+    let (ctx, _clock) = manual();
+    ctx.schedule(|ops| {
+        ops.close();
+        Err("on the way out".into())
+    })
+    .unwrap();
+    let error = ctx.poll(true).unwrap_err();
+    assert_eq!(error.callback_errors().len(), 1);
+    assert!(ctx.is_closed());
+}
+
+/// SPEC 21
+#[test]
+fn a_panicking_bottom_half_and_timer_can_run_again() {
+    let (ctx, _clock) = manual();
+    let runs = Count::new();
+    let counter = runs.clone();
+    let half = ctx
+        .bottom_half(move |_| {
+            counter.bump();
+            assert!(counter.get() != 1, "the first time");
+            Ok(())
+        })
+        .unwrap();
+    half.schedule();
+    assert!(catch_unwind(AssertUnwindSafe(|| ctx.poll(true))).is_err());
+    half.schedule();
+    assert!(block(&ctx));
+    assert_eq!(runs.get(), 2);
+}

@@ -1,0 +1,360 @@
+//! The turn in three steps, for an outer loop: ppoll on one fd, or an epoll set around it.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use fdmon::{AioContext, EventNotifier, Handlers, MonitorKind};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+
+use super::super::{builder, context, manual, monitor, spinning};
+use crate::support::{Count, Predicate, WINDOW, member, on_time, pair, regular_file, rung};
+
+/// An outer loop of each kind: sleeps on the backend fd, at most so long.
+enum Outer {
+    Ppoll,
+    Epoll(OwnedFd),
+}
+
+impl Outer {
+    fn all(ctx: &AioContext) -> [Self; 2] {
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let data = epoll::EventData::new_u64(7);
+        epoll::add(&set, ctx.backend_fd().unwrap(), data, epoll::EventFlags::IN).unwrap();
+        [Self::Ppoll, Self::Epoll(set)]
+    }
+
+    /// `true` = the backend fd is readable. `None` sleeps for 10 s, which is for ever here.
+    fn sleep(&self, ctx: &AioContext, ns: Option<u64>) -> bool {
+        let watched: BorrowedFd<'_> = match self {
+            Self::Ppoll => ctx.as_fd(),
+            Self::Epoll(set) => set.as_fd(),
+        };
+        let ns = ns.unwrap_or(10_000_000_000);
+        let limit =
+            Timespec { tv_sec: (ns / 1_000_000_000) as _, tv_nsec: (ns % 1_000_000_000) as _ };
+        poll(&mut [PollFd::new(&watched, PollFlags::IN)], Some(&limit)).unwrap() == 1
+    }
+
+    /// One turn of the outer loop; what `check` said, and whether `dispatch` made progress.
+    fn turn(&self, ctx: &AioContext) -> (bool, bool) {
+        let ns = ctx.prepare().unwrap();
+        if ns != Some(0) {
+            self.sleep(ctx, ns);
+        }
+        let due = ctx.check().unwrap();
+        (due, due && ctx.dispatch().unwrap())
+    }
+}
+
+/// A handler that clears its bell and counts.
+fn counted(ctx: &AioContext, bell: &EventNotifier) -> Count {
+    let runs = Count::new();
+    let (clear, counter) = (bell.clone(), runs.clone());
+    let handlers = Handlers::new().read(move |_| {
+        clear.test_and_clear()?;
+        counter.bump();
+        Ok(())
+    });
+    ctx.set_fd_handler(bell.clone(), handlers).unwrap();
+    runs
+}
+
+/// SPEC 50
+#[test]
+fn an_fd_event_wakes_the_outer_loop_and_is_dispatched() {
+    let ctx = context();
+    let bell = EventNotifier::new().unwrap();
+    let runs = counted(&ctx, &bell);
+    for outer in Outer::all(&ctx) {
+        assert_eq!(ctx.prepare().unwrap(), None);
+        assert!(!outer.sleep(&ctx, Some(0)), "nothing yet");
+        bell.set().unwrap();
+        assert!(outer.sleep(&ctx, None));
+        assert!(ctx.check().unwrap());
+        assert!(ctx.dispatch().unwrap());
+        assert_eq!(runs.take(), 1);
+        assert!(!outer.sleep(&ctx, Some(0)), "and nothing any more");
+        assert!(!ctx.check().unwrap());
+        assert!(!ctx.dispatch().unwrap());
+    }
+}
+
+/// SPEC 50
+#[test]
+fn handlers_that_come_and_go_later_are_watched_from_outside_too() {
+    let ctx = context();
+    for outer in Outer::all(&ctx) {
+        let bell = rung();
+        let runs = counted(&ctx, &bell);
+        assert_eq!(outer.turn(&ctx), (true, true));
+        assert_eq!(runs.get(), 1);
+        bell.set().unwrap();
+        ctx.remove_fd_handler(bell.as_raw_fd());
+        assert_eq!(ctx.prepare().unwrap(), None);
+        assert!(!outer.sleep(&ctx, Some(0)));
+        assert!(!ctx.check().unwrap());
+        let (ours, _theirs) = pair();
+        let writes = Count::new();
+        let handlers = Handlers::new().read(|_| Ok(())).write(writes.callback());
+        let token = ctx.set_fd_handler(ours, handlers).unwrap();
+        token.set_interest(fdmon::Interest::READ).unwrap();
+        assert_eq!(ctx.prepare().unwrap(), None);
+        assert!(!outer.sleep(&ctx, Some(0)));
+        assert!(!ctx.check().unwrap());
+        token.set_interest(fdmon::Interest::WRITE).unwrap();
+        assert_eq!(outer.turn(&ctx), (true, true));
+        assert_eq!(writes.get(), 1);
+        ctx.deregister(&token);
+    }
+}
+
+/// SPEC 50
+#[test]
+fn the_backend_fd_is_stable_and_the_contexts_own() {
+    let ctx = context();
+    let fd = ctx.backend_fd().unwrap().as_raw_fd();
+    let bells: Vec<_> = (0..80).map(|_| EventNotifier::new().unwrap()).collect();
+    for bell in &bells {
+        counted(&ctx, bell);
+        assert_eq!(ctx.backend_fd().unwrap().as_raw_fd(), fd);
+    }
+    for bell in &bells {
+        ctx.remove_fd_handler(bell.as_raw_fd());
+    }
+    assert_eq!(ctx.as_fd().as_raw_fd(), fd);
+    let mut own = [PollFd::new(&ctx, PollFlags::IN)];
+    assert_eq!(poll(&mut own, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap(), 0);
+}
+
+/// SPEC 50
+#[test]
+fn check_is_true_for_a_bottom_half_a_timer_and_a_hit_and_false_for_a_notification() {
+    let (ctx, clock) = manual();
+    let Outer::Ppoll = &Outer::all(&ctx)[0] else { unreachable!() };
+    assert_eq!(ctx.prepare().unwrap(), None);
+    ctx.remote().notify().unwrap();
+    assert!(Outer::Ppoll.sleep(&ctx, None), "a notification wakes the outer loop");
+    assert!(!ctx.check().unwrap());
+    assert_eq!(ctx.prepare().unwrap(), None, "and is taken");
+    assert!(!Outer::Ppoll.sleep(&ctx, Some(0)));
+    let half = ctx.bottom_half(|_| Ok(())).unwrap();
+    ctx.remote().schedule(&half.id()).unwrap();
+    assert!(Outer::Ppoll.sleep(&ctx, None));
+    assert!(ctx.check().unwrap());
+    assert!(ctx.dispatch().unwrap());
+    let timer = ctx.timer(|_| Ok(())).unwrap();
+    timer.arm(Duration::from_secs(1)).unwrap();
+    assert_eq!(ctx.prepare().unwrap(), Some(1_000_000_000));
+    assert!(!ctx.check().unwrap(), "not due yet");
+    assert_eq!(ctx.prepare().unwrap(), Some(1_000_000_000));
+    clock.advance_ns(1_000_000_000);
+    assert!(ctx.check().unwrap());
+    assert!(ctx.dispatch().unwrap());
+    let (predicate, runs) = (Predicate::new(), Count::new());
+    predicate.say(true);
+    let handlers = Handlers::new().poll(predicate.clone()).poll_ready(predicate.taken(&runs));
+    ctx.set_fd_handler(EventNotifier::new().unwrap(), handlers).unwrap();
+    assert_eq!(ctx.prepare().unwrap(), Some(0));
+    assert!(ctx.check().unwrap());
+    assert!(ctx.dispatch().unwrap());
+    assert_eq!(runs.get(), 1);
+}
+
+/// SPEC 50
+#[test]
+fn prepare_twice_and_check_without_prepare_are_harmless() {
+    let (ctx, _clock) = manual();
+    let bell = EventNotifier::new().unwrap();
+    let runs = counted(&ctx, &bell);
+    assert!(!ctx.check().unwrap());
+    for _ in 0..3 {
+        assert_eq!(ctx.prepare().unwrap(), None);
+    }
+    bell.set().unwrap();
+    assert!(ctx.check().unwrap());
+    assert_eq!(ctx.prepare().unwrap(), Some(0), "what was found is not lost");
+    assert!(ctx.check().unwrap());
+    assert!(ctx.dispatch().unwrap());
+    assert_eq!(runs.get(), 1);
+    assert!(!ctx.check().unwrap());
+    ctx.notify();
+    assert_eq!(ctx.stats().notifies_sent, 0, "no bit is left in notify_me");
+}
+
+/// SPEC 50
+#[test]
+fn bare_turns_between_prepare_and_check_lose_nothing() {
+    let (ctx, _clock) = manual();
+    let bell = EventNotifier::new().unwrap();
+    let runs = counted(&ctx, &bell);
+    assert_eq!(ctx.prepare().unwrap(), None);
+    bell.set().unwrap();
+    assert!(ctx.poll(false).unwrap());
+    ctx.schedule(|_| Ok(())).unwrap();
+    assert!(ctx.check().unwrap());
+    assert!(ctx.dispatch().unwrap());
+    assert_eq!(runs.get(), 1);
+}
+
+/// SPEC 40, 50
+#[test]
+fn deadlines_below_a_millisecond_wake_the_outer_loop_through_the_watched_fd() {
+    let ctx = context();
+    let fired = Count::new();
+    let timer = ctx.timer(fired.callback()).unwrap();
+    for outer in Outer::all(&ctx) {
+        for micros in [1, 50, 300, 900] {
+            let start = Instant::now();
+            timer.arm(Duration::from_micros(micros)).unwrap();
+            let ns = ctx.prepare().unwrap().unwrap();
+            assert!(ns <= micros * 1_000);
+            if ns > 0 {
+                // An outer loop that cannot sleep that exactly sleeps for ever here.
+                assert!(outer.sleep(&ctx, None));
+            }
+            assert!(start.elapsed() >= Duration::from_micros(micros), "early");
+            assert!(ctx.check().unwrap());
+            assert!(ctx.dispatch().unwrap());
+            assert_eq!(fired.take(), 1);
+            assert_eq!(ctx.prepare().unwrap(), None);
+            assert!(!outer.sleep(&ctx, Some(0)), "the alarm is off again");
+            ctx.check().unwrap();
+        }
+    }
+}
+
+/// SPEC 50
+#[test]
+fn a_thread_wakes_the_outer_loop() {
+    let ctx = context();
+    let runs = Count::new();
+    let half = ctx.bottom_half(runs.callback()).unwrap();
+    for outer in Outer::all(&ctx) {
+        for _ in 0..20 {
+            let (remote, id) = (ctx.remote(), half.id());
+            let thread = std::thread::spawn(move || remote.schedule(&id).unwrap());
+            while runs.get() == 0 {
+                outer.turn(&ctx);
+            }
+            thread.join().unwrap();
+            assert_eq!(runs.take(), 1);
+        }
+    }
+}
+
+/// SPEC 50
+#[test]
+fn prepare_leaves_spin_mode_before_the_sleep_and_keeps_the_hits_of_the_last_round() {
+    let (ctx, _clock) = spinning();
+    let predicate = Predicate::new();
+    let runs = member(&ctx, &EventNotifier::new().unwrap(), &predicate);
+    assert_eq!(ctx.prepare().unwrap(), None);
+    assert_eq!((predicate.begins(), predicate.ends()), (1, 1));
+    assert!(!ctx.check().unwrap());
+    ctx.set_poll_params(crate::support::spin()).unwrap();
+    crate::support::warm(&ctx);
+    let late = predicate.clone();
+    predicate.on_end(move || late.say(true));
+    assert_eq!(ctx.prepare().unwrap(), Some(0));
+    assert!(!predicate.has_begun());
+    assert!(ctx.check().unwrap());
+    assert!(ctx.dispatch().unwrap());
+    assert_eq!(runs.get(), 1);
+}
+
+/// SPEC 26, 50
+#[test]
+fn the_window_follows_the_time_from_prepare_to_check() {
+    let (ctx, clock) = super::super::manual_with(crate::support::spin());
+    for window in [4_000, WINDOW] {
+        let start = clock.now_ns();
+        assert_eq!(ctx.prepare().unwrap(), None);
+        clock.advance_ns(start + WINDOW - 1 - clock.now_ns()); // the outer loop sleeps
+        ctx.check().unwrap();
+        assert_eq!(ctx.stats().window_ns, window);
+    }
+    assert_eq!(ctx.prepare().unwrap(), None);
+    clock.advance_ns(WINDOW + 1);
+    ctx.check().unwrap();
+    assert_eq!(ctx.stats().window_ns, 0);
+}
+
+/// SPEC 43, 50
+#[test]
+fn files_that_epoll_does_not_take_make_prepare_return_0() {
+    let ctx = context();
+    for outer in Outer::all(&ctx) {
+        let runs = Count::new();
+        let file = regular_file();
+        let fd = file.as_raw_fd();
+        ctx.set_fd_handler(file, Handlers::new().read(runs.callback())).unwrap();
+        for turn in 1..=3 {
+            assert_eq!(ctx.prepare().unwrap(), Some(0));
+            assert!(ctx.check().unwrap());
+            assert!(ctx.dispatch().unwrap());
+            assert_eq!(runs.get(), turn);
+        }
+        ctx.remove_fd_handler(fd);
+        assert_eq!(ctx.prepare().unwrap(), None);
+        assert!(!outer.sleep(&ctx, Some(0)));
+        ctx.check().unwrap();
+    }
+}
+
+/// SPEC 21, 50
+#[test]
+fn what_fails_in_prepare_is_reported_by_dispatch() {
+    let (ctx, _clock) = spinning();
+    let predicate = Predicate::new();
+    member(&ctx, &EventNotifier::new().unwrap(), &predicate);
+    predicate.on_poll(|| panic!("predicate"));
+    assert_eq!(ctx.prepare().unwrap(), Some(0));
+    assert!(ctx.check().unwrap());
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ctx.dispatch()));
+    assert!(caught.is_err());
+    predicate.on_poll(|| ());
+    ctx.suspend().unwrap();
+    assert!(!predicate.has_begun());
+}
+
+/// SPEC 43, 45, 50
+#[test]
+fn an_auto_context_is_on_epoll_once_it_is_embedded() {
+    let ctx = AioContext::builder().monitor(MonitorKind::Auto).build().unwrap();
+    if std::env::var_os("FDMON_MONITOR").is_some() {
+        return;
+    }
+    let bell = rung();
+    let runs = counted(&ctx, &bell);
+    let fd = ctx.backend_fd().unwrap().as_raw_fd();
+    assert_eq!(ctx.monitor(), MonitorKind::Epoll, "{}", ctx.monitor_reason());
+    assert_eq!(Outer::Ppoll.turn(&ctx), (true, true));
+    assert_eq!(runs.get(), 1);
+    assert_eq!(ctx.backend_fd().unwrap().as_raw_fd(), fd);
+    let asked = builder().build().unwrap();
+    asked.backend_fd().unwrap();
+    assert_eq!(asked.monitor(), monitor(), "one that was asked for stays");
+}
+
+/// SPEC 40, 50
+#[test]
+fn an_outer_loop_that_sleeps_in_nanoseconds_keeps_longer_deadlines_too() {
+    let ctx = context();
+    let fired = Count::new();
+    let timer = ctx.timer(fired.callback()).unwrap();
+    for outer in Outer::all(&ctx) {
+        let start = Instant::now();
+        timer.arm(Duration::from_micros(2_500)).unwrap();
+        let mut turns = 0;
+        while fired.get() == 0 {
+            outer.turn(&ctx);
+            turns += 1;
+        }
+        assert!(start.elapsed() >= Duration::from_micros(2_500));
+        assert!(turns <= 4, "{turns} turns for one deadline");
+        if on_time() {
+            assert!(start.elapsed() < Duration::from_millis(100));
+        }
+        fired.take();
+    }
+}

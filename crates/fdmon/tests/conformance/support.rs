@@ -1,0 +1,337 @@
+//! What the tests of every topic use: counters, a log, predicates that do as they are told, fds.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use fdmon::{
+    AioContext, EventNotifier, Handlers, Ops, Outcome, PolicyKind, PollParams, PollSource,
+};
+
+/// Counts how often something happened.
+#[derive(Clone, Default)]
+pub struct Count(Rc<Cell<u32>>);
+
+impl Count {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn bump(&self) {
+        self.0.set(self.0.get() + 1);
+    }
+
+    pub fn get(&self) -> u32 {
+        self.0.get()
+    }
+
+    /// What was counted since the last call.
+    pub fn take(&self) -> u32 {
+        self.0.take()
+    }
+
+    /// A callback that does nothing but count.
+    pub fn callback(&self) -> impl FnMut(&mut Ops<'_>) -> Outcome + use<> {
+        let count = self.clone();
+        move |_| {
+            count.bump();
+            Ok(())
+        }
+    }
+}
+
+/// Remembers what happened in which order.
+#[derive(Clone, Default)]
+pub struct Log(Rc<RefCell<Vec<&'static str>>>);
+
+impl Log {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn add(&self, what: &'static str) {
+        self.0.borrow_mut().push(what);
+    }
+
+    /// What was written since the last call.
+    pub fn take(&self) -> Vec<&'static str> {
+        self.0.take()
+    }
+
+    /// A callback that does nothing but write this.
+    pub fn callback(&self, what: &'static str) -> impl FnMut(&mut Ops<'_>) -> Outcome + use<> {
+        let log = self.clone();
+        move |_| {
+            log.add(what);
+            Ok(())
+        }
+    }
+}
+
+type Hook = RefCell<Option<Box<dyn FnMut()>>>;
+
+/// A predicate that says what it is told to say, counts its calls, and may run something.
+#[derive(Clone, Default)]
+pub struct Predicate(Rc<Hands>);
+
+#[derive(Default)]
+struct Hands {
+    says: Cell<bool>,
+    asked: Cell<u32>,
+    begins: Cell<u32>,
+    ends: Cell<u32>,
+    on_poll: Hook,
+    on_begin: Hook,
+    on_end: Hook,
+}
+
+impl Predicate {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn say(&self, hit: bool) {
+        self.0.says.set(hit);
+    }
+
+    /// How often it was asked since the last call.
+    pub fn asked(&self) -> u32 {
+        self.0.asked.take()
+    }
+
+    pub fn begins(&self) -> u32 {
+        self.0.begins.get()
+    }
+
+    pub fn ends(&self) -> u32 {
+        self.0.ends.get()
+    }
+
+    /// `poll_begin` was called last, not `poll_end`; and the two have alternated.
+    pub fn has_begun(&self) -> bool {
+        let (begins, ends) = (self.begins(), self.ends());
+        assert!(begins == ends || begins == ends + 1, "{begins} begins, {ends} ends");
+        begins > ends
+    }
+
+    pub fn on_poll(&self, f: impl FnMut() + 'static) {
+        *self.0.on_poll.borrow_mut() = Some(Box::new(f));
+    }
+
+    pub fn on_begin(&self, f: impl FnMut() + 'static) {
+        *self.0.on_begin.borrow_mut() = Some(Box::new(f));
+    }
+
+    pub fn on_end(&self, f: impl FnMut() + 'static) {
+        *self.0.on_end.borrow_mut() = Some(Box::new(f));
+    }
+
+    /// A `poll_ready` that counts and says no from then on.
+    pub fn taken(&self, count: &Count) -> impl FnMut(&mut Ops<'_>) -> Outcome + use<> {
+        let (this, count) = (self.clone(), count.clone());
+        move |_| {
+            this.say(false);
+            count.bump();
+            Ok(())
+        }
+    }
+}
+
+fn run(hook: &Hook) {
+    // Taken out: it may run code that ends here again.
+    let taken = hook.borrow_mut().take();
+    if let Some(mut f) = taken {
+        f();
+        hook.borrow_mut().get_or_insert(f);
+    }
+}
+
+impl PollSource for Predicate {
+    fn poll(&self) -> bool {
+        self.0.asked.set(self.0.asked.get() + 1);
+        run(&self.0.on_poll);
+        self.0.says.get()
+    }
+
+    fn poll_begin(&mut self) {
+        self.0.begins.set(self.0.begins.get() + 1);
+        run(&self.0.on_begin);
+    }
+
+    fn poll_end(&mut self) {
+        self.0.ends.set(self.0.ends.get() + 1);
+        run(&self.0.on_end);
+    }
+}
+
+/// A blocking turn that something must end: one that sleeps on fails instead of hanging.
+#[track_caller]
+pub fn block(ctx: &AioContext) -> bool {
+    let slept = Count::new();
+    let limit = ctx.timer(slept.callback()).unwrap();
+    limit.arm(Duration::from_secs(10)).unwrap();
+    let progress = ctx.poll(true).unwrap();
+    limit.delete();
+    assert_eq!(slept.get(), 0, "nothing ended the sleep");
+    progress
+}
+
+/// A blocking turn that nothing ends for this long.
+#[track_caller]
+pub fn sleep_for(ctx: &AioContext, ns: u64) {
+    let woken = Count::new();
+    let timer = ctx.timer(woken.callback()).unwrap();
+    timer.arm(Duration::from_nanos(ns)).unwrap();
+    ctx.poll(true).unwrap();
+    assert_eq!(woken.get(), 1, "something else ended the sleep");
+}
+
+/// Non-blocking turns until nothing happens any more; how many did something.
+#[track_caller]
+pub fn drain(ctx: &AioContext) -> u32 {
+    for turns in 0..100 {
+        if !ctx.poll(false).unwrap() {
+            return turns;
+        }
+    }
+    panic!("it never ends");
+}
+
+/// The longest spin of [`spin`].
+pub const WINDOW: u64 = 100_000;
+
+/// Spinning at its plainest: the classic policy, which jumps to the longest window at once, and no
+/// guards, since the machine may have one CPU.
+pub fn spin() -> PollParams {
+    PollParams {
+        max_ns: WINDOW,
+        grow: u32::MAX,
+        policy: PolicyKind::Classic,
+        guards: false,
+        ..PollParams::default()
+    }
+}
+
+/// Opens the window to its maximum: two sleeps that the policy likes.
+#[track_caller]
+pub fn warm(ctx: &AioContext) {
+    for _ in 0..2 {
+        sleep_for(ctx, WINDOW - 1);
+    }
+    assert_eq!(ctx.stats().window_ns, WINDOW);
+}
+
+/// An eventfd that is readable.
+pub fn rung() -> EventNotifier {
+    EventNotifier::with_value(1).unwrap()
+}
+
+/// Registers a handler with a predicate, and lets it join the spin list by one hit. Its `read` and
+/// `poll_ready` count into `runs`, which starts at 0.
+#[track_caller]
+pub fn member(ctx: &AioContext, bell: &EventNotifier, predicate: &Predicate) -> Count {
+    let runs = Count::new();
+    let clear = bell.clone();
+    let read_runs = runs.clone();
+    let quiet = predicate.clone();
+    let handlers = Handlers::new()
+        .read(move |_| {
+            clear.test_and_clear()?;
+            quiet.say(false);
+            read_runs.bump();
+            Ok(())
+        })
+        .poll(predicate.clone())
+        .poll_ready(predicate.taken(&runs));
+    ctx.set_fd_handler(bell.clone(), handlers).unwrap();
+    predicate.say(true);
+    assert!(ctx.poll(false).unwrap());
+    assert_eq!(runs.take(), 1);
+    assert!(polling(ctx, bell.as_raw_fd()), "dispatched, so it is on the spin list");
+    predicate.asked();
+    runs
+}
+
+/// The handler of this fd is on the spin list.
+pub fn polling(ctx: &AioContext, fd: RawFd) -> bool {
+    let stats = ctx.stats();
+    stats.handlers.iter().any(|handler| handler.fd == fd && handler.polling)
+}
+
+/// A number that nothing else in this process uses, so that a test may close it and find it
+/// closed although other tests open files at the same time.
+pub fn private(fd: impl AsFd) -> OwnedFd {
+    static NEXT: AtomicI32 = AtomicI32::new(800);
+    let at = NEXT.fetch_add(1, Ordering::Relaxed);
+    rustix::io::fcntl_dupfd_cloexec(fd, at).unwrap()
+}
+
+/// The fd by its number alone, so that a test can close what is registered.
+pub fn by_number(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: only passed to the loop, which is being tested for what it does with a closed one.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Closes an fd that is registered by its number.
+pub fn close_number(fd: RawFd) {
+    // SAFETY: the number came from `private` by `into_raw_fd`; nothing else owns it.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+}
+
+/// Two connected sockets, non-blocking.
+pub fn pair() -> (OwnedFd, OwnedFd) {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+}
+
+/// The reading and the writing end of a pipe, non-blocking.
+pub fn pipe() -> (OwnedFd, OwnedFd) {
+    use rustix::pipe::{PipeFlags, pipe_with};
+    pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap()
+}
+
+/// Takes everything that can be read.
+pub fn empty(fd: impl AsFd) {
+    let mut buffer = [0_u8; 4096];
+    while rustix::io::read(&fd, &mut buffer).is_ok_and(|n| n > 0) {}
+}
+
+/// Fills it until writing would block.
+pub fn fill(fd: impl AsFd) {
+    while rustix::io::write(&fd, &[0_u8; 4096]).is_ok() {}
+}
+
+/// A file without a poll operation, which epoll refuses.
+pub fn regular_file() -> OwnedFd {
+    rustix::fs::memfd_create("fdmon-test", rustix::fs::MemfdFlags::CLOEXEC).unwrap()
+}
+
+/// Assertions on time hold on this machine; `FDMON_SLOW=1` says that they do not.
+pub fn on_time() -> bool {
+    std::env::var_os("FDMON_SLOW").is_none_or(|value| value != "1")
+}
+
+/// Runs this test once more in a process of its own, with this variable set, and expects it to
+/// pass there. `true` = this is that process.
+pub fn alone(variable: &str, value: &str) -> bool {
+    const INSIDE: &str = "FDMON_TEST_ALONE";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let thread = std::thread::current();
+    let name = thread.name().unwrap();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .env(variable, value)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "alone, it fails:\n{text}\n{complaints}");
+    assert!(text.contains("1 passed"), "alone, it did not run:\n{text}\n{complaints}");
+    false
+}

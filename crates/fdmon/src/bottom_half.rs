@@ -8,7 +8,7 @@ use crate::error::{Outcome, Result};
 use crate::handler::Ops;
 use crate::inbox::Node;
 use crate::interest::word;
-use crate::registry::{Callback, Entry, Half};
+use crate::registry::{Callback, DueHalf, Entry, Half};
 use crate::remote::{BottomHalfId, Remote, Shared, lock};
 
 /// A callback that runs in the turn after it was scheduled, once however often that was.
@@ -74,7 +74,7 @@ impl BottomHalf {
     }
 
     fn node(&self) -> &Arc<Node> {
-        &self.id.0
+        &self.id.node
     }
 }
 
@@ -82,7 +82,7 @@ impl Drop for BottomHalf {
     fn drop(&mut self) {
         let Some(inner) = self.context.upgrade() else { return };
         let mut st = inner.state();
-        let node = &self.id.0;
+        let node = &self.id.node;
         let pending = node.is_scheduled();
         let gone = match st.reg.entry(node.slot, node.generation) {
             Some(Entry::Half(half)) if pending => {
@@ -108,7 +108,7 @@ impl AioContext {
     ) -> Result<BottomHalf> {
         let node = self.0.add_half(Callback::Repeating(Box::new(f)))?;
         Ok(BottomHalf {
-            id: BottomHalfId(node),
+            id: BottomHalfId { node, context: self.id() },
             remote: self.remote(),
             context: std::rc::Rc::downgrade(&self.0),
         })
@@ -159,6 +159,8 @@ impl Inner {
             // Scheduled anew, it goes behind what was scheduled meanwhile.
             st.drain_inbox(&self.shared);
             st.scheduled.retain(|other| !Arc::ptr_eq(other, node));
+            let slot = node.slot;
+            st.reg.halves_due.retain(|due| !matches!(due, DueHalf::Slot(other) if *other == slot));
         }
     }
 }

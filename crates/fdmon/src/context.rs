@@ -187,6 +187,10 @@ pub(crate) struct Plan {
     pub asked: bool,
     /// User code ran since the deadline was computed, and may have changed it.
     pub stale: bool,
+    /// The outer loop, if any, does not sleep beyond this.
+    pub limit: Option<u64>,
+    /// Failures that belong to the turns around this one.
+    pub failures_before: usize,
 }
 
 impl Plan {
@@ -201,6 +205,8 @@ impl Plan {
             notified: false,
             asked: false,
             stale: false,
+            limit: None,
+            failures_before: 0,
         }
     }
 }
@@ -265,6 +271,7 @@ impl AioContext {
                 turn.run_one(st, slot, pending)
             }
             Quick::Due => {
+                self.0.shared.stats.batch_max.raise_to(st.reg.due_count());
                 st.depth += 1;
                 turn.run_ready(st)
             }
@@ -289,6 +296,7 @@ impl AioContext {
         let failures_before = st.failures.errors.len();
         let turn = Turn { ctx: self, failures_before, progress: false };
         let st = self.find(st, blocking)?;
+        self.0.shared.stats.batch_max.raise_to(st.reg.due_count());
         turn.run_ready(st)
     }
 
@@ -315,6 +323,14 @@ impl AioContext {
     pub(crate) fn plan<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Held<'a> {
         let shared = &*self.0.shared;
         shared.stats.turns.bump();
+        plan.failures_before = st.failures.errors.len();
+        st.drain_inbox(shared);
+        if st.reg.hints.any(Hints::CHANGED) {
+            st.reg.hints.clear(Hints::CHANGED);
+            drop(st);
+            self.take_wanted();
+            st = self.0.state();
+        }
         if st.reg.hints.any(Hints::PARKED | Hints::MOVE_UP) {
             st.rearrange(shared);
         }
@@ -347,6 +363,7 @@ impl AioContext {
                 drop(st);
                 self.leave_spin_mode_before_sleep(plan);
                 st = self.0.state();
+                plan.awake |= st.spin.mode; // a hook entered it again
             }
         }
         let skip = plan.awake && (plan.asked || !st.kernel_is_due(&self.0, plan));
@@ -392,14 +409,8 @@ impl AioContext {
     /// The wait reported the notifier, a closed fd, or a registration that is gone.
     #[cold]
     fn settle_odd_report<'a>(&'a self, mut st: Held<'a>) -> Held<'a> {
-        let shared = &*self.0.shared;
+        st.take_odd_report(&self.0.shared);
         st.reg.hints.clear(Hints::ODD_REPORT);
-        if st.reg.notifier_signalled {
-            st.clear_notifier(shared);
-        }
-        if st.reg.orphaned {
-            st.shed_orphans(shared);
-        }
         if st.reg.bad.is_empty() {
             return st;
         }
@@ -675,7 +686,8 @@ impl Inner {
             Ok(value) => Some(value),
             Err(payload) => {
                 let mut st = self.state();
-                st.failures.panicked(payload);
+                let depth = st.depth;
+                st.failures.panicked(depth, payload);
                 st.reg.hints.set(Hints::FAILURES);
                 None
             }
@@ -752,13 +764,15 @@ fn cannot_wait(errno: Errno) -> Error {
 
 impl AioContext {
     /// Parameters that another thread asked for; several requests are taken at once.
-    pub(crate) fn take_wanted(&self) {
-        let (poll, aio) = {
-            let wanted = lock(&self.0.shared.wanted);
-            (wanted.poll.clone(), wanted.aio.clone())
+    #[cold]
+    fn take_wanted(&self) {
+        let (poll, aio, poll_changed) = {
+            let mut wanted = lock(&self.0.shared.wanted);
+            let changed = std::mem::take(&mut wanted.poll_changed);
+            (wanted.poll.clone(), wanted.aio.clone(), changed)
         };
         self.0.state().aio = aio;
-        if self.poll_params() != poll {
+        if poll_changed {
             self.apply_poll_params(poll);
         }
     }
@@ -774,13 +788,27 @@ impl State {
         plan.stale = false;
         self.drain_inbox(&inner.shared);
         let hints = self.reg.hints;
-        if hints.any(Hints::DUE | Hints::FAILURES | Hints::CLOSED) {
+        if hints.any(Hints::DUE | Hints::FAILURES | Hints::CLOSED) && self.must_stay_awake(plan) {
             plan.awake = true;
         } else if hints.any(Hints::SCHEDULED | Hints::TIMERS) {
             self.find_deadline(inner, plan);
         } else {
             plan.deadline = None;
         }
+        if let Some(limit) = plan.limit {
+            plan.deadline = Some(plan.deadline.map_or(limit, |d| d.min(limit)));
+        }
+    }
+
+    /// What the hints only suspect: in a nested turn, the lists and failures may be those of the
+    /// turns around it.
+    #[cold]
+    fn must_stay_awake(&self, plan: &Plan) -> bool {
+        let new_panic = self.failures.panic.as_ref().is_some_and(|(depth, _)| *depth >= self.depth);
+        self.closed
+            || new_panic
+            || self.failures.errors.len() > plan.failures_before
+            || self.reg.has_due()
     }
 
     #[inline(never)]
@@ -832,6 +860,9 @@ impl State {
         let mut sink = FirstReport { reg: &mut self.reg, first: None, several: false };
         let result = self.monitor.wait(None, &mut sink);
         let FirstReport { first, several, .. } = sink;
+        if self.reg.hints.any(Hints::PARKED) {
+            self.park(shared);
+        }
         let Some((slot, pending)) = first else {
             return match result {
                 Ok(()) | Err(Errno::INTR) => Ok(Quick::NeedsAll),
@@ -906,11 +937,15 @@ impl State {
         let mut sink = Reports { reg: &mut self.reg, found: false };
         let result = self.monitor.wait(timeout, &mut sink);
         let found = sink.found || !self.reg.bad.is_empty();
+        let signalled = self.reg.notifier_signalled;
         if self.reg.hints.any(Hints::PARKED) {
             self.park(&inner.shared);
         }
+        if self.reg.hints.any(Hints::ODD_REPORT) {
+            self.take_odd_report(&inner.shared);
+        }
         if let Some((clock, ns)) = leap.filter(|(_, ns)| *ns != 0) {
-            if !found && !self.reg.notifier_signalled && result.is_ok() {
+            if !found && !signalled && result.is_ok() {
                 clock.at_least(clock.now_ns().saturating_add(ns));
             }
         }
@@ -923,12 +958,19 @@ impl State {
             return;
         }
         let scheduled = &mut self.scheduled;
+        let mut changed = false;
         shared.inbox.drain(|node| {
-            if node.unlink() {
+            if node.is_change() {
+                changed = true;
+            } else if node.unlink() {
                 scheduled.push_back(node);
             }
         });
-        self.reg.hints.set(Hints::SCHEDULED);
+        self.reg.hints.set(if changed {
+            Hints::SCHEDULED | Hints::CHANGED
+        } else {
+            Hints::SCHEDULED
+        });
     }
 
     /// Takes the reported handlers off the monitor whose callback runs in a turn around this one.
@@ -936,6 +978,20 @@ impl State {
     fn park(&mut self, shared: &Shared) {
         for slot in self.reg.parked.clone() {
             let _ = self.sync(shared, slot);
+        }
+    }
+
+    /// What would end the next wait again if it stayed as it is.
+    #[cold]
+    fn take_odd_report(&mut self, shared: &Shared) {
+        if self.reg.notifier_signalled {
+            self.clear_notifier(shared);
+        }
+        if self.reg.orphaned {
+            self.shed_orphans(shared);
+        }
+        if self.reg.bad.is_empty() {
+            self.reg.hints.clear(Hints::ODD_REPORT);
         }
     }
 
@@ -974,10 +1030,12 @@ impl State {
             if let Some(half) = self.reg.half(slot) {
                 half.node.kill();
             }
-            if self.reg.handler(slot).is_some() {
+            let mut end_owed = false;
+            if let Some(handler) = self.reg.handler(slot) {
+                end_owed = handler.end_owed;
                 let _ = self.disarm(slot);
             }
-            remains.push(self.reg.vacate(slot, false));
+            remains.push(self.reg.vacate(slot, end_owed));
         }
         if self.depth == 0 {
             self.release_monitor();
@@ -1068,15 +1126,17 @@ impl<'a> Turn<'a> {
                 st.release_monitor();
             }
         }
+        let depth = st.depth + 1; // this turn's own
+        let mine = self.failures_before.min(st.failures.errors.len());
         let failures = Failures {
-            errors: st.failures.errors.split_off(self.failures_before),
-            panic: st.failures.panic.take(),
+            errors: st.failures.errors.split_off(mine),
+            panic: st.failures.panic.take_if(|(of, _)| *of >= depth),
         };
         if st.failures.is_empty() {
             st.reg.hints.clear(Hints::FAILURES);
         }
         drop(st);
-        if let Some(payload) = failures.panic {
+        if let Some((_, payload)) = failures.panic {
             resume_unwind(payload);
         }
         if failures.errors.is_empty() {

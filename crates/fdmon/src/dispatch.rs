@@ -122,7 +122,7 @@ impl State {
         } else if pending & word::HIT == 0 && handler.callbacks == Callbacks::READ {
             word::RUN_READ
         } else {
-            actions(pending, handler.callbacks, handler.wanted)
+            actions(pending, handler.wanted)
         };
         if pending & word::ISSUED == 0 {
             let counters = &handler.counters;
@@ -239,7 +239,8 @@ impl AioContext {
                 if let Some(job) = node.take_job() {
                     self.0.guarded(|| job(&mut self.ops()));
                 }
-                !node.is_quiet()
+                self.0.shared.stats.events.bump();
+                true
             }
             Due::Timer(slot) => self.run_timer(slot),
             Due::Foreign(_) => false,
@@ -321,11 +322,11 @@ impl AioContext {
     }
 
     fn still_wants(&self, slot: u32, generation: u32, interest: Interest) -> bool {
-        self.0
-            .state()
-            .reg
-            .live_handler(slot, generation)
-            .is_some_and(|handler| handler.wanted.contains(interest))
+        let mut st = self.0.state();
+        let disabled = st.reg.external_disabled > 0;
+        st.reg.live_handler(slot, generation).is_some_and(|handler| {
+            handler.wanted.contains(interest) && !(handler.external && disabled)
+        })
     }
 
     /// Takes the body out for a call into user code.
@@ -387,6 +388,9 @@ impl AioContext {
         let generation = st.reg.generation(slot);
         let Some(half) = st.reg.half(slot) else { return false };
         let Some(idle) = half.node.begin_run() else { return false };
+        if !idle {
+            self.0.shared.stats.events.bump();
+        }
         let callback = std::mem::replace(&mut half.callback, Callback::Running);
         if matches!(callback, Callback::Once(_)) {
             st.delete_half(&self.0.shared, slot);
@@ -412,6 +416,7 @@ impl AioContext {
         let mut st = self.0.state();
         let generation = st.reg.generation(slot);
         let Some(timer) = st.reg.timer(slot) else { return false };
+        self.0.shared.stats.events.bump();
         let callback = std::mem::replace(&mut timer.callback, Callback::Running);
         drop(st);
         let callback = self.run_callback(callback);

@@ -22,6 +22,8 @@ use crate::monitor::{Monitor, MonitorToken, borrow, timespec};
 use crate::registry::Hints;
 use crate::remote::{EMBEDDED, Shared};
 
+pub(crate) const EMBEDDED_REASON: &str = "auto: epoll, since it is embedded in an outer loop";
+
 /// Deadlines closer than this are met by the timerfd.
 const MILLISECOND: u64 = 1_000_000;
 
@@ -134,6 +136,7 @@ impl AioContext {
         if let Some(ns) = outer_ns {
             plan.start = if plan.start == 0 { self.0.clock.now() } else { plan.start };
             let limit = plan.start.saturating_add(ns);
+            plan.limit = Some(limit);
             plan.deadline = Some(plan.deadline.map_or(limit, |d| d.min(limit)));
             plan.awake |= ns == 0;
         }
@@ -241,13 +244,14 @@ impl State {
     fn embed(&mut self, shared: &Shared) -> Result<&mut Outer> {
         if self.outer.is_none() {
             if self.may_move_up && self.depth == 0 {
-                self.move_to_epoll(shared, "auto: epoll, since it is embedded in an outer loop");
+                self.move_to_epoll(shared, EMBEDDED_REASON);
             }
             let outer = Outer::new().map_err(|e| {
                 Error::syscall("epoll_create1", e, "raise the limit of open files (ulimit -n)")
             })?;
             self.outer = Some(outer);
             self.fill_outer(shared);
+            self.reg.hints.set(Hints::MOVE_UP); // when no turn runs any more
         }
         self.outer.as_mut().ok_or_else(Error::closed)
     }

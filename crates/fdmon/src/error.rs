@@ -247,8 +247,9 @@ impl std::error::Error for Error {
 #[derive(Default)]
 pub(crate) struct Failures {
     pub errors: Vec<(Option<u32>, Box<dyn std::error::Error + Send + Sync>)>,
-    /// The first panic; it resumes after the others ran.
-    pub panic: Option<Box<dyn Any + Send>>,
+    /// The first panic, with the number of turns that ran; it resumes when the innermost of them
+    /// has run its other callbacks.
+    pub panic: Option<(u32, Box<dyn Any + Send>)>,
 }
 
 impl Failures {
@@ -256,7 +257,7 @@ impl Failures {
         self.errors.is_empty() && self.panic.is_none()
     }
 
-    pub fn panicked(&mut self, payload: Box<dyn Any + Send>) {
-        self.panic.get_or_insert(payload);
+    pub fn panicked(&mut self, depth: u32, payload: Box<dyn Any + Send>) {
+        self.panic.get_or_insert((depth, payload));
     }
 }

@@ -178,7 +178,7 @@ impl AioContext {
     /// The bottom half in this slot, for any thread.
     #[must_use]
     pub fn foreign_bottom_half_id(&self, slot: u32) -> Option<BottomHalfId> {
-        self.half_node(slot).map(BottomHalfId)
+        self.half_node(slot).map(|node| BottomHalfId { node, context: self.id() })
     }
 
     fn half_node(&self, slot: u32) -> Option<Arc<Node>> {
@@ -386,7 +386,7 @@ impl AioContext {
             st.reg.hints.clear(Hints::FAILURES);
             std::mem::take(&mut st.failures)
         };
-        let panic = failures.panic.map(|payload| {
+        let panic = failures.panic.map(|(_, payload)| {
             payload
                 .downcast_ref::<&str>()
                 .map(ToString::to_string)

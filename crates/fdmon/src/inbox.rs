@@ -20,8 +20,8 @@ const IDLE: u8 = 4;
 /// The bottom half was deleted or its context closed.
 const DEAD: u8 = 8;
 
-/// A job of fdmon's own, which no user sees.
-const QUIET: u8 = 16;
+/// Nothing to run: the parameters have changed.
+const CHANGE: u8 = 16;
 
 /// A closure for the home thread.
 pub(crate) type Job = Box<dyn FnOnce(&mut Ops<'_>) + Send>;
@@ -49,26 +49,26 @@ impl Node {
     }
 
     pub fn job(job: Job) -> Arc<Self> {
-        Self::new_job(job, SCHEDULED)
+        Self::new(LINKED | SCHEDULED, Some(job))
     }
 
-    /// A job that is no progress.
-    pub fn quiet_job(job: Job) -> Arc<Self> {
-        Self::new_job(job, SCHEDULED | QUIET)
+    /// Says that the parameters have changed.
+    pub fn change() -> Arc<Self> {
+        Self::new(LINKED | CHANGE, None)
     }
 
-    fn new_job(job: Job, state: u8) -> Arc<Self> {
+    fn new(state: u8, job: Option<Job>) -> Arc<Self> {
         Arc::new(Self {
             next: AtomicPtr::new(ptr::null_mut()),
-            state: AtomicU8::new(LINKED | state),
+            state: AtomicU8::new(state),
             slot: u32::MAX,
             generation: 0,
-            job: Mutex::new(Some(job)),
+            job: Mutex::new(job),
         })
     }
 
-    pub fn is_quiet(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & QUIET != 0
+    pub fn is_change(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & CHANGE != 0
     }
 
     pub fn take_job(&self) -> Option<Job> {

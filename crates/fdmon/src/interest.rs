@@ -110,12 +110,12 @@ pub mod word {
 /// A hit runs `poll_ready`; together with readable readiness it runs `read` instead; an event
 /// that no callback can take runs the one there is, so that a level-triggered monitor never loops.
 #[inline]
-pub(crate) fn actions(pending: u32, callbacks: Callbacks, interest: Interest) -> u32 {
+pub(crate) fn actions(pending: u32, interest: Interest) -> u32 {
     let events = Events::from_bits_truncate(pending & word::EVENTS);
     let readable = events.intersects(Events::IN | Events::HUP | Events::ERR | Events::RDHUP);
     let mut run = 0;
     if pending & word::HIT != 0 {
-        run |= if readable && callbacks.contains(Callbacks::READ) {
+        run |= if readable && interest.contains(Interest::READ) {
             word::RUN_READ
         } else {
             word::RUN_READY
@@ -149,7 +149,7 @@ mod tests {
 
     fn run(events: Events, hit: bool, callbacks: Callbacks) -> u32 {
         let pending = events.bits() | if hit { word::HIT } else { 0 };
-        actions(pending, callbacks, Interest::of(callbacks))
+        actions(pending, Interest::of(callbacks))
     }
 
     /// SPEC 24

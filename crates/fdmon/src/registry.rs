@@ -99,6 +99,11 @@ impl Fifo {
         slot
     }
 
+    /// What has not been taken yet.
+    pub fn rest(&self) -> &[u32] {
+        &self.slots[self.taken..]
+    }
+
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.taken == self.slots.len()
@@ -146,6 +151,8 @@ impl Hints {
     pub const CLOSED: u32 = 1 << 10;
     /// Blocking turns may spin.
     pub const SPINS: u32 = 1 << 11;
+    /// Another thread changed the parameters.
+    pub const CHANGED: u32 = 1 << 13;
     /// Some member of the spin list is not a word in memory, but somebody's code.
     pub const CODE_MEMBERS: u32 = 1 << 12;
 
@@ -401,6 +408,23 @@ impl Registry {
         } else {
             self.orphaned = true;
         }
+    }
+
+    /// Something waits to be run, and has not been taken or dropped meanwhile.
+    pub fn has_due(&self) -> bool {
+        let pending = |slot: &u32| self.words.get(*slot) != 0;
+        self.ready.rest().iter().any(pending)
+            || self.timers_due.rest().iter().any(pending)
+            || self.halves_due.iter().any(|half| match half {
+                DueHalf::Slot(slot) => pending(slot),
+                DueHalf::Job(_) => true,
+            })
+    }
+
+    /// How many callbacks wait to be run.
+    pub fn due_count(&self) -> u64 {
+        let lists = self.ready.rest().len() + self.timers_due.rest().len() + self.halves_due.len();
+        lists as u64
     }
 
     /// Every live handler's slot.

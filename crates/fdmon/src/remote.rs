@@ -51,6 +51,8 @@ pub(crate) struct Shared {
 pub(crate) struct Wanted {
     pub poll: PollParams,
     pub aio: AioParams,
+    /// `poll` was asked for by another thread, and is not in force yet.
+    pub poll_changed: bool,
 }
 
 /// All contexts of this process that are alive, by id.
@@ -133,7 +135,7 @@ impl Shared {
             notifies_elided: c.notifies_elided.get(),
             submissions: c.submissions.get(),
             completions: c.completions.get(),
-            batch_max: c.batch_max.get(),
+            batch_max: c.batch_max.get().max(c.events.get().min(1)),
             fallbacks: c.fallbacks.get(),
             handlers: lock(&self.handlers)
                 .iter()
@@ -159,13 +161,16 @@ impl Drop for Shared {
 
 /// A bottom half's name, for any thread.
 #[derive(Clone)]
-pub struct BottomHalfId(pub(crate) Arc<Node>);
+pub struct BottomHalfId {
+    pub(crate) node: Arc<Node>,
+    pub(crate) context: u64,
+}
 
 impl BottomHalfId {
     /// A number that names the bottom half within its context and is never used again there.
     #[must_use]
     pub fn as_u64(&self) -> u64 {
-        number(self.0.slot, self.0.generation)
+        number(self.node.slot, self.node.generation)
     }
 }
 
@@ -246,10 +251,17 @@ impl Remote {
     /// Schedules a bottom half. Twice before it ran is once.
     ///
     /// # Errors
-    /// `Closed`
+    /// `Closed`; `InvalidArg` for a bottom half of another context.
     pub fn schedule(&self, half: &BottomHalfId) -> Result<()> {
         self.open()?;
-        self.schedule_node(&half.0);
+        if half.context != self.id() {
+            return Err(Error::invalid_arg(
+                "half",
+                format_args!("a bottom half of context {}", half.context),
+                "one of the remote's own context",
+            ));
+        }
+        self.schedule_node(&half.node);
         Ok(())
     }
 
@@ -271,7 +283,7 @@ impl Remote {
             .get(slot)
             .and_then(Option::as_ref)
             .filter(|node| number(node.slot, node.generation) == id)
-            .map(|node| BottomHalfId(Arc::clone(node)))
+            .map(|node| BottomHalfId { node: Arc::clone(node), context: self.id() })
             .ok_or_else(|| {
                 Error::invalid_arg(
                     "bottomHalfId",
@@ -304,8 +316,10 @@ impl Remote {
     pub fn set_poll_params(&self, params: PollParams) -> Result<()> {
         self.open()?;
         params.validate()?;
-        lock(&self.0.wanted).poll = params;
-        self.push(Node::quiet_job(Box::new(|ops| ops.context().take_wanted())));
+        let mut wanted = lock(&self.0.wanted);
+        (wanted.poll, wanted.poll_changed) = (params, true);
+        drop(wanted);
+        self.push(Node::change());
         Ok(())
     }
 
@@ -317,7 +331,7 @@ impl Remote {
         self.open()?;
         params.validate()?;
         lock(&self.0.wanted).aio = params;
-        self.push(Node::quiet_job(Box::new(|ops| ops.context().take_wanted())));
+        self.push(Node::change());
         Ok(())
     }
 

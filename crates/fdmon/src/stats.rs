@@ -70,13 +70,13 @@ impl Counters {
     #[inline]
     pub fn counted_since(&self, start: u64) {
         if self.first_ns.get() == 0 {
-            self.first_ns.set(start);
+            self.first_ns.set(start + 1); // 0 = none yet
         }
     }
 
     /// The time between turns, up to the last one.
     pub fn dispatch_ns(&self) -> u64 {
-        let span = self.settled_ns.get().saturating_sub(self.first_ns.get());
+        let span = (self.settled_ns.get() + 1).saturating_sub(self.first_ns.get());
         span.saturating_sub(self.waited_ns.get())
     }
 }

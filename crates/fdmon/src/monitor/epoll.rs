@@ -20,8 +20,10 @@ pub(crate) struct EpollMonitor {
     /// Room for an event of every watched fd, so that one call fetches all that is ready.
     buffer: Vec<epoll::Event>,
     watched: usize,
-    /// Files that epoll refuses because they are always ready.
+    /// Files that epoll refuses because they are always ready to be read and written…
     always: Vec<(MonitorToken, RawFd, Interest)>,
+    /// …and how many of them anybody wants to read or write.
+    always_ready: usize,
 }
 
 impl EpollMonitor {
@@ -31,6 +33,7 @@ impl EpollMonitor {
             buffer: Vec::with_capacity(16),
             watched: 1, // the notifier
             always: Vec::new(),
+            always_ready: 0,
         })
     }
 
@@ -40,7 +43,7 @@ impl EpollMonitor {
 
     /// Some watched file is always ready, so the epoll fd alone does not tell.
     pub fn has_always_ready(&self) -> bool {
-        !self.always.is_empty()
+        self.always_ready != 0
     }
 
     /// The notifier is watched edge-triggered: each write is an edge, so it never needs a read.
@@ -52,7 +55,7 @@ impl EpollMonitor {
     /// The timeout for epoll_wait, 0 where something is ready; `None` = it has passed.
     #[inline(never)]
     fn whole_milliseconds(&self, timeout: Option<u64>) -> Result<Option<Option<u64>>, Errno> {
-        if !self.always.is_empty() {
+        if self.always_ready != 0 {
             return Ok(Some(Some(0)));
         }
         let Some(ns) = timeout.filter(|ns| *ns < MILLISECOND) else {
@@ -63,12 +66,22 @@ impl EpollMonitor {
         Ok(ready.then_some(Some(0)))
     }
 
+    fn count_always_ready(&mut self) {
+        let served = Interest::READ | Interest::WRITE;
+        self.always_ready = self.always.iter().filter(|(.., i)| i.intersects(served)).count();
+    }
+
     /// A closed fd is noticed here, since no kernel set holds it.
     #[cold]
     fn report_always_ready(&self, sink: &mut impl Sink) {
         for &(token, fd, interest) in &self.always {
             let open = rustix::io::fcntl_getfd(borrow(fd)).is_ok();
-            sink.ready(token, if open { interest.to_events() } else { Events::NVAL });
+            let events = interest.to_events() & (Events::IN | Events::OUT);
+            match open {
+                true if events.is_empty() => {}
+                true => sink.ready(token, events),
+                false => sink.ready(token, Events::NVAL),
+            }
         }
     }
 
@@ -84,6 +97,7 @@ impl EpollMonitor {
             Err(Errno::PERM) => {
                 self.watched -= 1;
                 self.always.push((token, fd, new));
+                self.count_always_ready();
                 Ok(())
             }
             Err(refusal) => {
@@ -118,6 +132,7 @@ impl FdMonitor for EpollMonitor {
             } else {
                 self.always[at].2 = new;
             }
+            self.count_always_ready();
             return Ok(());
         }
         if new.is_empty() {
@@ -141,7 +156,7 @@ impl FdMonitor for EpollMonitor {
     #[inline(always)] // the quick turn and the full one each have their own
     fn wait(&mut self, timeout: Option<u64>, sink: &mut impl Sink) -> Result<(), Errno> {
         let timeout = match timeout {
-            None | Some(0) if self.always.is_empty() => timeout,
+            None | Some(0) if self.always_ready == 0 => timeout,
             timeout => match self.whole_milliseconds(timeout)? {
                 Some(timeout) => timeout,
                 None => return Ok(()),
@@ -154,7 +169,7 @@ impl FdMonitor for EpollMonitor {
             let (data, events) = (event.data, event.flags);
             sink.ready(MonitorToken(data.u64()), Events::from_bits_retain(events.bits()));
         }
-        if !self.always.is_empty() {
+        if self.always_ready != 0 {
             self.report_always_ready(sink);
         }
         Ok(())

@@ -11,6 +11,7 @@ use super::poll::PollMonitor;
 use super::{FdMonitor, Monitor, MonitorToken};
 use crate::config::MonitorKind;
 use crate::context::State;
+use crate::embed::EMBEDDED_REASON;
 use crate::error::{Error, Result};
 use crate::handler::Handler;
 use crate::interest::Interest;
@@ -136,7 +137,12 @@ impl State {
     /// Moves `auto` to epoll when there are enough fds. Not to be called while a nested turn runs.
     #[inline]
     pub(crate) fn maybe_move_up(&mut self, shared: &Shared) {
-        if self.may_move_up && self.reg.armed >= EPOLL_AT {
+        if !self.may_move_up {
+            return;
+        }
+        if self.outer.is_some() {
+            self.move_to_epoll(shared, EMBEDDED_REASON);
+        } else if self.reg.armed >= EPOLL_AT {
             self.move_to_epoll(shared, &format!("auto: {NO_RING}; epoll from {EPOLL_AT} fds on"));
         }
     }

@@ -93,7 +93,7 @@ impl SpinState {
 
     /// A turn that does not sleep, and would starve nobody but by never asking, asks now and then.
     pub fn look_is_due(&mut self, plan: &Plan, clock: &Clock) -> bool {
-        if !plan.hit {
+        if !plan.hit && !plan.blocking {
             self.quiet += 1;
             if self.quiet < SERIES {
                 return false;
@@ -245,7 +245,10 @@ impl AioContext {
         (st, now) = self.spin_on(st, plan, window);
         let spent = now - plan.start;
         shared.stats.spin_ns.add(spent);
-        if plan.awake {
+        let found = plan.awake;
+        // The deadline came while it spun: the turn is over without a sleep.
+        plan.awake |= plan.deadline.is_some_and(|deadline| now >= deadline);
+        if found {
             shared.stats.spin_hits.bump();
         } else {
             shared.stats.spin_misses.bump();
@@ -308,6 +311,7 @@ impl AioContext {
         for slot in members {
             let generation = {
                 let mut st = self.0.state();
+                st.spin.mode = true; // a hook may have left it
                 let generation = st.reg.generation(slot);
                 let Some(handler) = st.reg.handler(slot).filter(|h| !h.begun) else { continue };
                 if handler.running != 0 {

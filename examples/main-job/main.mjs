@@ -17,7 +17,7 @@ const options = new Command('npm start --')
   .parse()
   .opts()
 const { quick = false, json = false } = options
-const size = quick ? { mebibytes: 8, ms: 120, idleMs: 80 } : { mebibytes: 64, ms: 1500, idleMs: 500 }
+const size = quick ? { mebibytes: 8, ms: 120, warmUpMs: 120, idleMs: 80 } : { mebibytes: 64, ms: 1500, warmUpMs: 400, idleMs: 500 }
 
 const since = performance.now()
 const tools = lookForTools()

@@ -6,7 +6,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { AioContext, EventNotifier } from 'fdmon'
 import { MESSAGE_WORDS, Ring } from './ring.mjs'
 
-const { role, variant, rounds, ms, guards, out, into, port, cpu } = workerData
+const { role, variant, rounds, ms, warmUpMs, guards, out, into, port, cpu } = workerData
 if (cpu !== undefined) execFileSync('taskset', ['-p', '-c', cpu, basename(readlinkSync('/proc/thread-self'))])
 /** Round trips that are measured at most. */
 const MOST = 1 << 22
@@ -29,6 +29,7 @@ if (role === 'pong') {
 /** Sends one message after the other, each when the last has come back; then reports. */
 function ping() {
   const warmUp = rounds > 0 ? Math.ceil(rounds / 10) : 500
+  const begin = performance.now()
   const last = rounds > 0 ? rounds - warmUp : MOST
   const message = new Int32Array(MESSAGE_WORDS)
   const took = new Float64Array(Math.min(last, MOST)) // made before: nothing is allocated while it measures
@@ -49,20 +50,20 @@ function ping() {
     for (let i = 0; i < MESSAGE_WORDS; i++) if (back[i] !== seq + i) lost++
     seq++
     if (before !== undefined) took[count++] = now - sent
-    if (seq === warmUp) {
+    if (before === undefined && seq >= warmUp && now - begin >= warmUpMs) {
       before = process.resourceUsage()
       end = now + (ms > 0 ? ms : Infinity)
     }
     if (count < last && now < end) next()
     else if (!reported) {
       reported = true
-      report(took.subarray(0, count), lost, before, warmUp)
+      report(took.subarray(0, count), seq, lost, before)
     }
   })
   next()
 }
 
-function report(took, lost, before, warmUp) {
+function report(took, allRounds, lost, before) {
   const after = process.resourceUsage()
   const stats = link.context?.stats()
   const a = (key) => (after[key] - before[key]) / took.length
@@ -71,7 +72,7 @@ function report(took, lost, before, warmUp) {
   parentPort.postMessage({
     what: 'result',
     rounds: took.length,
-    allRounds: took.length + warmUp,
+    allRounds,
     lost,
     p50: at(0.5),
     p99: at(0.99),

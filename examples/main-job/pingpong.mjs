@@ -1,6 +1,6 @@
 // One row of ring-pingpong: two workers exchange 64-byte messages, then idle. Prints what it measured as JSON.
 //
-//   node pingpong.mjs --variant message|block|spin (--rounds N | --ms MS) [--idle-ms MS] [--no-guards] [--pin CPU,CPU]
+//   node pingpong.mjs --variant message|block|spin (--rounds N | --ms MS) [--warm-up-ms MS] [--idle-ms MS] [--no-guards] [--pin CPU,CPU]
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { MessageChannel, Worker } from 'node:worker_threads'
@@ -12,6 +12,7 @@ const { values } = parseArgs({
     variant: { type: 'string', default: 'spin' },
     rounds: { type: 'string', default: '0' },
     ms: { type: 'string', default: '0' },
+    'warm-up-ms': { type: 'string', default: '0' },
     'idle-ms': { type: 'string', default: '0' },
     'no-guards': { type: 'boolean', default: false },
     pin: { type: 'string' },
@@ -25,6 +26,7 @@ const common = {
   variant: values.variant,
   rounds: Number(values.rounds),
   ms: Number(values.ms),
+  warmUpMs: Number(values['warm-up-ms']),
   guards: !values['no-guards'],
 }
 const [first, second] = values.pin?.split(',') ?? []

@@ -64,7 +64,7 @@ export function write(bytes, pingpong, size) {
   const text = conclusion(pingpong) ?? ''
   const foot =
     `Commit ${git(root, 'rev-parse', '--short', 'HEAD')}; ${cpus().length} × ${cpus()[0]?.model.trim() || 'CPU'}, Linux ${release()}, ` +
-    `Node ${process.versions.node}; ${size.ms} ms a row.`
+    `Node ${process.versions.node}; ${size.ms} ms a row, after ${size.warmUpMs} ms in which the scheduler places the workers.`
   writeFileSync(
     `${root}docs/MAIN-JOB.md`,
     '# The main job\n\nWritten by `npm start -- --write`; do not edit.\n\n' +
@@ -100,7 +100,7 @@ function ringCells(row) {
     row.p50.toFixed(2),
     row.p99.toFixed(2),
     row.cpuUs.toFixed(2),
-    row.systemCalls === undefined ? '–' : row.systemCalls.toFixed(3),
+    row.systemCalls === undefined ? '–' : `${row.atMost ? '≤ ' : ''}${row.systemCalls.toFixed(3)}`,
     row.switches.toFixed(3),
     percent(row.idleCpu),
   ]

@@ -41,28 +41,30 @@ export function rowName({ variant, guards }) {
 
 /**
  * Measures a row. `counter` counts system calls: `perf` counts while the row is measured (`quick`) or in a run of its
- * own, less those of a run with almost no rounds; `strace` always in runs of their own.
+ * own, less those of a run with almost no rounds; `strace` in runs of their own, and with `quick` only of the first
+ * placement, because it takes long. What strace says of a spinning row is an upper bound: it stretches the time between
+ * two messages, in which the loop looks at the kernel.
  */
-export async function measureRow(row, { ms, idleMs, quick, counter }) {
+export async function measureRow(row, { ms, warmUpMs, idleMs, quick, counter }) {
   if (row.missing) return { ...row, name: rowName(row) }
-  const timed = ['--ms', `${ms}`, '--idle-ms', `${idleMs}`]
+  const timed = ['--ms', `${ms}`, '--warm-up-ms', `${warmUpMs}`, '--idle-ms', `${idleMs}`]
   const counted = quick && counter?.name === 'perf'
   const main = await child(row, timed, counted ? counter : undefined)
   let systemCalls
-  if (counter) {
+  if (counter && (counter.name === 'perf' || !quick || row.pin !== undefined)) {
     const base = await startUp(row, counter)
     const more = counted ? main : await child(row, ['--rounds', `${lengthFor(main, counter)}`], counter)
     systemCalls = Math.max(0, (more.calls - base.calls) / (more.allRounds - base.allRounds))
   }
   const { calls: _, ...measured } = main
-  return { ...row, name: rowName(row), ...measured, systemCalls }
+  return { ...row, name: rowName(row), ...measured, systemCalls, atMost: counter?.name === 'strace' && row.variant === 'spin' }
 }
 
 const startUps = new Map()
 
 /** A run with almost no rounds; the same for all rows that start the same threads in the same way. */
 function startUp(row, counter) {
-  const key = `${row.variant} ${row.pin}`
+  const key = `${row.variant === 'message'} ${row.pin}`
   if (!startUps.has(key)) startUps.set(key, child(row, ['--rounds', '100'], counter))
   return startUps.get(key)
 }
@@ -109,5 +111,6 @@ export function conclusion(rows) {
         `leave the guards on, which do not spin there (${on.p50.toFixed(1)} µs)`,
     )
   }
-  return parts.length === 0 ? undefined : `${parts.join('; ')}.`
+  const text = parts.join('; ')
+  return text === '' ? undefined : `${text[0].toUpperCase()}${text.slice(1)}.`
 }

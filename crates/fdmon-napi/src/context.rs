@@ -52,7 +52,10 @@ pub struct NativeWord {
 
 /// What a context is made of; the hot functions hold it too.
 pub(crate) struct Core {
-    pub(crate) ctx: AioContext,
+    /// None once closed: what the kernel holds goes with the turn that unwinds last, not with the
+    /// garbage.
+    ctx: RefCell<Option<Rc<AioContext>>>,
+    id: u64,
     pub(crate) frames: Frames,
     trampoline: Rc<Trampoline>,
     /// The address of the suppress word by slot; a slot that was given up may still be in it.
@@ -67,7 +70,7 @@ pub struct NativeContext {
 
 impl std::fmt::Debug for NativeContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NativeContext").field("ctx", &self.core.ctx).finish_non_exhaustive()
+        f.debug_struct("NativeContext").field("ctx", &self.core.maybe()).finish_non_exhaustive()
     }
 }
 
@@ -102,30 +105,37 @@ impl NativeContext {
                 .name(options.name)
                 .build()?;
             let trampoline = Rc::new(Trampoline::new(invoke, ctx.remote()));
-            let (frames, suppressed) = (Frames::default(), RefCell::default());
-            Ok(Self { core: Rc::new(Core { ctx, frames, trampoline, suppressed }) })
+            Ok(Self {
+                core: Rc::new(Core {
+                    id: ctx.id(),
+                    ctx: RefCell::new(Some(Rc::new(ctx))),
+                    frames: Frames::default(),
+                    trampoline,
+                    suppressed: RefCell::default(),
+                }),
+            })
         })
     }
 
     #[napi(getter)]
     #[allow(clippy::cast_precision_loss, reason = "ids are counted from 1")]
     pub fn id(&self) -> f64 {
-        self.core.ctx.id() as f64
+        self.core.id as f64
     }
 
     #[napi(getter)]
     pub fn closed(&self) -> bool {
-        self.core.ctx.is_closed()
+        self.core.maybe().is_none_or(|ctx| ctx.is_closed())
     }
 
     #[napi]
-    pub fn monitor(&self) -> &'static str {
-        self.core.ctx.monitor().as_str()
+    pub fn monitor(&self, env: Env) -> napi::Result<&'static str> {
+        guard(&env, || Ok(self.core.open()?.monitor().as_str()))
     }
 
     #[napi]
-    pub fn monitor_reason(&self) -> String {
-        self.core.ctx.monitor_reason()
+    pub fn monitor_reason(&self, env: Env) -> napi::Result<String> {
+        guard(&env, || Ok(self.core.open()?.monitor_reason()))
     }
 
     /// Moves the pending words to this array; what is pending is copied.
@@ -134,10 +144,11 @@ impl NativeContext {
         if words.is_wide() {
             return Err(napi::Error::from_reason("words = BigInt64Array; pass an Int32Array"));
         }
+        let Some(ctx) = self.core.maybe() else { return Ok(()) };
         let owner = Box::new(words.pin()?);
         // SAFETY: the array lies over an ArrayBuffer of its own, whose memory stays in place while
         // `owner` keeps it; only the thread of this environment uses it.
-        unsafe { self.core.ctx.adopt_words(words.data().cast(), words.len(), owner) };
+        unsafe { ctx.adopt_words(words.data().cast(), words.len(), owner) };
         Ok(())
     }
 
@@ -160,7 +171,8 @@ impl NativeContext {
         replaces: i32,
     ) -> napi::Result<i32> {
         guard(&env, || {
-            if self.core.ctx.foreign_next_slot()?.is_none() {
+            let ctx = self.core.open()?;
+            if ctx.foreign_next_slot()?.is_none() {
                 return Ok(FULL);
             }
             let suppress = word.as_ref().and_then(suppress_address);
@@ -181,7 +193,7 @@ impl NativeContext {
                 hooks,
                 kernel: flags & KERNEL != 0,
             };
-            let Some(slot) = self.core.ctx.foreign_handler(fd, handler)? else { return Ok(FULL) };
+            let Some(slot) = ctx.foreign_handler(fd, handler)? else { return Ok(FULL) };
             own_slot.set(slot);
             let mut suppressed = self.core.suppressed.borrow_mut();
             match suppress {
@@ -195,7 +207,7 @@ impl NativeContext {
     #[napi]
     pub fn remove(&self, env: Env, slot: u32) -> napi::Result<()> {
         guard(&env, || {
-            self.core.ctx.foreign_remove(slot);
+            self.core.open()?.foreign_remove(slot);
             Ok(())
         })
     }
@@ -203,7 +215,9 @@ impl NativeContext {
     #[napi]
     pub fn set_interest(&self, env: Env, slot: u32, bits: u32) -> napi::Result<()> {
         guard(&env, || {
-            self.core.ctx.foreign_set_interest(slot, Interest::from_bits_truncate(low(bits)))?;
+            self.core
+                .open()?
+                .foreign_set_interest(slot, Interest::from_bits_truncate(low(bits)))?;
             Ok(())
         })
     }
@@ -220,16 +234,17 @@ impl NativeContext {
     #[napi]
     pub fn more(&self, env: Env, depth: u32) -> napi::Result<u32> {
         self.core.guard(&env, || {
-            let found = self.core.ctx.foreign_more(depth as usize, self.core.frames.batch(depth)?);
-            Ok(self.core.frames.answer(depth, found, self.core.ctx.foreign_stop_requested()))
+            let ctx = self.core.open()?;
+            let found = ctx.foreign_more(depth as usize, self.core.frames.batch(depth)?);
+            Ok(self.core.frames.answer(depth, found, ctx.foreign_stop_requested()))
         })
     }
 
     /// The first batch of what `check` found.
     #[napi]
     pub fn dispatch(&self, env: Env, depth: u32) -> napi::Result<u32> {
-        self.core.fill(&env, depth, |running, waiting, batch| {
-            self.core.ctx.foreign_dispatch(running, waiting, batch)
+        self.core.fill(&env, depth, |ctx, running, waiting, batch| {
+            ctx.foreign_dispatch(running, waiting, batch)
         })
     }
 
@@ -237,7 +252,9 @@ impl NativeContext {
     #[napi]
     pub fn end(&self, env: Env) -> napi::Result<()> {
         self.core.guard(&env, || {
-            self.core.ctx.foreign_end();
+            if let Some(ctx) = self.core.maybe() {
+                ctx.foreign_end();
+            }
             Ok(())
         })
     }
@@ -246,13 +263,14 @@ impl NativeContext {
     /// closed.
     #[napi(ts_return_type = "{ slot: number; error: Error }[]")]
     pub fn take_errors<'env>(&self, env: &'env Env) -> napi::Result<Vec<Object<'env>>> {
-        let (errors, panic) = self.core.ctx.foreign_failures();
+        let Some(ctx) = self.core.maybe() else { return Ok(Vec::new()) };
+        let (errors, panic) = ctx.foreign_failures();
         let mut failures: Vec<(i32, Failure)> = errors
             .iter()
             .map(|(slot, error)| (slot_or_full(*slot), failure_of(&**error)))
             .collect();
         if let Some(text) = panic {
-            self.core.ctx.close();
+            self.core.close();
             let message = format!("a defect of fdmon: {text}; report it with what led to it");
             failures.push((FULL, Failure::new(ErrorCode::Internal, message)));
         }
@@ -269,34 +287,40 @@ impl NativeContext {
 
     #[napi]
     pub fn suspend(&self, env: Env) -> napi::Result<()> {
-        self.core.guard(&env, || Ok(self.core.ctx.suspend()?))
+        self.core.guard(&env, || Ok(self.core.open()?.suspend()?))
     }
 
     #[napi]
     pub fn notify(&self) {
-        self.core.ctx.notify();
+        if let Some(ctx) = self.core.maybe() {
+            ctx.notify();
+        }
     }
 
     #[napi]
     pub fn stop(&self) {
-        self.core.ctx.stop();
+        if let Some(ctx) = self.core.maybe() {
+            ctx.stop();
+        }
     }
 
     #[napi]
     pub fn stop_requested(&self) -> bool {
-        self.core.ctx.foreign_stop_requested()
+        self.core.maybe().is_some_and(|ctx| ctx.foreign_stop_requested())
     }
 
     #[napi]
     pub fn loop_begin(&self, env: Env) -> napi::Result<()> {
-        self.core.guard(&env, || Ok(self.core.ctx.foreign_loop_begin()?))
+        self.core.guard(&env, || Ok(self.core.open()?.foreign_loop_begin()?))
     }
 
     /// Leaves spin mode; the outermost loop takes the stop.
     #[napi]
     pub fn loop_end(&self, env: Env) -> napi::Result<()> {
         self.core.guard(&env, || {
-            self.core.ctx.foreign_loop_end();
+            if let Some(ctx) = self.core.maybe() {
+                ctx.foreign_loop_end();
+            }
             Ok(())
         })
     }
@@ -304,23 +328,23 @@ impl NativeContext {
     #[napi]
     pub fn set_poll_params(&self, env: Env, params: NativePollParams) -> napi::Result<()> {
         self.core.guard(&env, || {
-            let params = params.apply(self.core.ctx.poll_params())?;
-            Ok(self.core.ctx.set_poll_params(params)?)
+            let ctx = self.core.open()?;
+            Ok(ctx.set_poll_params(params.apply(ctx.poll_params())?)?)
         })
     }
 
     #[napi]
     pub fn set_aio_params(&self, env: Env, params: NativeAioParams) -> napi::Result<()> {
         self.core.guard(&env, || {
-            let params = params.apply(self.core.ctx.aio_params())?;
-            Ok(self.core.ctx.set_aio_params(params)?)
+            let ctx = self.core.open()?;
+            Ok(ctx.set_aio_params(params.apply(ctx.aio_params())?)?)
         })
     }
 
     #[napi]
     pub fn disable_external(&self, env: Env) -> napi::Result<()> {
         self.core.guard(&env, || {
-            self.core.ctx.disable_external();
+            self.core.open()?.disable_external();
             Ok(())
         })
     }
@@ -328,7 +352,7 @@ impl NativeContext {
     #[napi]
     pub fn enable_external(&self, env: Env) -> napi::Result<()> {
         self.core.guard(&env, || {
-            self.core.ctx.enable_external();
+            self.core.open()?.enable_external();
             Ok(())
         })
     }
@@ -336,35 +360,42 @@ impl NativeContext {
     /// The slot of a new bottom half, or -1.
     #[napi]
     pub fn bottom_half(&self, env: Env) -> napi::Result<i32> {
-        guard(&env, || Ok(slot_or_full(self.core.ctx.foreign_bottom_half()?)))
+        guard(&env, || Ok(slot_or_full(self.core.open()?.foreign_bottom_half()?)))
     }
 
     /// Its number for remotes.
     #[napi]
     #[allow(clippy::cast_precision_loss, reason = "these numbers are made to fit a double")]
     pub fn bh_id(&self, slot: u32) -> f64 {
-        self.core.ctx.foreign_bottom_half_id(slot).map_or(-1.0, |id| id.as_u64() as f64)
+        let id = self.core.maybe().and_then(|ctx| ctx.foreign_bottom_half_id(slot));
+        id.map_or(-1.0, |id| id.as_u64() as f64)
     }
 
     #[napi]
     pub fn bh_schedule_idle(&self, slot: u32) {
-        self.core.ctx.foreign_schedule(slot, true);
+        if let Some(ctx) = self.core.maybe() {
+            ctx.foreign_schedule(slot, true);
+        }
     }
 
     #[napi]
     pub fn bh_cancel(&self, slot: u32) {
-        self.core.ctx.foreign_cancel(slot);
+        if let Some(ctx) = self.core.maybe() {
+            ctx.foreign_cancel(slot);
+        }
     }
 
     #[napi]
     pub fn bh_delete(&self, slot: u32) {
-        self.core.ctx.foreign_delete(slot);
+        if let Some(ctx) = self.core.maybe() {
+            ctx.foreign_delete(slot);
+        }
     }
 
     /// The slot of a new timer, or -1.
     #[napi]
     pub fn timer(&self, env: Env) -> napi::Result<i32> {
-        guard(&env, || Ok(slot_or_full(self.core.ctx.foreign_timer()?)))
+        guard(&env, || Ok(slot_or_full(self.core.open()?.foreign_timer()?)))
     }
 
     #[napi]
@@ -379,29 +410,34 @@ impl NativeContext {
                 Either::A(number) => whole(number),
                 Either::B(big) => big.get_u64().1,
             };
-            let deadline = self.core.ctx.now_ns().saturating_add(delay);
-            Ok(self.core.ctx.foreign_timer_arm(slot, deadline)?)
+            let ctx = self.core.open()?;
+            let deadline = ctx.now_ns().saturating_add(delay);
+            Ok(ctx.foreign_timer_arm(slot, deadline)?)
         })
     }
 
     #[napi]
     pub fn timer_arm_at(&self, env: Env, slot: u32, deadline_ns: BigInt) -> napi::Result<()> {
-        guard(&env, || Ok(self.core.ctx.foreign_timer_arm(slot, deadline_ns.get_u64().1)?))
+        guard(&env, || Ok(self.core.open()?.foreign_timer_arm(slot, deadline_ns.get_u64().1)?))
     }
 
     #[napi]
     pub fn timer_cancel(&self, slot: u32) {
-        self.core.ctx.foreign_timer_cancel(slot);
+        if let Some(ctx) = self.core.maybe() {
+            ctx.foreign_timer_cancel(slot);
+        }
     }
 
     #[napi]
     pub fn timer_pending(&self, slot: u32) -> bool {
-        self.core.ctx.foreign_timer_pending(slot)
+        self.core.maybe().is_some_and(|ctx| ctx.foreign_timer_pending(slot))
     }
 
     #[napi]
     pub fn timer_delete(&self, slot: u32) {
-        self.core.ctx.foreign_timer_delete(slot);
+        if let Some(ctx) = self.core.maybe() {
+            ctx.foreign_timer_delete(slot);
+        }
     }
 
     /// Nanoseconds that an outer loop may wait; -1 = for ever.
@@ -411,29 +447,29 @@ impl NativeContext {
         reason = "a timeout of 104 days is as good as a longer one"
     )]
     pub fn prepare(&self, env: Env) -> napi::Result<f64> {
-        self.core.guard(&env, || Ok(self.core.ctx.prepare()?.map_or(-1.0, |ns| ns as f64)))
+        self.core.guard(&env, || Ok(self.core.open()?.prepare()?.map_or(-1.0, |ns| ns as f64)))
     }
 
     #[napi]
     pub fn check(&self, env: Env) -> napi::Result<bool> {
-        self.core.guard(&env, || Ok(self.core.ctx.check()?))
+        self.core.guard(&env, || Ok(self.core.open()?.check()?))
     }
 
     #[napi]
     pub fn backend_fd(&self, env: Env) -> napi::Result<i32> {
-        guard(&env, || Ok(self.core.ctx.backend_fd()?.as_raw_fd()))
+        guard(&env, || Ok(self.core.open()?.backend_fd()?.as_raw_fd()))
     }
 
     #[napi]
     pub fn stats(&self, env: Env) -> napi::Result<Stats> {
-        guard(&env, || Ok(Stats::from(&self.core.ctx.stats())))
+        guard(&env, || Ok(Stats::from(&self.core.open()?.stats())))
     }
 
     /// Releases everything.
     #[napi]
     pub fn close(&self, env: Env) -> napi::Result<Leaks> {
         guard(&env, || {
-            let report = self.core.ctx.close();
+            let report = self.core.close();
             Ok(Leaks {
                 handlers: report.handlers,
                 bottom_halves: report.bottom_halves,
@@ -445,12 +481,38 @@ impl NativeContext {
 }
 
 impl Core {
+    /// The context, if it is open.
+    #[inline]
+    pub(crate) fn maybe(&self) -> Option<Rc<AioContext>> {
+        self.ctx.borrow().clone()
+    }
+
+    /// The context, or the error of one that is closed.
+    #[inline]
+    pub(crate) fn open(&self) -> Result<Rc<AioContext>> {
+        self.maybe().ok_or_else(|| {
+            let message = "the context is closed; create a new AioContext";
+            Failure::new(ErrorCode::Closed, message)
+        })
+    }
+
+    /// Closes the context and lets it go; turns that are under way hold it until they unwind.
+    fn close(&self) -> fdmon::LeakReport {
+        let report = self.maybe().map(|ctx| ctx.close()).unwrap_or_default();
+        // Not before: hooks that ran just now may have asked for it.
+        drop(self.ctx.take());
+        self.trampoline.release();
+        report
+    }
+
     /// A suppress word belongs to one handler. The handler that is about to be replaced lets go of
     /// it first when it is to have the same one.
     fn free_suppress(&self, suppress: Option<usize>, replaces: i32) {
         let (Some(address), Ok(old)) = (suppress, u32::try_from(replaces)) else { return };
-        if self.suppressed.borrow().get(&old) == Some(&address) {
-            self.ctx.foreign_remove(old);
+        // Nothing is borrowed over the removal, which may run `pollEnd`.
+        let same = self.suppressed.borrow().get(&old) == Some(&address);
+        if same && let Some(ctx) = self.maybe() {
+            ctx.foreign_remove(old);
         }
     }
 
@@ -461,26 +523,28 @@ impl Core {
         env: &Env,
         depth: u32,
         step: impl FnOnce(
+            &AioContext,
             &[u32],
             &mut dyn Iterator<Item = u32>,
             &mut [i32],
         ) -> fdmon::Result<fdmon::ForeignBatch>,
     ) -> napi::Result<u32> {
         self.guard(env, || {
+            let ctx = self.open()?;
             let batch = self.frames.batch(depth)?;
             let found = if depth == 0 {
-                step(&[], &mut std::iter::empty(), batch)?
+                step(&ctx, &[], &mut std::iter::empty(), batch)?
             } else {
                 let (running, waiting) = self.frames.around(depth);
-                step(&running, &mut waiting.into_iter(), batch)?
+                step(&ctx, &running, &mut waiting.into_iter(), batch)?
             };
-            Ok(self.frames.answer(depth, found, self.ctx.foreign_stop_requested()))
+            Ok(self.frames.answer(depth, found, ctx.foreign_stop_requested()))
         })
     }
 
     /// As [`guard`]; a panic besides closes the context, whose state nobody can vouch for.
     pub(crate) fn guard<T>(&self, env: &Env, body: impl FnOnce() -> Result<T>) -> napi::Result<T> {
-        struct CloseOnPanic<'ctx>(&'ctx AioContext);
+        struct CloseOnPanic<'core>(&'core Core);
         impl Drop for CloseOnPanic<'_> {
             fn drop(&mut self) {
                 if std::thread::panicking() {
@@ -489,7 +553,7 @@ impl Core {
             }
         }
         guard(env, || {
-            let armed = CloseOnPanic(&self.ctx);
+            let armed = CloseOnPanic(self);
             let result = body();
             drop(armed);
             result

@@ -8,7 +8,7 @@
     reason = "a call per spin round: plain Node-API, with scopes that close by drop"
 )]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::rc::Rc;
 
@@ -46,19 +46,25 @@ impl Drop for Scope {
 /// The one way from the loop into JavaScript.
 pub(crate) struct Trampoline {
     invoke: Pinned,
-    remote: Remote,
+    /// None once the context is closed.
+    remote: RefCell<Option<Remote>>,
     /// The context is being collected, or the thread ended: JavaScript is out of reach.
     dead: Cell<bool>,
 }
 
 impl Trampoline {
     pub(crate) fn new(invoke: Pinned, remote: Remote) -> Self {
-        Self { invoke, remote, dead: Cell::new(false) }
+        Self { invoke, remote: RefCell::new(Some(remote)), dead: Cell::new(false) }
     }
 
     /// From here on JavaScript is not called.
     pub(crate) fn cut(&self) {
         self.dead.set(true);
+    }
+
+    /// The context is closed; its wake-up goes with it.
+    pub(crate) fn release(&self) {
+        self.remote.take();
     }
 
     fn call(&self, kind: u32, slot: u32) -> Option<u32> {
@@ -70,7 +76,9 @@ impl Trampoline {
             // An exception is pending that nobody can catch: this thread is being terminated. A
             // notified loop does not sleep.
             self.cut();
-            let _ = self.remote.notify();
+            if let Some(remote) = &*self.remote.borrow() {
+                let _ = remote.notify();
+            }
         }
         answer
     }

@@ -111,8 +111,8 @@ unsafe extern "C" fn turn(env: sys::napi_env, info: sys::napi_callback_info) -> 
     let Some(call) = (unsafe { Call::new(env, info) }) else { return ptr::null_mut() };
     let request = call.small(0);
     let core = call.core;
-    let answer = core.fill(&call.env, request >> 1, |running, waiting, batch| {
-        core.ctx.foreign_turn(request & 1 != 0, running, waiting, batch)
+    let answer = core.fill(&call.env, request >> 1, |ctx, running, waiting, batch| {
+        ctx.foreign_turn(request & 1 != 0, running, waiting, batch)
     });
     let mut result = ptr::null_mut();
     if let Ok(answer) = answer {
@@ -131,7 +131,7 @@ unsafe extern "C" fn schedule(
     if let Some(call) = unsafe { Call::new(env, info) } {
         let slot = call.small(0);
         let _ = call.core.guard(&call.env, || {
-            call.core.ctx.foreign_schedule(slot, false);
+            call.core.open()?.foreign_schedule(slot, false);
             Ok(())
         });
     }
@@ -144,8 +144,9 @@ unsafe extern "C" fn arm(env: sys::napi_env, info: sys::napi_callback_info) -> s
     if let Some(call) = unsafe { Call::new(env, info) } {
         let (slot, delay) = (call.small(0), crate::options::whole(call.number(1)));
         let _ = call.core.guard(&call.env, || {
-            let deadline = call.core.ctx.now_ns().saturating_add(delay);
-            Ok(call.core.ctx.foreign_timer_arm(slot, deadline)?)
+            let ctx = call.core.open()?;
+            let deadline = ctx.now_ns().saturating_add(delay);
+            Ok(ctx.foreign_timer_arm(slot, deadline)?)
         });
     }
     ptr::null_mut()

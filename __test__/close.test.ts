@@ -1,4 +1,5 @@
 // The end of a context, and what it says about itself.
+import { readdirSync } from 'node:fs'
 import { inspect } from 'node:util'
 import { once } from 'node:events'
 import test from 'ava'
@@ -248,4 +249,17 @@ onEach('a hook that uses the context while it is being closed gets a clear error
   while (work > 0) ctx.poll(true)
   refuses(t, () => ctx.close(), ['new AioContext'], 'ERR_FDMON_CLOSED')
   t.deepEqual({ ...ctx.close() }, { handlers: 0, bottomHalves: 0, timers: 0, io: 0 })
+})
+
+onEach('a closed context holds no descriptor, although the object lives', (t, kit) => {
+  const count = (): number => readdirSync('/proc/self/fd').length
+  const before = count()
+  const contexts = Array.from({ length: 20 }, () => kit.context())
+  for (const ctx of contexts) {
+    t.true(ctx.backendFd >= 0)
+    ctx.poll(false)
+  }
+  t.true(count() >= before + 20)
+  for (const ctx of contexts) ctx.close()
+  t.is(count(), before)
 })

@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub failures: Failures,
     /// The side for an outer loop, once there is one.
     pub outer: Option<Outer>,
+    /// The process that made it.
+    pub home: Home,
 }
 
 impl State {
@@ -157,13 +159,14 @@ impl Builder {
             closed: false,
             failures: Failures::default(),
             outer: None,
+            home: shared.home,
         };
         state.note_spinning();
         Ok(AioContext(Rc::new(Inner {
             state: RefCell::new(state),
+            home: shared.home,
             shared,
             clock: self.clock.map_or(Clock::Monotonic, Clock::Manual),
-            home: Home::here(),
         })))
     }
 }
@@ -392,7 +395,7 @@ impl AioContext {
             now = self.0.clock.now();
         }
         if plan.counted {
-            st.spin.on_turn(shared, plan.start, now);
+            st.spin.on_turn(shared, plan, now);
         }
         if st.reg.hints.any(Hints::SCHEDULED) {
             st.collect_halves();
@@ -610,7 +613,19 @@ impl AioContext {
             return LeakReport::default();
         }
         self.leave_spin_mode();
+        let begun: Vec<u32> = {
+            // Also those whose spin mode is being left right now, further out.
+            let mut st = self.0.state();
+            let slots: Vec<u32> = st.reg.handler_slots().collect();
+            slots.into_iter().filter(|&s| st.reg.handler(s).is_some_and(|h| h.begun)).collect()
+        };
+        for slot in begun {
+            self.end_one(slot);
+        }
         let mut st = self.0.state();
+        if st.closed {
+            return LeakReport::default(); // by one of the hooks
+        }
         let report = LeakReport {
             handlers: st.reg.handlers,
             bottom_halves: st.reg.halves,
@@ -917,6 +932,7 @@ impl State {
             };
             // Anything else that ended the wait means nothing: go on with the time that is left.
             if found || plan.awake || shared.notified.load(Ordering::Relaxed) {
+                plan.asked = true;
                 return Ok(());
             }
         }
@@ -1033,7 +1049,7 @@ impl State {
             let mut end_owed = false;
             if let Some(handler) = self.reg.handler(slot) {
                 end_owed = handler.end_owed;
-                let _ = self.disarm(slot);
+                let _ = self.disarm(shared, slot);
             }
             remains.push(self.reg.vacate(slot, end_owed));
         }

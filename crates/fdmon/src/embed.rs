@@ -29,7 +29,10 @@ const MILLISECOND: u64 = 1_000_000;
 
 /// The side for an outer loop.
 pub(crate) struct Outer {
+    /// What the outer loop watches, the same for ever.
     epoll: OwnedFd,
+    /// Under poll, a set within that set that holds the fds; it can be replaced.
+    fds: Option<OwnedFd>,
     timer: OwnedFd,
     timer_is_set: bool,
     /// Fds that epoll does not take: as long as there are any, `prepare` returns 0.
@@ -43,18 +46,20 @@ impl Outer {
         let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        let outer =
-            Self { epoll: set, timer, timer_is_set: false, unwatched: Vec::new(), plan: None };
-        outer.watch(outer.timer.as_fd(), epoll::EventFlags::IN)?;
+        let outer = Self {
+            epoll: set,
+            fds: None,
+            timer,
+            timer_is_set: false,
+            unwatched: Vec::new(),
+            plan: None,
+        };
+        outer.watch(outer.timer.as_fd())?;
         Ok(outer)
     }
 
-    fn watch(
-        &self,
-        fd: BorrowedFd<'_>,
-        events: epoll::EventFlags,
-    ) -> std::result::Result<(), Errno> {
-        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(0), events)
+    fn watch(&self, fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
+        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
     }
 
     fn set_timer(&mut self, ns: Option<u64>) {
@@ -70,7 +75,11 @@ impl Outer {
         let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec);
     }
 
-    fn update(&mut self, token: MonitorToken, fd: RawFd, old: Interest, new: Interest) {
+    /// `false` = the set holds something that cannot be taken out: a closed fd of which a
+    /// duplicate lives.
+    #[must_use]
+    fn update(&mut self, token: MonitorToken, fd: RawFd, old: Interest, new: Interest) -> bool {
+        let Some(set) = &self.fds else { return true };
         let events = epoll::EventFlags::from_bits_retain(new.to_events().bits());
         let data = epoll::EventData::new_u64(0);
         if let Some(at) = self.unwatched.iter().position(|t| *t == token) {
@@ -78,14 +87,15 @@ impl Outer {
                 self.unwatched.swap_remove(at);
             }
         } else if new.is_empty() {
-            let _ = epoll::delete(&self.epoll, borrow(fd));
+            return epoll::delete(set, borrow(fd)).is_ok();
         } else if !old.is_empty() {
-            let _ = epoll::modify(&self.epoll, borrow(fd), data, events);
-        } else if let Err(errno) = epoll::add(&self.epoll, borrow(fd), data, events) {
+            return epoll::modify(set, borrow(fd), data, events).is_ok();
+        } else if let Err(errno) = epoll::add(set, borrow(fd), data, events) {
             if errno != Errno::EXIST {
                 self.unwatched.push(token);
             }
         }
+        true
     }
 }
 
@@ -257,19 +267,28 @@ impl State {
     }
 
     fn fill_outer(&mut self, shared: &Shared) {
-        let Some(outer) = &self.outer else { return };
+        let Some(outer) = &mut self.outer else { return };
+        outer.unwatched.clear();
+        outer.fds = None; // closing a set takes it out of the outer one
         if let Monitor::Epoll(monitor) = &self.monitor {
-            let _ = outer.watch(monitor.fd(), epoll::EventFlags::IN);
+            let _ = outer.watch(monitor.fd());
             return;
         }
-        let _ = outer.watch(shared.notifier.as_fd(), epoll::EventFlags::IN);
+        let Ok(set) = epoll::create(epoll::CreateFlags::CLOEXEC) else {
+            outer.unwatched.push(MonitorToken::NOTIFIER); // no fd is left: `prepare` returns 0
+            return;
+        };
+        let _ = outer.watch(set.as_fd());
+        let data = epoll::EventData::new_u64(0);
+        let _ = epoll::add(&set, shared.notifier.as_fd(), data, epoll::EventFlags::IN);
+        outer.fds = Some(set);
         let slots: Vec<u32> = self.reg.handler_slots().collect();
         for slot in slots {
             let token = MonitorToken::new(slot, self.reg.generation(slot));
             let Some(handler) = self.reg.handler(slot) else { continue };
             let (fd, armed) = (handler.fd, handler.armed);
             if let Some(outer) = self.outer.as_mut().filter(|_| !armed.is_empty()) {
-                outer.update(token, fd, Interest::empty(), armed);
+                let _always_added = outer.update(token, fd, Interest::empty(), armed);
             }
         }
     }
@@ -278,31 +297,21 @@ impl State {
     #[inline]
     pub(crate) fn watch_from_outside(
         &mut self,
+        shared: &Shared,
         token: MonitorToken,
         fd: RawFd,
         old: Interest,
         new: Interest,
     ) {
         if let Some(outer) = &mut self.outer {
-            if matches!(self.monitor, Monitor::Poll(_)) && old != new {
-                outer.update(token, fd, old, new);
+            if old != new && !outer.update(token, fd, old, new) {
+                self.fill_outer(shared);
             }
         }
     }
 
     /// The monitor was replaced: the outer set holds what the new one needs.
     pub(crate) fn replaced_inner(&mut self, shared: &Shared) {
-        let Some(outer) = &mut self.outer else { return };
-        outer.unwatched.clear();
-        let _ = epoll::delete(&outer.epoll, shared.notifier.as_fd());
-        let slots: Vec<u32> = self.reg.handler_slots().collect();
-        for slot in slots {
-            let Some(handler) = self.reg.handler(slot) else { continue };
-            let fd = handler.fd;
-            if let Some(outer) = &self.outer {
-                let _ = epoll::delete(&outer.epoll, borrow(fd));
-            }
-        }
         self.fill_outer(shared);
     }
 }

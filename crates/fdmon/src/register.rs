@@ -15,7 +15,7 @@ use crate::handler::{Handler, Handlers, Source, Token, source_handler};
 use crate::interest::{Callbacks, Interest, word};
 use crate::monitor::borrow;
 use crate::registry::{Entry, Hints};
-use crate::remote::lock;
+use crate::remote::{Shared, lock};
 
 impl AioContext {
     /// Registers a device or connection; replaces the handler that its fd may have.
@@ -200,7 +200,7 @@ impl AioContext {
             st.reg.handler(slot)?;
             // From here on nothing collects it: a hook that runs a turn finds it gone.
             st.leave_spin_list(slot);
-            let _ = st.disarm(slot);
+            let _ = st.disarm(&self.0.shared, slot);
             st.reg.words.set(slot, 0);
         }
         let begun = self.0.state().reg.handler(slot).is_some_and(|handler| handler.begun);
@@ -229,18 +229,18 @@ impl AioContext {
 
 impl State {
     /// Takes the handler off the monitor for good.
-    pub(crate) fn disarm(&mut self, slot: u32) -> std::result::Result<(), Errno> {
+    pub(crate) fn disarm(&mut self, shared: &Shared, slot: u32) -> std::result::Result<(), Errno> {
         let generation = self.reg.generation(slot);
         let Some(handler) = self.reg.handler(slot) else { return Ok(()) };
         let (fd, old) = (handler.fd, handler.armed);
         handler.wanted = Interest::empty();
-        if old.is_empty() {
+        if old.is_empty() || !self.home.is_here() {
             return Ok(());
         }
         let token = crate::monitor::MonitorToken::new(slot, generation);
         let result = self.monitor.update(token, fd, old, Interest::empty());
         self.tally(slot, |handler| handler.armed = Interest::empty());
-        self.watch_from_outside(token, fd, old, Interest::empty());
+        self.watch_from_outside(shared, token, fd, old, Interest::empty());
         result
     }
 

@@ -14,6 +14,7 @@ use rustix::fd::AsFd;
 
 use crate::config::{AioParams, MonitorKind, PollParams};
 use crate::error::{Error, Result};
+use crate::fork::Home;
 use crate::handler::Ops;
 use crate::inbox::{Inbox, Node};
 use crate::notifier::{self, EventNotifier};
@@ -26,6 +27,7 @@ pub(crate) const EMBEDDED: u32 = 1 << 31;
 pub(crate) struct Shared {
     pub id: u64,
     pub name: String,
+    pub home: Home,
     pub inbox: Inbox,
     /// Somebody has published work since the loop last accepted.
     pub notified: AtomicBool,
@@ -68,6 +70,7 @@ impl Shared {
         let shared = Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name,
+            home: Home::here(),
             inbox: Inbox::new(),
             notified: AtomicBool::new(false),
             notify_me: AtomicU32::new(0),
@@ -90,7 +93,7 @@ impl Shared {
     pub fn notify(&self) {
         self.notified.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        if self.notify_me.load(Ordering::Relaxed) == 0 {
+        if self.notify_me.load(Ordering::Relaxed) == 0 || !self.home.is_here() {
             self.stats.notifies_elided.bump_shared();
         } else {
             self.stats.notifies_sent.bump_shared();
@@ -212,7 +215,10 @@ impl Remote {
     }
 
     fn open(&self) -> Result<()> {
-        if self.0.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
+        if self.0.closed.load(Ordering::Acquire) || !self.0.home.is_here() {
+            return Err(Error::closed());
+        }
+        Ok(())
     }
 
     /// The context's id.

@@ -89,14 +89,14 @@ impl State {
         let Some(handler) = self.reg.handler(slot) else { return Ok(()) };
         let (fd, old) = (handler.fd, handler.armed);
         let new = self.effective(slot);
-        if new == old {
-            return Ok(());
+        if new == old || !self.home.is_here() {
+            return Ok(()); // in a forked child the kernel's set is the parent's
         }
         let token = MonitorToken::new(slot, generation);
         let refusal = self.monitor.update(token, fd, old, new).err();
         let armed = if refusal == Some(Errno::BADF) { Interest::empty() } else { new };
         self.tally(slot, |handler| handler.armed = armed);
-        self.watch_from_outside(token, fd, old, armed);
+        self.watch_from_outside(shared, token, fd, old, armed);
         match refusal {
             None => Ok(()),
             Some(Errno::BADF) => Err(Errno::BADF),

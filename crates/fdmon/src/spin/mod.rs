@@ -5,6 +5,8 @@ mod budget;
 mod classic;
 pub(crate) mod guards;
 mod idle;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -83,8 +85,12 @@ impl SpinState {
     }
 
     /// A counted turn is over.
-    pub fn on_turn(&mut self, shared: &Shared, start: u64, now: u64) {
+    pub fn on_turn(&mut self, shared: &Shared, plan: &Plan, now: u64) {
+        let start = plan.start;
         self.settled_at = now;
+        if plan.asked {
+            self.last_look = now;
+        }
         shared.stats.settled_ns.set(now);
         shared.stats.waited_ns.add(now.saturating_sub(start));
         self.classic.on_turn(now.saturating_sub(start), &self.params);
@@ -279,12 +285,14 @@ impl AioContext {
                 plan.awake = true;
             }
             let mut now = clock.now();
+            if plan.awake {
+                return (st, now);
+            }
             if let Some(manual) = clock.manual().filter(|_| now == plan.start) {
                 manual.at_least(until); // it stands still: one round is the whole window
                 now = until;
             }
-            if plan.awake || st.look_while_spinning(&self.0, plan, now, look_every) || now >= until
-            {
+            if st.look_while_spinning(&self.0, plan, now, look_every) || now >= until {
                 return (st, now);
             }
             if guards && now.saturating_sub(yielded_at) >= YIELD_NS {
@@ -351,6 +359,10 @@ impl AioContext {
         let mut plan = Plan::new(false);
         for slot in members {
             self.probe(slot, &mut plan);
+            let mut st = self.0.state();
+            if st.reg.handler(slot).is_some_and(|handler| handler.running != 0) {
+                st.want_look(slot); // when its callback has returned
+            }
         }
         plan.hit
     }

@@ -144,6 +144,12 @@ impl PollParams {
                 "a number above 0 and at most 1",
             ));
         }
+        if self.policy != PolicyKind::Classic {
+            return Err(Error::unsupported(format!(
+                "policy = '{}' is not part of this version; pass 'classic'",
+                self.policy.as_str()
+            )));
+        }
         if !(self.latency_weight >= 0.0 && self.latency_weight <= 1e9) {
             return Err(Error::invalid_arg("latency_weight", self.latency_weight, "0 to 1e9"));
         }

@@ -59,7 +59,7 @@ export interface ContextStats {
   spinWastedNs: number
   /** How long a turn spins now before it sleeps. */
   windowNs: number
-  /** Callbacks that were due: of handlers, timers and bottom halves that are not idle. */
+  /** What was due: ready handlers, timers, and bottom halves that are not idle. */
   events: number
   /** Time in callbacks and between turns, counted while spinning is on. */
   dispatchNs: number
@@ -204,20 +204,25 @@ export class AioContext implements Disposable {
    * One turn: spins and sleeps until there is something to do, and does it. True = progress: a callback that is not idle
    * ran. What callbacks threw is thrown afterwards, several errors as an AggregateError. `poll(false)` does not wait.
    *
-   * The turn may return in spin mode, with producers told not to signal: call it again soon, or `suspend()`.
+   * The turn may return in spin mode, with producers told not to signal: call it again soon, or `suspend()`. Meanwhile no
+   * promise reaction, no timer of Node and no signal handler runs.
    */
   poll(blocking?: boolean): boolean {
     return this.#loop.turn(blocking === undefined || checkBoolean('blocking', blocking))
   }
 
-  /** Turns until the condition is true; it is asked before each turn. Also ends at `stop()` and when the context closes. */
+  /**
+   * Turns until the condition is true; it is asked before each turn. Also ends at `stop()` and when the context closes.
+   * Meanwhile no promise reaction, no timer of Node and no signal handler runs, so none of them can make it true.
+   */
   pollUntil(condition: () => boolean): void {
     pollUntil(this.#loop, condition)
   }
 
   /**
-   * Turns until `stop()`, until the signal aborts, or for this long. This thread is busy meanwhile: only a callback of this
-   * context can abort the signal, and other threads end it with `AioContext.remote(id).stop()`.
+   * Turns until `stop()`, until the signal aborts, or for this long. Meanwhile no promise reaction, no timer of Node and no
+   * signal handler runs: only a callback of this context can abort the signal (`AbortSignal.timeout()` never does), and
+   * other threads end it with `AioContext.remote(id).stop()`.
    */
   run(options?: { signal?: AbortSignal; forNs?: number | bigint }): void {
     run(this.#loop, options)

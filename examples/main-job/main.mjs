@@ -5,7 +5,7 @@ import { Command } from 'commander'
 import { capabilities } from 'fdmon'
 import { systemCallCounter } from './counter.mjs'
 import { problemsOf, show, write } from './report.mjs'
-import { conclusion, measureRow, pingpongRows } from './rows.mjs'
+import { conclusion, measureRow, pingpongRows, rowName } from './rows.mjs'
 import { strangersBytes } from './strangers-bytes.mjs'
 
 const options = new Command('npm start --')
@@ -36,7 +36,12 @@ const counter = systemCallCounter(tools)
 const pingpong = []
 for (const row of rows) {
   bar.at(monitors.length + pingpong.length, `64-byte messages, ${row.placement}: ${row.variant}`)
-  pingpong.push(await measureRow(row, { ...size, quick, counter }))
+  try {
+    pingpong.push(await measureRow(row, { ...size, quick, counter }))
+  } catch (error) {
+    const reason = /\w*Error\b.*/.exec(error.stderr ?? '')?.[0] ?? error.message.split('\n')[0]
+    pingpong.push({ ...row, name: rowName(row), failed: error.killed ? 'not finished after a minute' : reason })
+  }
 }
 bar.end()
 

@@ -19,7 +19,8 @@ const RING_HEAD = ['64-byte round trips', 'p50 µs', 'p99 µs', 'CPU µs', 'syst
 export function problemsOf(bytes, pingpong) {
   return [
     ...bytes.flatMap(({ monitor, problems }) => problems.map((problem) => `${monitor}: ${problem}`)),
-    ...pingpong.flatMap(({ placement, name, lost, idleCpu }) => [
+    ...pingpong.flatMap(({ placement, name, lost, idleCpu, failed }) => [
+      ...(failed ? [`${name}, ${placement}: ${failed}`] : []),
       ...(lost > 0 ? [`${name}, ${placement}: ${lost} words of messages were not what was sent`] : []),
       ...(idleCpu > IDLE_LIMIT ? [`${name}, ${placement}: takes ${percent(idleCpu)} of a CPU while idle`] : []),
     ]),
@@ -40,14 +41,15 @@ export function show(bytes, pingpong, problems, seconds) {
       placement = row.placement
       ring.push([{ colSpan: RING_HEAD.length, content: pc.cyan(placement) }])
     }
-    if (row.missing) ring.push([`  ${row.name}`, { colSpan: RING_HEAD.length - 1, content: pc.yellow(row.missing) }])
+    const absent = row.failed ? pc.red('failed') : row.missing && pc.yellow(row.missing)
+    if (absent) ring.push([`  ${row.name}`, { colSpan: RING_HEAD.length - 1, content: absent }])
     else {
       const [name, ...cells] = ringCells(row)
       if (row.idleCpu > IDLE_LIMIT) cells.push(pc.red(cells.pop()))
       ring.push([`  ${name}`, ...cells])
     }
   }
-  const ok = problems.length === 0 ? pc.green('ok, nothing lost') : pc.red(`${problems.length} problems`)
+  const ok = problems.length === 0 ? pc.green('ok, nothing lost') : pc.red(`${problems.length} ${problems.length === 1 ? 'problem' : 'problems'}`)
   const lines = [pc.bold(BYTES_TITLE), stranger.toString(), '', pc.bold(RING_TITLE), ring.toString()]
   return [...lines, conclusion(pingpong) ?? '', '', ...problems.map((problem) => pc.red(problem)), `${ok}, ${seconds.toFixed(1)} s`, ''].join('\n')
 }
@@ -57,10 +59,10 @@ export function write(bytes, pingpong, size) {
   const root = fileURLToPath(new URL('../../', import.meta.url))
   const stranger = markdown(BYTES_HEAD, bytes.map(bytesCells))
   const cells = pingpong.map((row) => {
-    const [name, ...rest] = row.missing ? [row.name, row.missing, '', '', '', '', ''] : ringCells(row)
+    const [name, ...rest] = row.missing || row.failed ? [row.name, row.missing ?? 'failed', '', '', '', '', ''] : ringCells(row)
     return [row.placement, name, ...rest]
   })
-  const ring = markdown(['where', ...RING_HEAD], cells)
+  const ring = markdown(['where', ...RING_HEAD], cells, 2)
   const text = conclusion(pingpong) ?? ''
   const foot =
     `Commit ${git(root, 'rev-parse', '--short', 'HEAD')}; ${cpus().length} × ${cpus()[0]?.model.trim() || 'CPU'}, Linux ${release()}, ` +
@@ -111,9 +113,9 @@ function table(head) {
   return new Table({ head, colAligns: align, style: { head: [], border: [], compact: true } })
 }
 
-function markdown(head, rows) {
+function markdown(head, rows, texts = 1) {
   const line = (cells) => `| ${cells.join(' | ')} |\n`
-  return line(head) + line(head.map((_, index) => (index === 0 ? '---' : '---:'))) + rows.map(line).join('')
+  return line(head) + line(head.map((_, index) => (index < texts ? '---' : '---:'))) + rows.map(line).join('')
 }
 
 function percent(share) {

@@ -4,8 +4,8 @@
 // be. The truth about what is due is one word a slot, shared with native: whoever takes it (reads it, sets 0) runs it, so
 // a removal is one store and a nested turn and the turn around it never run one event twice.
 import { closed, FdmonError, invalidArg } from './errors.js'
-import type { NativeAioParams, NativePollParams } from './options.js'
-import type { ContextStats, LeakReport } from './context.js'
+import type { LeakReport } from './context.js'
+import type { NativeContext, NativeHot } from './native-context.js'
 
 // --- The pending word -----------------------------------------------------------------------------------------------
 
@@ -35,76 +35,6 @@ const FIRST_WORDS = 256
 
 /** One-shot bottom halves that stay allocated for the next `schedule()`. */
 const SPARE_MAX = 64
-
-/** What the binding's class offers; every argument has been checked. */
-export interface NativeContext {
-  readonly id: number
-  readonly closed: boolean
-  monitor(): string
-  monitorReason(): string
-  setWords(words: Int32Array): void
-  addFrame(frame: Int32Array): void
-  register(
-    fd: number,
-    interest: number,
-    callbacks: number,
-    flags: number,
-    word: NativeWord | null,
-    replaces: number,
-  ): number
-  remove(slot: number): void
-  setInterest(slot: number, bits: number): void
-  hot(): NativeHot
-  more(depth: number): number
-  dispatch(depth: number): number
-  end(): void
-  takeErrors(): { slot: number; error: Error }[]
-  suspend(): void
-  notify(): void
-  stop(): void
-  stopRequested(): boolean
-  loopBegin(): void
-  loopEnd(): void
-  setPollParams(params: NativePollParams): void
-  setAioParams(params: NativeAioParams): void
-  disableExternal(): void
-  enableExternal(): void
-  bottomHalf(): number
-  bhId(slot: number): number
-  bhScheduleIdle(slot: number): void
-  bhCancel(slot: number): void
-  bhDelete(slot: number): void
-  timer(): number
-  timerArm(slot: number, delayNs: number | bigint): void
-  timerArmAt(slot: number, deadlineNs: bigint): void
-  timerCancel(slot: number): void
-  timerPending(slot: number): boolean
-  timerDelete(slot: number): void
-  prepare(): number
-  check(): boolean
-  backendFd(): number
-  stats(): ContextStats
-  close(): LeakReport
-}
-
-/** The native calls that are made all the time, as plain functions: a method costs five times as much. */
-export interface NativeHot {
-  /** `request` is depth * 2 + blocking. */
-  turn(request: number): number
-  /** Of a bottom half. */
-  schedule(slot: number): void
-  /** Of a timer; other delays go through `timerArm()`. */
-  arm(slot: number, delayNs: number): void
-}
-
-/** A `WordCondition` after the checks. */
-export interface NativeWord {
-  memory: Int32Array | Uint32Array | BigInt64Array | BigUint64Array
-  index: number
-  notEqual: number | bigint | undefined
-  otherIndex: number | undefined
-  suppressIndex: number | undefined
-}
 
 /** The callbacks of a handlers object, all of them functions; which there are, the slot's bits say. */
 export interface Callbacks {

@@ -1,12 +1,13 @@
 // The context as its own thread uses it.
 import { inspect, type InspectOptions } from 'node:util'
-import { Loop, type Life, type NativeContext } from './batch.js'
+import { Loop, type Life } from './batch.js'
 import { BottomHalf } from './bottom-half.js'
 import { checkBoolean, checkFunction, checkKeys, checkObject, checkSignal } from './check.js'
 import { invalidArg } from './errors.js'
 import type { FdLike } from './fd-like.js'
 import { setHandler, type FdHandlers } from './handlers.js'
 import { native } from './native.js'
+import type { NativeContext } from './native-context.js'
 import { EventNotifier } from './notifier.js'
 import {
   checkAioParams,

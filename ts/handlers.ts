@@ -1,9 +1,10 @@
 // ① Handlers: what a user hands over for a file descriptor, checked and put into a slot.
-import { Slot, type Callbacks, type Loop, type NativeWord } from './batch.js'
+import { Slot, type Callbacks, type Loop } from './batch.js'
 import { checkBoolean, checkFunction, checkInteger, checkKeys } from './check.js'
 import { FdmonError, invalidArg } from './errors.js'
 import { isMapping } from './fd/memfd.js'
 import { fdOf } from './fd-like.js'
+import type { NativeWord } from './native-context.js'
 import { FdRegistration, removeHandler, type Registration } from './registration.js'
 
 /**

@@ -7,27 +7,24 @@
     reason = "the words of a context and those that it polls are JavaScript's memory"
 )]
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
-use fdmon::{
-    AioContext, Callbacks, ContextStats, Differs, ErrorCode, ForeignHandler, Interest, RawWord,
-    WordSource,
-};
-use napi::bindgen_prelude::{BigInt, Function, Null, Object, Unknown};
+use fdmon::{AioContext, Callbacks, ErrorCode, ForeignHandler, Interest};
+use napi::bindgen_prelude::{BigInt, Function, Object, Unknown};
 use napi::{Either, Env, JsValue};
 use napi_derive::napi;
 
 use crate::batch::Frames;
 use crate::error::{Failure, Result, guard};
-use crate::fd::mapping_of;
 use crate::handler::{Hooks, Trampoline};
 use crate::hot;
 use crate::memory::{Memory, Pinned};
 use crate::options::{self, NativeAioParams, NativeOptions, NativePollParams, whole};
+use crate::stats::{Leaks, Stats};
+use crate::word::{NativeWord, suppress_address, word_source};
 
 /// The slots are used up: TypeScript supplies more words and calls again.
 const FULL: i32 = -1;
@@ -37,18 +34,6 @@ const JS_PREDICATE: u32 = 2;
 const JS_BEGIN: u32 = 4;
 const JS_END: u32 = 8;
 const KERNEL: u32 = 16;
-
-/// `NativeWord`
-#[napi(object, object_to_js = false)]
-#[derive(Debug)]
-pub struct NativeWord {
-    #[napi(ts_type = "Int32Array | Uint32Array | BigInt64Array | BigUint64Array")]
-    pub memory: Memory,
-    pub index: u32,
-    pub not_equal: Option<Either<f64, BigInt>>,
-    pub other_index: Option<u32>,
-    pub suppress_index: Option<u32>,
-}
 
 /// What a context is made of; the hot functions hold it too.
 pub(crate) struct Core {
@@ -575,146 +560,6 @@ fn failure_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Failur
         Some(error) => Failure::from(error),
         None => {
             Failure::new(ErrorCode::Internal, format!("{error}; report it with what led to it"))
-        }
-    }
-}
-
-fn suppress_address(word: &NativeWord) -> Option<usize> {
-    let element = word.memory.element(word.suppress_index?)?;
-    Some(element.addr().get())
-}
-
-/// The condition on memory that TypeScript has checked to be shared.
-fn word_source(word: &NativeWord) -> Result<WordSource> {
-    let memory = &word.memory;
-    let raw = |index: u32| {
-        let element = memory.element(index).ok_or_else(|| {
-            let message = format!("index = {index} is not valid; pass one below {}", memory.len());
-            Failure::new(ErrorCode::InvalidArg, message)
-        })?;
-        Ok::<_, Failure>(if memory.is_wide() {
-            RawWord::U64(element.cast())
-        } else {
-            RawWord::U32(element.cast())
-        })
-    };
-    let differs = match (word.other_index, &word.not_equal) {
-        (Some(index), _) => Differs::FromWord(raw(index)?),
-        (None, Some(value)) => Differs::FromValue(bits(value, memory.is_wide())),
-        (None, None) => {
-            let message = "notEqual = undefined is not valid; pass a value or { index }";
-            return Err(Failure::new(ErrorCode::InvalidArg, message));
-        }
-    };
-    let suppress = word.suppress_index.map(raw).transpose()?;
-    // A mapping is kept by itself; any other memory by the array.
-    let owner: Box<dyn Any> = match mapping_of(memory.data().addr().get(), memory.bytes()) {
-        Some(mapping) => Box::new(mapping),
-        None => Box::new(memory.pin().map_err(|error| {
-            Failure::new(ErrorCode::Internal, format!("{error}; report it with what led to it"))
-        })?),
-    };
-    // SAFETY: the words lie in the array, aligned as its elements are; `owner` keeps its memory,
-    // which is shared memory that does not move and that others write by `Atomics`.
-    Ok(unsafe { WordSource::raw(raw(word.index)?, differs, suppress, owner) }?)
-}
-
-/// The bits of a value as the array holds them.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "TypeScript checked it")]
-fn bits(value: &Either<f64, BigInt>, wide: bool) -> u64 {
-    match value {
-        Either::A(number) => u64::from(*number as i64 as u32),
-        Either::B(big) => {
-            let magnitude = big.words.first().copied().unwrap_or(0);
-            let bits = if big.sign_bit { magnitude.wrapping_neg() } else { magnitude };
-            if wide { bits } else { u64::from(bits as u32) }
-        }
-    }
-}
-
-/// `LeakReport`
-#[napi(object, object_from_js = false)]
-#[derive(Debug)]
-pub struct Leaks {
-    pub handlers: u32,
-    pub bottom_halves: u32,
-    pub timers: u32,
-    pub io: u32,
-}
-
-/// `ContextStats`
-#[napi(object, object_from_js = false)]
-#[derive(Debug)]
-pub struct Stats {
-    pub monitor: &'static str,
-    pub monitor_reason: String,
-    pub guard: Either<&'static str, Null>,
-    pub turns: f64,
-    pub waits: f64,
-    pub sleeps: f64,
-    pub spin_hits: f64,
-    pub spin_misses: f64,
-    pub spin_ns: f64,
-    pub spin_wasted_ns: f64,
-    pub window_ns: f64,
-    pub events: f64,
-    pub dispatch_ns: f64,
-    pub notifies_sent: f64,
-    pub notifies_elided: f64,
-    pub submissions: f64,
-    pub completions: f64,
-    pub batch_max: f64,
-    pub fallbacks: f64,
-    pub handlers: Vec<HandlerStats>,
-}
-
-/// One row of `ContextStats.handlers`
-#[napi(object, object_from_js = false)]
-#[derive(Debug)]
-pub struct HandlerStats {
-    pub fd: i32,
-    pub reads: f64,
-    pub writes: f64,
-    pub poll_hits: f64,
-    pub polling: bool,
-    pub estimate_ns: f64,
-}
-
-#[allow(clippy::cast_precision_loss, reason = "counts below 2^53 are exact")]
-impl From<&ContextStats> for Stats {
-    fn from(stats: &ContextStats) -> Self {
-        Self {
-            monitor: stats.monitor.as_str(),
-            monitor_reason: stats.monitor_reason.clone(),
-            guard: stats.guard.map_or(Either::B(Null), |guard| Either::A(guard.as_str())),
-            turns: stats.turns as f64,
-            waits: stats.waits as f64,
-            sleeps: stats.sleeps as f64,
-            spin_hits: stats.spin_hits as f64,
-            spin_misses: stats.spin_misses as f64,
-            spin_ns: stats.spin_ns as f64,
-            spin_wasted_ns: stats.spin_wasted_ns as f64,
-            window_ns: stats.window_ns as f64,
-            events: stats.events as f64,
-            dispatch_ns: stats.dispatch_ns as f64,
-            notifies_sent: stats.notifies_sent as f64,
-            notifies_elided: stats.notifies_elided as f64,
-            submissions: stats.submissions as f64,
-            completions: stats.completions as f64,
-            batch_max: stats.batch_max as f64,
-            fallbacks: stats.fallbacks as f64,
-            handlers: stats
-                .handlers
-                .iter()
-                .map(|row| HandlerStats {
-                    fd: row.fd,
-                    reads: row.reads as f64,
-                    writes: row.writes as f64,
-                    poll_hits: row.poll_hits as f64,
-                    polling: row.polling,
-                    estimate_ns: row.estimate_ns as f64,
-                })
-                .collect(),
         }
     }
 }

@@ -25,3 +25,5 @@ mod hot;
 mod memory;
 mod options;
 mod remote;
+mod stats;
+mod word;

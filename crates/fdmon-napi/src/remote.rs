@@ -4,9 +4,9 @@ use fdmon::Remote;
 use napi::Env;
 use napi_derive::napi;
 
-use crate::context::Stats;
 use crate::error::guard;
 use crate::options::{NativeAioParams, NativePollParams, whole};
+use crate::stats::Stats;
 
 /// `NativeRemote`
 #[napi]

@@ -13,6 +13,7 @@ import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
 import { systemCallCounter } from '../examples/main-job/counter.mjs'
 import { usableCpus } from '../examples/main-job/rows.mjs'
+import { seal } from './seal.mjs'
 import { fail, has, needCargo, root, say, sayOnStderr, seconds } from './step.mjs'
 
 const { values: options } = parseArgs({
@@ -181,7 +182,7 @@ function finish() {
     row.kept === undefined ? '' : row.kept ? 'kept' : row.reason ? 'NOT MEASURED' : 'MISSED',
   ])
   const head = ['what', 'measured', 'spread', 'budget', '']
-  if (!options.only) writeFileSync(join(root, 'docs', 'BUDGETS.md'), document(head, cells))
+  if (!options.only) writeFileSync(join(root, 'docs', 'BUDGETS.md'), seal(document(head, cells)))
   if (options.json) process.stdout.write(`${JSON.stringify({ ...machine(), rows }, undefined, 2)}\n`)
   else {
     const table = new Table({ head, style: { head: [], border: [] }, colAligns: ['left', 'right', 'right', 'right'] })

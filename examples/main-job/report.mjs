@@ -5,6 +5,7 @@ import { cpus, release } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import Table from 'cli-table3'
 import pc from 'picocolors'
+import { seal } from '../../scripts/seal.mjs'
 import { conclusion } from './rows.mjs'
 import { CHILDREN, FILES } from './strangers-bytes.mjs'
 
@@ -67,14 +68,13 @@ export function write(bytes, pingpong, size) {
   const foot =
     `Commit ${git(root, 'rev-parse', '--short', 'HEAD')}; ${cpus().length} × ${cpus()[0]?.model.trim() || 'CPU'}, Linux ${release()}, ` +
     `Node ${process.versions.node}; ${size.ms} ms a row, after ${size.warmUpMs} ms in which the scheduler places the workers.`
-  writeFileSync(
-    `${root}docs/MAIN-JOB.md`,
+  const page =
     '# The main job\n\nWritten by `npm start -- --write`; do not edit.\n\n' +
-      `## ${BYTES_TITLE}\n\n${stranger}\n## ${RING_TITLE}\n\n${ring}\n${text}\n\n` +
-      'CPU, system calls and context switches are those of the whole process, a round trip; idle CPU is the share of one CPU that it\n' +
-      'takes when the messages have stopped. A worker pinned to one CPU looks to the guards like a machine with one CPU, so they are\n' +
-      `off in that spinning row. The window is 200 µs, policy classic. ${foot}\n`,
-  )
+    `## ${BYTES_TITLE}\n\n${stranger}\n## ${RING_TITLE}\n\n${ring}\n${text}\n\n` +
+    'CPU, system calls and context switches are those of the whole process, a round trip; idle CPU is the share of one CPU that it\n' +
+    'takes when the messages have stopped. A worker pinned to one CPU looks to the guards like a machine with one CPU, so they are\n' +
+    `off in that spinning row. The window is 200 µs, policy classic.\n\n${foot}\n`
+  writeFileSync(`${root}docs/MAIN-JOB.md`, seal(page))
   const readme = `${root}README.md`
   const marked = /(<!-- written by "npm start -- --write" -->\n)[^]*?(<!-- end -->)/
   const old = readFileSync(readme, 'utf8')

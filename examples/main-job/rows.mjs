@@ -100,9 +100,10 @@ export function conclusion(rows) {
     )
   }
   const [freeSpin, freeBlock] = ['spin', 'block'].map((variant) => find('two CPUs, not', variant))
-  if (freeSpin && freeBlock && freeSpin.p50 > freeBlock.p50 && freeSpin.switches > 1) {
+  if (freeSpin && freeBlock && freeSpin.p50 > freeBlock.p50) {
+    // Two switches a round trip = always on one CPU.
     parts.push(
-      `not pinned, both sides stayed on one CPU here (${freeSpin.switches.toFixed(1)} switches a round trip), ` +
+      `not pinned, both sides shared a CPU in ${Math.min(100, freeSpin.switches * 50).toFixed(0)} % of the round trips here, ` +
         `where spinning loses (${freeSpin.p50.toFixed(1)} µs against ${freeBlock.p50.toFixed(1)} µs)`,
     )
   }

@@ -137,9 +137,10 @@ fn event(args: &Args) -> Outcome<String> {
     }
     let bell = EventNotifier::new()?;
     watch(&bell)?;
+    let blocking = args.blocking;
     for _ in 0..args.rounds {
         bell.set()?;
-        ctx.poll(args.blocking)?;
+        ctx.poll(blocking)?;
     }
     assert_eq!(ran.get(), args.rounds, "each round runs one handler");
     Ok(counters(&ctx, ran.get()))

@@ -1,0 +1,39 @@
+// Measured tables are written by the script that measured, never by hand: each carries a sum of its text.
+//
+//   node scripts/seal.mjs      checks the sums of docs/, and that the table in README.md is the one of docs/MAIN-JOB.md
+import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { fail, root, say } from './step.mjs'
+
+const SEAL = /\n<!-- sum ([0-9a-f]{16}) -->\n$/
+
+/** The text of a measured table with its sum below. */
+export function seal(text) {
+  return `${text}\n<!-- sum ${sum(text)} -->\n`
+}
+
+function sum(text) {
+  return createHash('sha256').update(text).digest('hex').slice(0, 16)
+}
+
+function check() {
+  const read = (path) => readFileSync(join(root, path), 'utf8')
+  const measured = readdirSync(join(root, 'docs'))
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => [join('docs', name), read(join('docs', name))])
+    .filter(([, text]) => /^Written by `npm (run bench|start)/m.test(text))
+  for (const [path, text] of measured) {
+    const found = SEAL.exec(text)
+    if (!found) fail(`${path} has no sum; write it with the script that it names`)
+    if (found[1] !== sum(text.slice(0, found.index))) fail(`${path} was edited by hand; write it with the script that it names`)
+  }
+  const shown = /<!-- written by "npm start -- --write" -->\n([^]*?)<!-- end -->/.exec(read('README.md'))?.[1] ?? ''
+  const source = measured.find(([path]) => path.endsWith('MAIN-JOB.md'))?.[1] ?? ''
+  const strange = shown.split('\n').filter((line) => line.startsWith('|') && !source.includes(`${line}\n`))
+  if (strange.length > 0) fail(`README.md: "${strange[0]}" is not in docs/MAIN-JOB.md; write both with "npm start -- --write"`)
+  say(`measured tables: ${measured.length} are as they were written`)
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) check()

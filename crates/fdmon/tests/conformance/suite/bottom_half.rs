@@ -144,6 +144,33 @@ fn cancelled_and_scheduled_again_it_goes_to_the_back() {
     assert_eq!(log.take(), ["b", "c", "a"]);
 }
 
+/// SPEC 20, 36, 37
+#[test]
+fn cancelled_and_scheduled_again_when_it_was_due_already_it_goes_to_the_back_too() {
+    let (ctx, _clock) = manual();
+    let log = Log::new();
+    let target = Later::default();
+    let (victim, writes) = (target.clone(), log.clone());
+    ctx.schedule(move |ops| {
+        let victim = victim.borrow();
+        let victim = victim.as_ref().unwrap();
+        victim.cancel();
+        victim.schedule();
+        ops.poll(false)?;
+        writes.add("outer");
+        Ok(())
+    })
+    .unwrap();
+    let b = ctx.bottom_half(log.callback("b")).unwrap();
+    let c = ctx.bottom_half(log.callback("c")).unwrap();
+    b.schedule();
+    c.schedule();
+    *target.borrow_mut() = Some(b);
+    assert!(ctx.poll(true).unwrap());
+    assert_eq!(log.take(), ["c", "b", "outer"]);
+    target.take();
+}
+
 /// SPEC 36
 #[test]
 fn one_that_another_of_the_same_turn_cancels_or_deletes_does_not_run() {

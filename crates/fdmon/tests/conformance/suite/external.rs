@@ -6,7 +6,7 @@ use std::rc::Rc;
 use fdmon::{EventNotifier, Handlers};
 
 use super::{manual, spinning};
-use crate::support::{Count, Log, Predicate, block, drain, polling, rung, sleep_for};
+use crate::support::{Count, Log, Predicate, block, drain, pair, polling, rung, sleep_for};
 
 /// SPEC 14
 #[test]
@@ -119,6 +119,27 @@ fn disabled_in_a_callback_the_other_external_handlers_of_the_turn_wait() {
     assert_eq!(log.take(), ["external"]);
 }
 
+/// SPEC 14, 20
+#[test]
+fn disabled_in_its_own_read_its_write_waits_too() {
+    let (ctx, _clock) = manual();
+    let (ours, theirs) = pair();
+    rustix::io::write(&theirs, b"x").unwrap();
+    let log = Log::new();
+    let writes = log.clone();
+    let handlers = Handlers::new().external(true).write(log.callback("write")).read(move |ops| {
+        writes.add("read");
+        ops.disable_external();
+        Ok(())
+    });
+    ctx.set_fd_handler(ours, handlers).unwrap();
+    assert!(block(&ctx));
+    assert_eq!(log.take(), ["read"]);
+    ctx.enable_external();
+    ctx.poll(false).unwrap();
+    assert_eq!(log.take().len(), 1, "read, which disables again");
+}
+
 /// SPEC 14
 #[test]
 fn registered_while_disabled_it_waits_for_the_enable_and_is_looked_at_then() {
@@ -138,6 +159,27 @@ fn registered_while_disabled_it_waits_for_the_enable_and_is_looked_at_then() {
     ctx.enable_external();
     ctx.poll(false).unwrap();
     assert_eq!((predicate.asked(), runs.get()), (1, 1));
+}
+
+/// SPEC 14
+#[test]
+fn the_last_enable_wakes_the_loop() {
+    let (ctx, _clock) = manual();
+    let runs = Count::new();
+    ctx.disable_external();
+    ctx.disable_external();
+    let handlers = Handlers::new().external(true).read(runs.callback());
+    ctx.set_fd_handler(rung(), handlers).unwrap();
+    assert_eq!(ctx.prepare().unwrap(), None);
+    ctx.enable_external();
+    assert_eq!(ctx.stats().notifies_sent, 0);
+    ctx.enable_external(); // the outer loop's watched fd becomes readable
+    let mut backend = [rustix::event::PollFd::new(&ctx, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut backend, Some(&limit)).unwrap(), 1);
+    assert!(ctx.check().unwrap());
+    assert!(ctx.dispatch().unwrap());
+    assert_eq!(runs.get(), 1);
 }
 
 /// SPEC 14, 46

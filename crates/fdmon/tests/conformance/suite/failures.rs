@@ -145,6 +145,23 @@ fn panics_of_handlers_timers_and_jobs_leave_the_context_usable() {
 
 /// SPEC 19, 21
 #[test]
+fn a_panic_of_the_outer_turn_does_not_unwind_a_callback_that_nests() {
+    let (ctx, _clock) = manual();
+    let log = Log::new();
+    let writes = log.clone();
+    ctx.schedule(|_| panic!("outer")).unwrap();
+    ctx.schedule(move |ops| {
+        let _ = ops.poll(false);
+        writes.add("went on");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(panic_of(&ctx, true), "outer");
+    assert_eq!(log.take(), ["went on"]);
+}
+
+/// SPEC 19, 21
+#[test]
 fn a_panic_in_a_nested_turn_resumes_there_and_unwinds_no_further_than_its_callback() {
     let (ctx, _clock) = manual();
     let log = Log::new();

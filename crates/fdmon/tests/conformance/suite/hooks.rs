@@ -113,6 +113,31 @@ fn removal_replacement_and_close_call_poll_end() {
     }
 }
 
+/// SPEC 11, 25, 38
+#[test]
+fn close_from_its_own_callback_calls_poll_end() {
+    let (ctx, _clock) = spinning();
+    let predicate = Predicate::new();
+    let (quiet, runs) = (predicate.clone(), Count::new());
+    let counter = runs.clone();
+    let handlers = Handlers::new().poll(predicate.clone()).poll_ready(move |ops| {
+        quiet.say(false);
+        counter.bump();
+        if counter.get() == 2 {
+            assert!(quiet.has_begun());
+            ops.close();
+        }
+        Ok(())
+    });
+    ctx.set_fd_handler(EventNotifier::new().unwrap(), handlers).unwrap();
+    predicate.say(true);
+    assert!(block(&ctx));
+    predicate.say(true);
+    assert!(ctx.poll(true).unwrap());
+    assert_eq!(runs.get(), 2);
+    assert_eq!((predicate.begins(), predicate.ends()), (1, 1));
+}
+
 /// SPEC 11, 25
 #[test]
 fn removal_from_its_own_callback_calls_poll_end_after_it() {
@@ -183,6 +208,31 @@ fn a_guard_that_forbids_the_next_spin_still_ends_what_has_begun_before_the_sleep
     sleep_for(&ctx, 1_000_000_000);
     assert_eq!((predicate.begins(), predicate.ends()), (1, 1));
     assert_eq!(predicate.asked(), 1, "the last look");
+}
+
+/// SPEC 25
+#[test]
+fn a_hook_that_leaves_spin_mode_leaves_nothing_begun_in_the_sleep() {
+    let (ctx, _clock) = spinning();
+    let ctx = Rc::new(ctx);
+    let predicates = [Predicate::new(), Predicate::new(), Predicate::new()];
+    for predicate in &predicates {
+        member(&ctx, &EventNotifier::new().unwrap(), predicate);
+    }
+    let weak = Rc::downgrade(&ctx);
+    predicates[0].on_begin(move || weak.upgrade().unwrap().suspend().unwrap());
+    let asleep = Rc::new(std::cell::Cell::new(false));
+    let (watched, slept) = (predicates.clone(), asleep.clone());
+    let timer = ctx
+        .timer(move |_| {
+            // What the sleep found, since nothing else ran in this turn.
+            slept.set(watched.iter().any(Predicate::has_begun));
+            Ok(())
+        })
+        .unwrap();
+    timer.arm(std::time::Duration::from_secs(1)).unwrap();
+    ctx.poll(true).unwrap();
+    assert!(!asleep.get(), "a producer was told not to signal, and then the loop slept");
 }
 
 /// SPEC 25

@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use fdmon::{Events, Handlers, Interest, Ops};
+use fdmon::{Events, Handlers, Interest, Ops, Outcome, Source};
 
 use super::manual;
 use crate::support::{Count, Log, Predicate, block, drain, empty, fill, pair, pipe};
@@ -173,6 +173,36 @@ fn write_does_not_run_when_read_dropped_the_interest() {
     *token.borrow_mut() = Some(ctx.set_fd_handler(ours, handlers).unwrap());
     assert!(block(&ctx));
     assert_eq!(log.take(), ["read"]);
+}
+
+/// SPEC 24
+#[test]
+fn a_source_without_read_interest_gets_a_hit_by_poll_ready_also_beside_a_hang_up() {
+    struct Writer(OwnedFd, Count);
+    impl AsFd for Writer {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+    impl Source for Writer {
+        fn interest(&self) -> Interest {
+            Interest::WRITE
+        }
+        fn poll(&self) -> bool {
+            true
+        }
+        fn poll_ready(&mut self, _: &mut Ops<'_>) -> Outcome {
+            self.1.bump();
+            Ok(())
+        }
+    }
+    let (ctx, _clock) = manual();
+    let (reader, writer) = pipe();
+    drop(writer);
+    let runs = Count::new();
+    let _token = ctx.register(Writer(reader, runs.clone())).map_err(|(e, _)| e).unwrap();
+    assert!(block(&ctx));
+    assert_eq!(runs.get(), 1);
 }
 
 /// SPEC 24

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fdmon::{EventNotifier, Handlers};
 
 use super::{manual, spinning};
-use crate::support::{Count, Log, Predicate, block, drain, rung};
+use crate::support::{Count, Log, Predicate, block, drain, rung, sleep_for};
 
 /// SPEC 19
 #[test]
@@ -65,6 +65,63 @@ fn turns_nest_deeply() {
 
 /// SPEC 19
 #[test]
+fn a_running_handler_is_not_entered_again_and_its_events_arrive_afterwards() {
+    let (ctx, _clock) = manual();
+    let bell = rung();
+    let log = Log::new();
+    let (clear, writes) = (bell.clone(), log.clone());
+    let inside = Rc::new(Cell::new(false));
+    let first = Cell::new(true);
+    let handlers = Handlers::new().read(move |ops| {
+        assert!(!inside.replace(true), "entered while it runs");
+        writes.add("in");
+        if first.take() {
+            // Still readable: it neither runs nor ends the nested sleep.
+            let woken = Count::new();
+            let timer = ops.arm(Duration::from_secs(1), woken.callback())?;
+            while woken.get() == 0 {
+                assert!(ops.poll(true)?, "only the timer ends this sleep");
+            }
+            drop(timer);
+        } else {
+            clear.test_and_clear()?;
+        }
+        writes.add("out");
+        inside.set(false);
+        Ok(())
+    });
+    ctx.set_fd_handler(bell, handlers).unwrap();
+    assert!(block(&ctx));
+    assert_eq!(log.take(), ["in", "out"]);
+    assert!(block(&ctx), "what came meanwhile arrives now");
+    assert_eq!(log.take(), ["in", "out"]);
+    assert_eq!(drain(&ctx), 0);
+}
+
+/// SPEC 19
+#[test]
+fn the_events_of_a_running_handler_end_no_nested_sleep_and_burn_no_cpu() {
+    let (ctx, _clock) = manual();
+    let runs = Count::new();
+    let counter = runs.clone();
+    let bell = rung();
+    let clear = bell.clone();
+    let handlers = Handlers::new().read(move |ops| {
+        counter.bump();
+        let before = ops.context().stats().waits;
+        sleep_for(ops.context(), 1_000_000_000);
+        let waits = ops.context().stats().waits - before;
+        assert!(waits <= 4, "{waits} waits for one sleep");
+        clear.test_and_clear()?;
+        Ok(())
+    });
+    ctx.set_fd_handler(bell, handlers).unwrap();
+    assert!(block(&ctx));
+    assert_eq!(runs.get(), 1);
+}
+
+/// SPEC 19
+#[test]
 fn what_arrives_at_a_running_handler_is_kept_when_another_callback_of_the_turn_nests() {
     let (ctx, _clock) = manual();
     let log = Log::new();
@@ -95,6 +152,33 @@ fn what_arrives_at_a_running_handler_is_kept_when_another_callback_of_the_turn_n
     assert!(block(&ctx));
     drain(&ctx);
     assert_eq!(log.take(), ["first", "second", "first"]);
+}
+
+/// SPEC 19
+#[test]
+fn a_running_handler_is_not_spun_by_a_nested_turn_and_is_back_on_the_list_afterwards() {
+    let (ctx, _clock) = spinning();
+    let (bell, predicate) = (EventNotifier::new().unwrap(), Predicate::new());
+    let runs = Count::new();
+    let (counter, asked) = (runs.clone(), predicate.clone());
+    let handlers =
+        Handlers::new().read(|_| Ok(())).poll(predicate.clone()).poll_ready(move |ops| {
+            counter.bump();
+            asked.asked();
+            sleep_for(ops.context(), 1_000_000_000);
+            assert_eq!(asked.asked(), 0, "asked while its callback runs");
+            asked.say(counter.get() < 3);
+            Ok(())
+        });
+    ctx.set_fd_handler(bell.clone(), handlers).unwrap();
+    predicate.say(true);
+    assert!(block(&ctx));
+    assert!(crate::support::polling(&ctx, bell.as_raw_fd()));
+    // The long sleep has closed the window, so only turns that do not block ask it.
+    assert!(ctx.poll(false).unwrap());
+    assert!(ctx.poll(false).unwrap());
+    assert_eq!(runs.get(), 3);
+    assert!(!ctx.poll(false).unwrap());
 }
 
 /// SPEC 19
@@ -211,6 +295,42 @@ fn a_nested_turn_runs_the_outer_turns_remaining_bottom_halves() {
     assert!(block(&ctx));
     assert_eq!(log.take(), ["a", "b", "c", "nested over"]);
     assert!(!ctx.poll(false).unwrap());
+}
+
+/// SPEC 25
+#[test]
+fn leaving_spin_mode_ends_a_running_handler_too_and_asks_it_when_it_has_returned() {
+    let (ctx, _clock) = spinning();
+    let (bell, predicate) = (EventNotifier::new().unwrap(), Predicate::new());
+    let runs = Count::new();
+    let (counter, quiet) = (runs.clone(), predicate.clone());
+    let handlers =
+        Handlers::new().read(|_| Ok(())).poll(predicate.clone()).poll_ready(move |ops| {
+            counter.bump();
+            quiet.say(false);
+            if counter.get() == 2 {
+                assert!(quiet.has_begun());
+                sleep_for(ops.context(), 1_000_000_000); // leaves spin mode
+                quiet.say(true); // meanwhile the producer, still suppressed, has published
+            }
+            Ok(())
+        });
+    ctx.set_fd_handler(bell, handlers).unwrap();
+    predicate.say(true);
+    assert!(block(&ctx)); // joins
+    predicate.say(false);
+    let (hit, mut rounds) = (predicate.clone(), 0);
+    predicate.on_poll(move || {
+        rounds += 1;
+        if rounds == 1 {
+            hit.say(true);
+        }
+    });
+    assert!(block(&ctx)); // spins, hits, nests
+    assert_eq!(runs.get(), 2);
+    assert!(!predicate.has_begun(), "its end was owed and paid");
+    assert!(block(&ctx), "and a look after it");
+    assert_eq!(runs.get(), 3);
 }
 
 /// SPEC 19, 25

@@ -1,6 +1,8 @@
 //! Series of spins and hits: what no predicate covers is not starved.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use fdmon::{AioContext, EventNotifier, Handlers, ManualClock};
 
@@ -127,4 +129,58 @@ fn a_handler_that_is_not_on_the_spin_list_is_not_starved_by_hits() {
             assert!(took <= LOOK_NS + TURN_NS, "{blocking} {plain}: after {took} ns");
         }
     }
+}
+
+/// A context with one member that hangs up; each turn is made busy by something else.
+fn noticed(mut each_turn: impl FnMut(&AioContext, &Predicate)) -> u64 {
+    let (ctx, clock) = spinning();
+    let (ours, theirs) = pair();
+    let (predicate, hung_up) = (Predicate::new(), Count::new());
+    let counter = hung_up.clone();
+    let handlers = Handlers::new()
+        .read(move |_| {
+            counter.bump();
+            Ok(())
+        })
+        .poll(predicate.clone())
+        .poll_ready(predicate.taken(&Count::new()));
+    ctx.set_fd_handler(ours, handlers).unwrap();
+    predicate.say(true);
+    assert!(ctx.poll(true).unwrap());
+    for _ in 0..10 {
+        each_turn(&ctx, &predicate);
+        ctx.poll(true).unwrap();
+        clock.advance_ns(TURN_NS);
+    }
+    assert_eq!(hung_up.get(), 0);
+    drop(theirs);
+    let start = clock.now_ns();
+    for _ in 0..1000 {
+        each_turn(&ctx, &predicate);
+        ctx.poll(true).unwrap();
+        clock.advance_ns(TURN_NS);
+        if hung_up.get() > 0 {
+            return clock.now_ns() - start;
+        }
+    }
+    panic!("starved");
+}
+
+/// SPEC 18
+#[test]
+fn blocking_turns_that_bottom_halves_keep_awake_starve_nobody() {
+    let took = noticed(|ctx, _| ctx.schedule(|_| Ok(())).unwrap());
+    assert!(took <= LOOK_NS + TURN_NS, "after {took} ns");
+}
+
+/// SPEC 18
+#[test]
+fn blocking_turns_whose_timers_are_due_starve_nobody() {
+    let timers = Rc::new(Cell::new(None));
+    let took = noticed(|ctx, _| {
+        let timer = ctx.timer(|_| Ok(())).unwrap();
+        timer.arm(std::time::Duration::ZERO).unwrap();
+        timers.set(Some(timer));
+    });
+    assert!(took <= LOOK_NS + TURN_NS, "after {took} ns");
 }

@@ -1,11 +1,12 @@
 //! What the context counts.
 
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use fdmon::{EventNotifier, Handlers};
 
 use super::{builder, manual, monitor, spinning};
-use crate::support::{Predicate, WINDOW, block, member, sleep_for};
+use crate::support::{Predicate, WINDOW, block, member, rung, sleep_for};
 
 /// SPEC 53
 #[test]
@@ -59,6 +60,34 @@ fn each_handler_has_its_own_row() {
     assert_eq!((row.reads, row.writes, row.poll_hits, row.polling), (0, 2, 0, false));
     ctx.remove_fd_handler(fd);
     assert_eq!(ctx.stats().handlers.len(), 1);
+}
+
+/// SPEC 53
+#[test]
+fn events_are_the_callbacks_that_were_due_of_every_kind() {
+    let (ctx, clock) = manual();
+    ctx.set_fd_handler(rung(), Handlers::new().read(|_| Ok(()))).unwrap();
+    ctx.schedule(|_| Ok(())).unwrap();
+    let timer = ctx.timer(|_| Ok(())).unwrap();
+    timer.arm(Duration::from_nanos(1)).unwrap();
+    clock.advance_ns(1);
+    let idle = ctx.bottom_half(|_| Ok(())).unwrap();
+    idle.schedule_idle();
+    assert!(ctx.poll(true).unwrap());
+    assert_eq!(ctx.stats().events, 3);
+}
+
+/// SPEC 53
+#[test]
+fn the_largest_batch_is_kept() {
+    let (ctx, _clock) = manual();
+    for _ in 0..5 {
+        ctx.schedule(|_| Ok(())).unwrap();
+    }
+    assert!(ctx.poll(true).unwrap());
+    ctx.schedule(|_| Ok(())).unwrap();
+    assert!(ctx.poll(true).unwrap());
+    assert_eq!(ctx.stats().batch_max, 5);
 }
 
 /// SPEC 53

@@ -136,6 +136,25 @@ fn a_notification_ends_the_sleep_and_is_no_progress() {
     sleep_for(&ctx, 1_000_000_000); // and it is taken: the next sleep is whole
 }
 
+/// SPEC 16, 19
+#[test]
+fn what_failed_in_the_outer_turn_does_not_keep_a_nested_one_awake() {
+    let (ctx, _clock) = manual();
+    ctx.schedule(|_| Err("on purpose".into())).unwrap();
+    let slept = Count::new();
+    let counter = slept.clone();
+    ctx.schedule(move |ops| {
+        let timer = ops.arm(Duration::from_secs(1), counter.callback())?;
+        assert!(ops.poll(true)?, "a nested turn sleeps until its timer");
+        drop(timer);
+        Ok(())
+    })
+    .unwrap();
+    let error = ctx.poll(true).unwrap_err();
+    assert_eq!(error.callback_errors().len(), 1, "{error}");
+    assert_eq!(slept.get(), 1);
+}
+
 /// SPEC 17
 #[test]
 fn a_turn_with_work_due_does_not_sleep() {
@@ -184,6 +203,22 @@ fn time_spent_spinning_is_taken_off_the_sleep() {
     // The spin alone reads the clock hundreds of times; the deadline is missed by a few readings.
     let late = clock.now_ns() - start - 10 * WINDOW;
     assert!(late < 2_000, "{late} ns late");
+}
+
+/// SPEC 15, 17, 23
+#[test]
+fn a_spin_that_lasts_until_the_deadline_does_not_sleep_and_stays_in_spin_mode() {
+    let (ctx, _clock) = spinning();
+    let predicate = Predicate::new();
+    member(&ctx, &EventNotifier::new().unwrap(), &predicate);
+    let sleeps = ctx.stats().sleeps;
+    for _ in 0..3 {
+        sleep_for(&ctx, WINDOW / 2);
+    }
+    assert_eq!(ctx.stats().sleeps, sleeps);
+    assert_eq!((predicate.begins(), predicate.ends()), (1, 0));
+    ctx.suspend().unwrap();
+    assert_eq!(predicate.ends(), 1);
 }
 
 /// SPEC 17

@@ -299,3 +299,19 @@ fn a_bottom_half_is_found_by_its_number_until_it_is_deleted() {
         assert!(error.to_string().contains(&number.to_string()), "{error}");
     }
 }
+
+/// SPEC 13, 36
+#[test]
+fn a_bottom_half_of_another_context_is_refused_and_not_harmed() {
+    let ((ctx, _clock), (other, _other_clock)) = (manual(), manual());
+    let runs = Count::new();
+    let half = ctx.bottom_half(runs.callback()).unwrap();
+    let stray = other.bottom_half(|_| panic!("not this one")).unwrap();
+    let refused = other.remote().schedule(&half.id());
+    other.poll(false).unwrap();
+    half.schedule();
+    assert!(block(&ctx));
+    assert_eq!(runs.get(), 1);
+    assert!(refused.unwrap_err().is_invalid_arg());
+    drop(stray);
+}

@@ -71,6 +71,26 @@ fn its_last_copy_closed_it_neither_runs_nor_keeps_the_loop_busy() {
 
 /// SPEC 13
 #[test]
+fn removal_after_the_close_succeeds_in_silence_and_leaves_no_busy_loop() {
+    for copy_lives in [false, true] {
+        let ctx = context();
+        let runs = Count::new();
+        let (fd, bell) = closed(&ctx, &runs);
+        close_number(fd);
+        if !copy_lives {
+            drop(bell.clone());
+        }
+        ctx.remove_fd_handler(fd);
+        ctx.remove_fd_handler(fd);
+        let waits = waits_of_a_sleep(&ctx);
+        assert!(waits <= 6, "{waits} waits for one sleep, copy alive: {copy_lives}");
+        assert!(waits_of_a_sleep(&ctx) <= 4);
+        assert_eq!(runs.get(), 0);
+    }
+}
+
+/// SPEC 13
+#[test]
 fn closing_the_context_after_the_close_succeeds_in_silence() {
     let ctx = context();
     let (fd, _bell) = closed(&ctx, &Count::new());
@@ -98,6 +118,51 @@ fn a_number_that_is_used_again_belongs_to_the_new_registration() {
     assert!(waits_of_a_sleep(&ctx) <= 6);
     ctx.remove_fd_handler(fd);
     assert!(waits_of_a_sleep(&ctx) <= 4);
+}
+
+/// SPEC 13
+#[test]
+fn a_callback_that_closes_its_own_fd_and_removes_itself_is_no_error() {
+    let ctx = context();
+    let bell = rung();
+    let fd = private(&bell).into_raw_fd();
+    let runs = Count::new();
+    let counter = runs.clone();
+    let handlers = Handlers::new().read(move |ops| {
+        counter.bump();
+        close_number(fd);
+        ops.remove_fd_handler(fd);
+        Ok(())
+    });
+    ctx.set_fd_handler(by_number(fd), handlers).unwrap();
+    assert!(block(&ctx));
+    assert!(waits_of_a_sleep(&ctx) <= 6);
+    assert_eq!(runs.get(), 1);
+}
+
+/// SPEC 10, 13
+#[test]
+fn one_callback_may_close_and_remove_what_another_one_is_about_to_hear() {
+    let ctx = context();
+    let first = rung();
+    let runs = Count::new();
+    let second = rung();
+    let fd = private(&second).into_raw_fd();
+    let mut open = true;
+    let clear = first.clone();
+    let handlers = Handlers::new().read(move |ops| {
+        clear.test_and_clear()?;
+        if std::mem::take(&mut open) {
+            close_number(fd);
+            ops.remove_fd_handler(fd);
+        }
+        Ok(())
+    });
+    ctx.set_fd_handler(first, handlers).unwrap();
+    ctx.set_fd_handler(by_number(fd), Handlers::new().read(runs.callback())).unwrap();
+    assert!(block(&ctx));
+    assert!(waits_of_a_sleep(&ctx) <= 6);
+    assert!(runs.get() <= 1, "at most before it was removed");
 }
 
 /// SPEC 13, 43

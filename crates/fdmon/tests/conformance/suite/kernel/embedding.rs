@@ -244,6 +244,27 @@ fn a_thread_wakes_the_outer_loop() {
 
 /// SPEC 50
 #[test]
+fn prepare_spins_within_the_outer_loops_own_timeout() {
+    let (ctx, clock) = spinning();
+    let predicate = Predicate::new();
+    member(&ctx, &EventNotifier::new().unwrap(), &predicate);
+    let start = clock.now_ns();
+    assert_eq!(ctx.prepare_within(Some(WINDOW / 2)).unwrap(), Some(0));
+    assert_eq!(clock.now_ns() - start, WINDOW / 2);
+    ctx.check().unwrap();
+    let start = clock.now_ns();
+    predicate.asked();
+    assert_eq!(ctx.prepare_within(Some(0)).unwrap(), Some(0));
+    assert_eq!((clock.now_ns() - start, predicate.asked()), (0, 1));
+    ctx.check().unwrap();
+    let start = clock.now_ns();
+    assert_eq!(ctx.prepare_within(Some(3 * WINDOW)).unwrap(), Some(2 * WINDOW));
+    assert_eq!(clock.now_ns() - start, WINDOW);
+    assert!(!ctx.check().unwrap());
+}
+
+/// SPEC 50
+#[test]
 fn prepare_leaves_spin_mode_before_the_sleep_and_keeps_the_hits_of_the_last_round() {
     let (ctx, _clock) = spinning();
     let predicate = Predicate::new();
@@ -334,6 +355,30 @@ fn an_auto_context_is_on_epoll_once_it_is_embedded() {
     let asked = builder().build().unwrap();
     asked.backend_fd().unwrap();
     assert_eq!(asked.monitor(), monitor(), "one that was asked for stays");
+}
+
+/// SPEC 43, 45, 50
+#[test]
+fn an_auto_context_moves_to_epoll_also_when_it_is_embedded_from_within_a_callback() {
+    if std::env::var_os("FDMON_MONITOR").is_some() {
+        return;
+    }
+    let ctx = AioContext::builder().build().unwrap();
+    let bell = rung();
+    let runs = counted(&ctx, &bell);
+    ctx.schedule(|ops| {
+        ops.context().backend_fd()?;
+        Ok(())
+    })
+    .unwrap();
+    assert!(ctx.poll(true).unwrap());
+    runs.take();
+    for outer in Outer::all(&ctx) {
+        bell.set().unwrap();
+        assert_eq!(outer.turn(&ctx), (true, true));
+        assert_eq!(runs.take(), 1);
+    }
+    assert_eq!(ctx.monitor(), MonitorKind::Epoll, "{}", ctx.monitor_reason());
 }
 
 /// SPEC 40, 50

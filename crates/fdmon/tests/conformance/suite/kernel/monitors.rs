@@ -145,6 +145,36 @@ fn a_regular_file_is_always_ready_and_changes_no_monitor() {
     assert_eq!((ctx.monitor(), ctx.stats().fallbacks), (monitor(), 0));
 }
 
+/// SPEC 43, 46
+#[test]
+fn a_regular_file_never_has_urgent_data() {
+    let (ctx, _clock) = manual();
+    let urgent = Count::new();
+    ctx.set_fd_handler(regular_file(), Handlers::new().priority(urgent.callback())).unwrap();
+    sleep_for(&ctx, 1_000_000_000);
+    assert_eq!(urgent.get(), 0);
+}
+
+/// SPEC 19, 43
+#[test]
+fn a_regular_file_whose_callback_runs_does_not_keep_a_nested_sleep_awake() {
+    let (ctx, _clock) = manual();
+    let runs = Count::new();
+    let counter = runs.clone();
+    let file = regular_file();
+    let handlers = Handlers::new().read(move |ops| {
+        counter.bump();
+        if counter.get() == 1 {
+            sleep_for(ops.context(), 1_000_000_000);
+        }
+        Ok(())
+    });
+    ctx.set_fd_handler(file, handlers).unwrap();
+    assert!(block(&ctx));
+    assert!(block(&ctx));
+    assert_eq!(runs.get(), 2);
+}
+
 /// Epoll sets inside one another, deeper than the kernel lets another set watch.
 fn deep_epolls() -> (Vec<OwnedFd>, EventNotifier) {
     let bell = EventNotifier::new().unwrap();
@@ -356,6 +386,18 @@ fn the_environment_replaces_auto_and_an_option_beats_it() {
     }
     ctx.poll(false).unwrap();
     assert_eq!(ctx.monitor(), monitor(), "an explicit request");
+}
+
+/// SPEC 45
+#[test]
+fn io_uring_is_there_or_refused_by_a_typed_error_that_says_why() {
+    match AioContext::builder().monitor(MonitorKind::IoUring).build() {
+        Ok(ctx) => assert_eq!(ctx.monitor(), MonitorKind::IoUring),
+        Err(error) => {
+            assert!(error.is_unsupported(), "{error}");
+            assert!(error.to_string().starts_with("monitor = 'io_uring' is refused: "), "{error}");
+        }
+    }
 }
 
 /// SPEC 13, 45

@@ -163,6 +163,26 @@ fn a_producer_that_obeys_the_suppress_word_loses_no_event() {
 
 /// SPEC 16, 32
 #[test]
+fn a_signal_that_comes_after_its_notification_was_taken_does_not_keep_the_loop_busy() {
+    let ctx = context();
+    // Between prepare and check the notification signals; a bare turn takes only the flag.
+    assert_eq!(ctx.prepare().unwrap(), None);
+    ctx.remote().notify().unwrap();
+    assert_eq!(ctx.stats().notifies_sent, 1);
+    assert!(!ctx.poll(false).unwrap());
+    let before = ctx.stats().waits;
+    let fired = Count::new();
+    let timer = ctx.timer(fired.callback()).unwrap();
+    timer.arm(Duration::from_millis(20)).unwrap();
+    while fired.get() == 0 {
+        ctx.poll(true).unwrap();
+    }
+    let waits = ctx.stats().waits - before;
+    assert!(waits <= 6, "{waits} waits for one sleep of 20 ms");
+}
+
+/// SPEC 16, 32
+#[test]
 fn storms_of_notifications_while_fds_are_busy_end_with_a_quiet_loop() {
     let ctx = context();
     let bell = EventNotifier::new().unwrap();

@@ -1,9 +1,60 @@
 //! Deadlines in real time. Never early holds on any machine; how late, only on a quick one.
+#![allow(unsafe_code)]
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::context;
-use crate::support::{Count, on_time};
+use crate::support::{Count, alone, on_time};
+
+unsafe extern "C" {
+    // std and rustix have none of these; the C library is linked anyway.
+    fn signal(number: i32, handler: extern "C" fn(i32)) -> usize;
+    fn pthread_self() -> usize;
+    fn pthread_kill(thread: usize, number: i32) -> i32;
+}
+
+static SIGNALS: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn count_signal(_: i32) {
+    SIGNALS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// SPEC 16, 44
+#[test]
+fn signals_interrupt_the_sleep_and_it_goes_on_with_the_time_that_is_left() {
+    const SIGUSR1: i32 = 10;
+    if !alone("FDMON_SIGNALS", "1") {
+        return;
+    }
+    // SAFETY: the handler only adds to an atomic.
+    unsafe { signal(SIGUSR1, count_signal) };
+    // SAFETY: it names this thread and has no conditions.
+    let home = unsafe { pthread_self() };
+    let ctx = context();
+    let fired = Count::new();
+    let timer = ctx.timer(fired.callback()).unwrap();
+    let start = Instant::now();
+    timer.arm(Duration::from_millis(50)).unwrap();
+    let remote = ctx.remote();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for _ in 0..20 {
+                // SAFETY: the thread lives until the scope ends.
+                unsafe { pthread_kill(home, SIGUSR1) };
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            while remote.stats().sleeps == 0 {
+                std::thread::yield_now();
+            }
+        });
+        assert!(ctx.poll(true).unwrap());
+    });
+    assert!(start.elapsed() >= Duration::from_millis(50));
+    assert_eq!(fired.get(), 1);
+    assert!(SIGNALS.load(Ordering::Relaxed) > 0);
+    assert_eq!(ctx.stats().turns, 1, "one turn slept through them all");
+}
 
 /// SPEC 39, 40
 #[test]

@@ -208,10 +208,11 @@ function document(head, cells) {
     `- Instructions: callgrind, user space, release build with symbols, median of ${TIMES} differences of two run lengths\n` +
     '  (4,000 rounds apart, fewer where a round is long). An event includes the write and the read of its eventfd and the\n' +
     '  blocking turn between them. Callgrind hides the vDSO, so a reading of the clock counts as the bare system call that\n' +
-    '  replaces it, without the 40 to 60 instructions of the vDSO itself.\n' +
+    '  replaces it, without the instructions of the vDSO itself.\n' +
     `- System calls: ${counter.name === 'perf' ? 'perf, raw_syscalls:sys_enter' : 'strace -c -f, which slows what it counts'}, the difference of two run lengths. A round trip is two messages of 64 bytes through\n` +
-    '  rings in shared memory, each with a doorbell that rings only for a sleeper; window 200 µs, guards on. While it spins and\n' +
-    '  hits, each side still asks the kernel every 50 µs, so that other fds are not starved.\n' +
+    '  rings in shared memory, each with a doorbell that rings only for a sleeper; window 200 µs; guards on in Rust, off\n' +
+    '  where the workers are pinned, since a pinned thread looks to them like one CPU. While it spins and hits, each side still\n' +
+    '  asks the kernel every 50 µs, so that other fds are not starved.\n' +
     '- Nanoseconds: median of 9 rounds of 0.1 s each, alternating with the plain loop of calls beside it.\n'
   )
 }

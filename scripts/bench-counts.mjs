@@ -10,11 +10,10 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, release, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import Table from 'cli-table3'
 import { systemCallCounter } from '../examples/main-job/counter.mjs'
 import { usableCpus } from '../examples/main-job/rows.mjs'
 import { seal } from './seal.mjs'
-import { fail, has, needCargo, root, say, sayOnStderr, seconds } from './step.mjs'
+import { fail, has, install, needCargo, ready, root, say, sayOnStderr, seconds } from './step.mjs'
 
 const { values: options } = parseArgs({
   options: {
@@ -27,7 +26,11 @@ const { values: options } = parseArgs({
 })
 if (options.json) sayOnStderr()
 if (!has('valgrind')) fail('valgrind is missing; run: apt-get install valgrind')
-needCargo()
+// What is written down is measured on what is checked out.
+if (options.only || options['no-js']) {
+  needCargo()
+  install()
+} else ready()
 const counter = systemCallCounter()
 if (!counter) fail('strace is missing; run: apt-get install strace')
 
@@ -63,7 +66,7 @@ registering()
 await roundTrips()
 await fromTypeScript()
 
-finish()
+await finish()
 
 /** Instructions a round, by callgrind. */
 function instructions(name, budget, args, [short, long]) {
@@ -173,7 +176,7 @@ function add(name, { budget, unit, best = false }, measure) {
   return row.value
 }
 
-function finish() {
+async function finish() {
   const cells = rows.map((row) => [
     row.name,
     row.reason ?? `${show(row.value, row.unit)} ${row.unit}`,
@@ -185,6 +188,7 @@ function finish() {
   if (!options.only) writeFileSync(join(root, 'docs', 'BUDGETS.md'), seal(document(head, cells)))
   if (options.json) process.stdout.write(`${JSON.stringify({ ...machine(), rows }, undefined, 2)}\n`)
   else {
+    const { default: Table } = await import('cli-table3')
     const table = new Table({ head, style: { head: [], border: [] }, colAligns: ['left', 'right', 'right', 'right'] })
     table.push(...cells)
     process.stdout.write(`${table.toString()}\n`)

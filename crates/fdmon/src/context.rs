@@ -394,6 +394,7 @@ impl AioContext {
         if plan.counted || st.reg.hints.any(Hints::TIMERS) {
             now = self.0.clock.now();
         }
+        st.spin.turn_now = 0;
         if plan.counted {
             st.spin.on_turn(shared, plan, now);
         }
@@ -852,7 +853,10 @@ impl State {
         if !shared.inbox.is_empty() {
             return Ok(Quick::NeedsAll);
         }
-        if hints.only(0) && blocking {
+        if hints.only(0) {
+            if !blocking {
+                return self.glance(inner);
+            }
             inner.raise_notify_me();
             fence(Ordering::SeqCst); // as in `wait`
             let awake = shared.notified.load(Ordering::Relaxed);
@@ -866,9 +870,31 @@ impl State {
         Ok(Quick::NeedsAll)
     }
 
+    /// A turn that does not block and has nothing but the kernel to ask.
+    #[inline(never)]
+    fn glance(&mut self, inner: &Inner) -> Result<Quick> {
+        let shared = &*inner.shared;
+        let mut quick = Quick::Nothing;
+        if self.reg.armed != 0 {
+            shared.stats.waits.bump();
+            match self.ask_kernel(inner, Some(0)) {
+                Ok(true) => quick = Quick::Due,
+                Ok(false) => {}
+                Err(Errno::INTR) => return Ok(Quick::NeedsAll),
+                Err(errno) => return Err(cannot_wait(errno)),
+            }
+            if !self.reg.hints.only(Hints::DUE) {
+                return Ok(Quick::NeedsAll);
+            }
+        }
+        shared.stats.turns.bump();
+        shared.accept();
+        Ok(quick)
+    }
+
     /// The kernel, once and for as long as it takes. Whatever ends the wait but a handler's
     /// readiness is left to the turn with all its steps.
-    #[inline]
+    #[inline(always)]
     fn wait_once(&mut self, shared: &Shared) -> Result<Quick> {
         shared.stats.waits.bump();
         shared.stats.sleeps.bump();
@@ -939,6 +965,7 @@ impl State {
     }
 
     /// Asks the kernel once. `true` = something is due now.
+    #[inline(never)]
     pub(crate) fn ask_kernel(
         &mut self,
         inner: &Inner,

@@ -30,15 +30,17 @@ pub(crate) struct Simple {
 /// puts the handler back and runs the rest of the turn, before the panic goes on to the caller.
 struct Running<'a> {
     ctx: &'a AioContext,
+    slot: u32,
+    generation: u32,
     /// `None` = the callback has returned.
-    simple: Option<Simple>,
+    body: Option<Box<dyn Body>>,
 }
 
 impl Drop for Running<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(simple) = self.simple.take() {
-            self.ctx.finish_panicked(simple);
+        if let Some(body) = self.body.take() {
+            self.ctx.finish_panicked(self.slot, self.generation, body);
         }
     }
 }
@@ -254,22 +256,22 @@ impl AioContext {
     /// Runs it and puts it back.
     #[inline(always)]
     pub(crate) fn run_simple(&self, simple: Simple) -> Held<'_> {
-        let (action, events) = (simple.action, simple.events);
-        let mut running = Running { ctx: self, simple: Some(simple) };
-        let Some(simple) = &mut running.simple else { unreachable!("set just above") };
-        let outcome = simple.body.run(action, self, events);
-        let Some(simple) = running.simple.take() else { unreachable!("taken by nobody else") };
+        let Simple { slot, generation, action, events, body } = simple;
+        let mut running = Running { ctx: self, slot, generation, body: Some(body) };
+        let Some(body) = &mut running.body else { unreachable!("set just above") };
+        let outcome = body.run(action, self, events);
+        let Some(body) = running.body.take() else { unreachable!("taken by nobody else") };
         if let Err(error) = outcome {
-            self.failed(simple.slot, error);
+            self.failed(slot, error);
         }
-        self.put_back(simple.slot, simple.generation, simple.body)
+        self.put_back(slot, generation, body)
     }
 
     /// The rest of a turn of which a callback panicked. A second panic gives way to the first;
     /// errors are reported by the turn around this one, or the next.
     #[cold]
-    fn finish_panicked(&self, simple: Simple) {
-        drop(self.put_back(simple.slot, simple.generation, simple.body));
+    fn finish_panicked(&self, slot: u32, generation: u32, body: Box<dyn Body>) {
+        drop(self.put_back(slot, generation, body));
         loop {
             let due = self.0.state().next_due(&self.0.shared);
             let Some(due) = due else { break };

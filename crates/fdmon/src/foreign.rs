@@ -11,6 +11,7 @@
 
 use std::any::Any;
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -132,7 +133,7 @@ impl AioContext {
             external: foreign.external,
             has_poll: foreign.word.is_some() || foreign.predicate,
             kernel: foreign.kernel,
-            word: foreign.word,
+            word: foreign.word.map(Rc::new),
             body: foreign.hooks.map(|hooks| Box::new(ForeignBody(hooks)) as Box<dyn Body>),
             foreign: true,
             ..Handler::new(fd)

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,7 +194,7 @@ impl Handlers {
             external: self.external,
             has_poll,
             kernel: self.kernel && !has_poll,
-            word: self.word.take().filter(|_| has_poll),
+            word: self.word.take().filter(|_| has_poll).map(Rc::new),
             body: Some(Box::new(ClosureBody { fd, handlers: self })),
             ..Handler::new(raw)
         }
@@ -339,7 +339,7 @@ pub(crate) struct Handler {
     /// Taken out while one of its functions runs. A foreign handler without a predicate or hooks
     /// of its own has none.
     pub body: Option<Box<dyn Body>>,
-    pub word: Option<WordSource>,
+    pub word: Option<Rc<WordSource>>,
     pub has_poll: bool,
     /// `read` is the only callback.
     pub only_reads: bool,

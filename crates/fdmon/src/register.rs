@@ -111,7 +111,8 @@ impl AioContext {
         }
     }
 
-    /// Undoes one [`AioContext::disable_external`]; the last one wakes the loop.
+    /// Undoes one [`AioContext::disable_external`]; after the last one, the next turn hears them
+    /// again and asks their predicates before it sleeps.
     pub fn enable_external(&self) {
         let mut st = self.0.state();
         if st.reg.external_disabled == 0 {
@@ -125,8 +126,6 @@ impl AioContext {
             let _ = st.sync(&self.0.shared, slot);
             st.want_look(slot);
         }
-        drop(st);
-        self.0.shared.notify();
     }
 
     fn token<S>(&self, slot: u32, generation: u32) -> Token<S> {

@@ -44,19 +44,6 @@ pub enum RawWord {
 impl RawWord {
     /// # Safety
     /// The pointer is valid, which [`WordSource::raw`]'s caller promised.
-    #[inline]
-    unsafe fn load(self) -> u64 {
-        // SAFETY: by this function's contract.
-        unsafe {
-            match self {
-                Self::U32(word) => u64::from(word.as_ref().load(Ordering::Acquire)),
-                Self::U64(word) => word.as_ref().load(Ordering::Acquire),
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`RawWord::load`].
     unsafe fn store(self, value: u32) {
         // SAFETY: by this function's contract.
         unsafe {
@@ -96,23 +83,29 @@ pub enum Differs {
 /// assert!(source.poll());
 /// ```
 pub struct WordSource {
-    word: RawWord,
-    differs: Differs,
+    words: Pair,
     suppress: Option<RawWord>,
     /// Keeps all the words alive and in place.
     _owner: Box<dyn Any>,
+}
+
+/// Two words of one width that are ready when they differ. A value to differ from is a word of
+/// the source's own, so that asking is two loads and a comparison.
+#[derive(Clone, Copy, Debug)]
+enum Pair {
+    U32(NonNull<AtomicU32>, NonNull<AtomicU32>),
+    U64(NonNull<AtomicU64>, NonNull<AtomicU64>),
 }
 
 impl WordSource {
     /// Ready when `word` is not `value`.
     #[must_use]
     pub fn differs_from(word: Arc<AtomicU32>, value: u32) -> Self {
-        let raw = RawWord::U32(NonNull::from(&*word));
+        let value = Box::new(AtomicU32::new(value));
         Self {
-            word: raw,
-            differs: Differs::FromValue(value.into()),
+            words: Pair::U32(NonNull::from(&*word), NonNull::from(&*value)),
             suppress: None,
-            _owner: Box::new(word),
+            _owner: Box::new((word, value)),
         }
     }
 
@@ -120,8 +113,7 @@ impl WordSource {
     #[must_use]
     pub fn words_differ(head: Arc<AtomicU32>, tail: Arc<AtomicU32>) -> Self {
         Self {
-            word: RawWord::U32(NonNull::from(&*head)),
-            differs: Differs::FromWord(RawWord::U32(NonNull::from(&*tail))),
+            words: Pair::U32(NonNull::from(&*head), NonNull::from(&*tail)),
             suppress: None,
             _owner: Box::new((head, tail)),
         }
@@ -146,28 +138,58 @@ impl WordSource {
     /// writes them does it atomically.
     ///
     /// # Errors
-    /// `InUse` when the suppress word suppresses another handler already.
+    /// `InUse` when the suppress word suppresses another handler already; `InvalidArg` when the
+    /// widths do not match.
     pub unsafe fn raw(
         word: RawWord,
         differs: Differs,
         suppress: Option<RawWord>,
         owner: Box<dyn Any>,
     ) -> Result<Self> {
+        let (words, owner): (_, Box<dyn Any>) = match (word, differs) {
+            (RawWord::U32(word), Differs::FromWord(RawWord::U32(other))) => {
+                (Pair::U32(word, other), owner)
+            }
+            (RawWord::U64(word), Differs::FromWord(RawWord::U64(other))) => {
+                (Pair::U64(word, other), owner)
+            }
+            (RawWord::U32(word), Differs::FromValue(value)) => {
+                let value = u32::try_from(value).map_err(|_| {
+                    Error::invalid_arg("notEqual", value, "a value that fits the word's 32 bits")
+                })?;
+                let value = Box::new(AtomicU32::new(value));
+                (Pair::U32(word, NonNull::from(&*value)), Box::new((owner, value)))
+            }
+            (RawWord::U64(word), Differs::FromValue(value)) => {
+                let value = Box::new(AtomicU64::new(value));
+                (Pair::U64(word, NonNull::from(&*value)), Box::new((owner, value)))
+            }
+            _ => {
+                return Err(Error::invalid_arg(
+                    "notEqual",
+                    "a word of another width",
+                    "two words of one width",
+                ));
+            }
+        };
         if let Some(word) = suppress {
             claim(word)?;
         }
-        Ok(Self { word, differs, suppress, _owner: owner })
+        Ok(Self { words, suppress, _owner: owner })
     }
 
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
         // SAFETY: the constructors' callers promised that the words live as long as `_owner`.
         unsafe {
-            let other = match self.differs {
-                Differs::FromValue(value) => value,
-                Differs::FromWord(word) => word.load(),
-            };
-            self.word.load() != other
+            match self.words {
+                Pair::U32(word, other) => {
+                    word.as_ref().load(Ordering::Acquire) != other.as_ref().load(Ordering::Acquire)
+                }
+                Pair::U64(word, other) => {
+                    word.as_ref().load(Ordering::Acquire) != other.as_ref().load(Ordering::Acquire)
+                }
+            }
         }
     }
 
@@ -216,8 +238,7 @@ impl Drop for WordSource {
 impl std::fmt::Debug for WordSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WordSource")
-            .field("word", &self.word)
-            .field("differs", &self.differs)
+            .field("words", &self.words)
             .field("suppress", &self.suppress)
             .finish_non_exhaustive()
     }

@@ -31,6 +31,7 @@ pub(crate) fn choose(kind: MonitorKind, shared: &Shared) -> Result<(Monitor, Str
     let (kind, reason) = match kind {
         MonitorKind::Auto => match std::env::var("FDMON_MONITOR") {
             Err(_) => (MonitorKind::Auto, String::new()),
+            Ok(name) if name.is_empty() => (MonitorKind::Auto, String::new()),
             Ok(name) => {
                 let kind: MonitorKind = name.parse().map_err(|_: Error| {
                     Error::invalid_arg(

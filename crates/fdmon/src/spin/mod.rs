@@ -8,6 +8,7 @@ mod idle;
 #[cfg(test)]
 mod tests;
 
+use std::rc::Rc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::clock::Clock;
@@ -30,11 +31,19 @@ const YIELD_NS: u64 = 2_000;
 /// So many non-blocking turns in a row that found nothing are a series, which must look too.
 const SERIES: u32 = 32;
 
+/// A handler on the spin list.
+#[derive(Clone)]
+struct Member {
+    slot: u32,
+    /// Its predicate, if that is a word in memory: asked without a look at the handler.
+    word: Option<Rc<WordSource>>,
+}
+
 /// The spin parameters and everything that follows from them.
 pub(crate) struct SpinState {
     pub params: PollParams,
-    /// Slots of the handlers that take part.
-    members: Vec<u32>,
+    /// The handlers that take part.
+    members: Vec<Member>,
     /// Handlers whose predicate runs once in the next turn.
     pub looks: Vec<u32>,
     /// `poll_begin` was called for members; `poll_end` is owed before any sleep.
@@ -49,8 +58,8 @@ pub(crate) struct SpinState {
     last_look: u64,
     /// Non-blocking turns in a row that neither found nor asked anything.
     quiet: u32,
-    /// When the last counted turn stopped waiting.
-    settled_at: u64,
+    /// When this turn stopped waiting, if that was read from the clock.
+    pub turn_now: u64,
     /// Takes idle members off although the monitor cannot see readiness: for tests.
     #[cfg(test)]
     pub sweep_anyway: bool,
@@ -70,10 +79,14 @@ impl SpinState {
             sweep: idle::Sweep::default(),
             last_look: 0,
             quiet: 0,
-            settled_at: 0,
+            turn_now: idle::UNKNOWN,
             #[cfg(test)]
             sweep_anyway: false,
         }
+    }
+
+    fn slots(&self) -> Vec<u32> {
+        self.members.iter().map(|member| member.slot).collect()
     }
 
     /// New parameters: the spin state starts anew.
@@ -87,7 +100,7 @@ impl SpinState {
     /// A counted turn is over.
     pub fn on_turn(&mut self, shared: &Shared, plan: &Plan, now: u64) {
         let start = plan.start;
-        self.settled_at = now;
+        self.turn_now = now;
         if plan.asked {
             self.last_look = now;
         }
@@ -175,7 +188,7 @@ impl AioContext {
             let mut st = self.0.state();
             let generation = st.reg.generation(slot);
             let Some(handler) = st.reg.handler(slot).filter(|h| h.running == 0) else { return };
-            (generation, handler.word.as_ref().map(WordSource::is_ready))
+            (generation, handler.word.as_ref().map(|word| word.is_ready()))
         };
         let probe = native.map_or_else(
             || self.probe_body(slot, generation, plan),
@@ -212,16 +225,19 @@ impl AioContext {
         loop {
             let st = &mut *held;
             let slot = loop {
-                let Some(&slot) = st.spin.members.get(at) else { return held };
+                let Some(member) = st.spin.members.get(at) else { return held };
+                let slot = member.slot;
                 at += 1;
-                let Some(handler) = st.reg.handler(slot) else { continue };
-                match &handler.word {
+                match &member.word {
                     None => break slot,
-                    Some(word) if word.is_ready() && handler.running == 0 => {
-                        handler.last_hit = plan.start;
-                        st.reg.collect(slot, word::HIT);
-                        plan.hit = true;
-                        plan.awake = true;
+                    Some(word) if word.is_ready() => {
+                        let Some(handler) = st.reg.handler(slot) else { continue };
+                        if handler.running == 0 {
+                            handler.last_hit = plan.start;
+                            st.reg.collect(slot, word::HIT);
+                            plan.hit = true;
+                            plan.awake = true;
+                        }
                     }
                     Some(_) => {}
                 }
@@ -240,6 +256,7 @@ impl AioContext {
         if st.spin.unbegun {
             drop(st);
             self.begin_members();
+            plan.stale = true;
             st = self.0.state();
         }
         st = self.round(st, plan);
@@ -314,7 +331,7 @@ impl AioContext {
         let members = {
             let mut st = self.0.state();
             st.spin.unbegun = false;
-            st.spin.members.clone()
+            st.spin.slots()
         };
         for slot in members {
             let generation = {
@@ -348,7 +365,7 @@ impl AioContext {
                 return false;
             }
             st.spin.mode = false;
-            st.spin.members.clone()
+            st.spin.slots()
         };
         for &slot in &members {
             self.end_one(slot);
@@ -399,11 +416,10 @@ impl AioContext {
             let idle_ns = st.spin.params.idle_ns;
             let reg = &mut st.reg;
             st.spin
-                .members
-                .iter()
-                .copied()
+                .slots()
+                .into_iter()
                 .filter(|&slot| {
-                    reg.handler(slot).is_some_and(|h| idle::is_idle(h.last_hit, now, idle_ns))
+                    reg.handler(slot).is_some_and(|h| idle::is_idle(&mut h.last_hit, now, idle_ns))
                 })
                 .collect()
         };
@@ -441,10 +457,14 @@ impl State {
         }
         let mut first = None;
         let mut several = false;
-        for &slot in &self.spin.members {
-            let Some(handler) = self.reg.handler(slot) else { continue };
-            if handler.running == 0 && handler.word.as_ref().is_some_and(WordSource::is_ready) {
-                handler.last_hit = self.spin.settled_at;
+        for Member { slot, word } in &self.spin.members {
+            if word.as_ref().is_some_and(|word| word.is_ready()) {
+                let slot = *slot;
+                let Some(handler) = self.reg.handler(slot) else { continue };
+                if handler.running != 0 {
+                    continue;
+                }
+                handler.last_hit = idle::UNKNOWN;
                 if let Some(first) = first {
                     several = true;
                     self.reg.collect(first, word::HIT);
@@ -464,7 +484,7 @@ impl State {
         let shared = &*inner.shared;
         if blocking {
             // No time went by, so the window stays as it is.
-            self.spin.settled_at = now;
+            self.spin.turn_now = now;
             shared.stats.settled_ns.set(now);
             shared.stats.spin_hits.bump();
         }
@@ -544,23 +564,24 @@ impl State {
     /// Dispatched, so worth asking from now on.
     #[inline(never)]
     pub(crate) fn join_spin_list(&mut self, slot: u32) {
-        let now = self.spin.settled_at;
+        let now = self.spin.turn_now;
         let place = u32::try_from(self.spin.members.len()).unwrap_or(NOWHERE);
         let mut joined = false;
-        let mut code = false;
+        let mut word = None;
         self.tally(slot, |handler| {
             if std::mem::take(&mut handler.leaving) {
                 return; // its last hit on the way out
             }
             handler.member = place;
-            code = handler.word.is_none();
+            word.clone_from(&handler.word);
             handler.last_hit = now;
             handler.counters.polling.store(true, Ordering::Relaxed);
             joined = true;
         });
         if joined {
-            self.spin.members.push(slot);
-            self.reg.hints.set(Hints::MEMBERS | if code { Hints::CODE_MEMBERS } else { 0 });
+            let code = if word.is_none() { Hints::CODE_MEMBERS } else { 0 };
+            self.reg.hints.set(Hints::MEMBERS | code);
+            self.spin.members.push(Member { slot, word });
             self.spin.unbegun = true;
         }
     }
@@ -580,15 +601,15 @@ impl State {
         if self.spin.members.is_empty() {
             self.reg.hints.clear(Hints::MEMBERS | Hints::CODE_MEMBERS);
         }
-        if let Some(&moved) = self.spin.members.get(at) {
-            if let Some(handler) = self.reg.handler(moved) {
+        if let Some(moved) = self.spin.members.get(at) {
+            if let Some(handler) = self.reg.handler(moved.slot) {
                 handler.member = place;
             }
         }
     }
 
     pub(crate) fn empty_spin_list(&mut self) {
-        for slot in self.spin.members.clone() {
+        for slot in self.spin.slots() {
             self.leave_spin_list(slot);
         }
     }

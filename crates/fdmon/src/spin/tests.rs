@@ -74,8 +74,9 @@ fn scene(kind: MonitorKind, idle_ns: u64, sweep: bool) -> Scene {
     let scene = Scene { ctx, clock, bell, told };
     scene.sleep(WINDOW - 1);
     scene.sleep(WINDOW - 1);
-    scene.told.says.set(true);
-    scene.ctx.poll(true).unwrap(); // joins
+    scene.bell.set().unwrap();
+    assert!(scene.ctx.poll(true).unwrap()); // joins
+    assert!(scene.polling());
     scene
 }
 

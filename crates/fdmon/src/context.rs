@@ -267,26 +267,25 @@ impl AioContext {
     pub fn poll(&self, blocking: bool) -> Result<bool> {
         let mut st = self.0.home_state()?;
         let quick = st.find_quickly(&self.0, blocking)?;
-        let turn = Turn { ctx: self, failures_before: 0, progress: false };
         match quick {
             Quick::One(slot, pending) => {
                 st.depth += 1;
-                turn.run_one(st, slot, pending)
+                self.quick_turn().run_one(st, slot, pending)
             }
+            Quick::Nothing => Ok(false),
             Quick::Due => {
                 self.0.shared.stats.batch_max.raise_to(st.reg.due_count());
                 st.depth += 1;
-                turn.run_ready(st)
+                self.quick_turn().run_ready(st)
             }
-            Quick::Nothing => {
-                std::mem::forget(turn);
-                Ok(false)
-            }
-            Quick::NeedsAll => {
-                std::mem::forget(turn);
-                self.poll_in_full(st, blocking)
-            }
+            Quick::NeedsAll => self.poll_in_full(st, blocking),
         }
+    }
+
+    /// A turn that began with no failure of turns around it.
+    #[inline(always)]
+    fn quick_turn(&self) -> Turn<'_> {
+        Turn { ctx: self, failures_before: 0, progress: false }
     }
 
     /// The turn with all its steps.
@@ -773,6 +772,11 @@ impl Sink for FirstReport<'_> {
     }
 }
 
+/// Tells the compiler which branch is the rare one.
+#[cold]
+#[inline(always)]
+fn unlikely() {}
+
 #[cold]
 fn cannot_wait(errno: Errno) -> Error {
     Error::syscall("epoll_wait", errno, "close the context: the kernel refuses to wait for it")
@@ -847,10 +851,11 @@ impl State {
     /// The turn up to what is due when nothing but handlers can be: as nearly all turns are. The
     /// same steps in the same order as [`AioContext::find`], less those that have nothing to do.
     #[inline]
-    fn find_quickly(&mut self, inner: &Inner, blocking: bool) -> Result<Quick> {
+    pub(crate) fn find_quickly(&mut self, inner: &Inner, blocking: bool) -> Result<Quick> {
         let shared = &*inner.shared;
         let hints = self.reg.hints;
         if !shared.inbox.is_empty() {
+            unlikely();
             return Ok(Quick::NeedsAll);
         }
         if hints.only(0) {
@@ -859,8 +864,12 @@ impl State {
             }
             inner.raise_notify_me();
             fence(Ordering::SeqCst); // as in `wait`
-            let awake = shared.notified.load(Ordering::Relaxed);
-            let quick = if awake { Ok(Quick::NeedsAll) } else { self.wait_once(shared) };
+            let quick = if shared.notified.load(Ordering::Relaxed) {
+                unlikely();
+                Ok(Quick::NeedsAll)
+            } else {
+                self.wait_once(shared)
+            };
             inner.lower_notify_me();
             return quick;
         }

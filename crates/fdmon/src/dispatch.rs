@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::context::{AioContext, Due, Held, State, events_of};
 use crate::error::{Error, Outcome};
-use crate::handler::{Action, Body, NOWHERE, Ops};
+use crate::handler::{Body, NOWHERE, Ops};
 use crate::interest::{Callbacks, Events, Interest, actions, word};
 use crate::registry::{Callback, DueHalf, Entry, Hints, Registry, Slot};
 use crate::remote::Shared;
@@ -21,8 +21,7 @@ const IN_ORDER: [(u32, Interest); 4] = [
 pub(crate) struct Simple {
     slot: u32,
     generation: u32,
-    action: Action,
-    events: Events,
+    pending: u32,
     body: Box<dyn Body>,
 }
 
@@ -84,10 +83,10 @@ impl State {
         if handler.foreign {
             return None;
         }
-        let (action, count) = if pending == word::HIT && handler.member != NOWHERE {
-            (Action::Ready, &handler.counters.poll_hits)
+        let count = if pending == word::HIT && handler.member != NOWHERE {
+            &handler.counters.poll_hits
         } else if pending & !word::EVENTS == 0 && pending != 0 && handler.only_reads {
-            (Action::Read, &handler.counters.reads)
+            &handler.counters.reads
         } else {
             return None;
         };
@@ -95,8 +94,7 @@ impl State {
         handler.running += 1;
         count.bump();
         shared.stats.events.bump();
-        let events = events_of(pending);
-        Some(Simple { slot, generation: *generation, action, events, body })
+        Some(Simple { slot, generation: *generation, pending, body })
     }
 
     /// Names the callbacks that this handler's readiness asks for. `None` = nothing is due.
@@ -256,10 +254,14 @@ impl AioContext {
     /// Runs it and puts it back.
     #[inline(always)]
     pub(crate) fn run_simple(&self, simple: Simple) -> Held<'_> {
-        let Simple { slot, generation, action, events, body } = simple;
+        let Simple { slot, generation, pending, body } = simple;
         let mut running = Running { ctx: self, slot, generation, body: Some(body) };
         let Some(body) = &mut running.body else { unreachable!("set just above") };
-        let outcome = body.run(action, self, events);
+        let outcome = if pending == word::HIT {
+            body.ready(self, Events::empty())
+        } else {
+            body.read(self, events_of(pending))
+        };
         let Some(body) = running.body.take() else { unreachable!("taken by nobody else") };
         if let Err(error) = outcome {
             self.failed(slot, error);
@@ -310,14 +312,15 @@ impl AioContext {
 
     #[inline(always)]
     fn run_callback_of(&self, slot: u32, bit: u32, pending: u32, body: &mut Box<dyn Body>) {
-        let action = match bit {
-            word::RUN_READ => Action::Read,
-            word::RUN_WRITE => Action::Write,
-            word::RUN_PRIORITY => Action::Priority,
-            _ => Action::Ready,
-        };
+        let events = events_of(pending);
         self.0.guarded(|| {
-            if let Err(error) = body.run(action, self, events_of(pending)) {
+            let outcome = match bit {
+                word::RUN_READ => body.read(self, events),
+                word::RUN_WRITE => body.write(self, events),
+                word::RUN_PRIORITY => body.priority(self, events),
+                _ => body.ready(self, events),
+            };
+            if let Err(error) = outcome {
                 self.failed(slot, error);
             }
         });

@@ -17,9 +17,9 @@ use std::sync::atomic::AtomicU32;
 
 use rustix::fd::RawFd;
 
-use crate::context::{AioContext, Due};
+use crate::context::{AioContext, Due, Quick};
 use crate::error::{Error, Outcome, Result};
-use crate::handler::{Action, Body, Handler, Probe};
+use crate::handler::{Body, Handler, Probe};
 use crate::inbox::Node;
 use crate::interest::{Callbacks, Events, Interest, word};
 use crate::registry::{Callback, DueHalf, Entry, Hints, TimerEntry};
@@ -82,8 +82,21 @@ pub struct ForeignBatch {
 struct ForeignBody(Box<dyn ForeignHooks>);
 
 impl Body for ForeignBody {
-    fn run(&mut self, _: Action, _: &AioContext, _: Events) -> Outcome {
-        Ok(()) // its callbacks run from the batch
+    // Its callbacks run from the batch.
+    fn ready(&mut self, _: &AioContext, _: Events) -> Outcome {
+        Ok(())
+    }
+
+    fn read(&mut self, _: &AioContext, _: Events) -> Outcome {
+        Ok(())
+    }
+
+    fn write(&mut self, _: &AioContext, _: Events) -> Outcome {
+        Ok(())
+    }
+
+    fn priority(&mut self, _: &AioContext, _: Events) -> Outcome {
+        Ok(())
     }
 
     fn poll(&mut self) -> Probe {
@@ -269,14 +282,25 @@ impl AioContext {
         batch: &mut [i32],
     ) -> Result<ForeignBatch> {
         self.foreign_enter(running, issued)?;
-        let found = self.enter().and_then(|(turn, st)| {
-            let found = self.find(st, blocking).map(drop);
-            drop(turn);
-            found
-        });
+        let found = self.foreign_find(blocking);
         self.foreign_leave(running);
         found?;
         Ok(self.foreign_more(running.len(), batch))
+    }
+
+    fn foreign_find(&self, blocking: bool) -> Result<()> {
+        let mut st = self.0.open_state()?;
+        match st.find_quickly(&self.0, blocking)? {
+            Quick::One(slot, pending) => st.reg.collect(slot, pending),
+            Quick::Due | Quick::Nothing => {}
+            Quick::NeedsAll => {
+                drop(st);
+                let (turn, st) = self.enter()?;
+                drop(self.find(st, blocking)?);
+                drop(turn);
+            }
+        }
+        Ok(())
     }
 
     /// The batch of what [`AioContext::check`] found, as [`AioContext::foreign_turn`].

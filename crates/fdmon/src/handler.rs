@@ -221,19 +221,13 @@ pub enum Probe {
     Failed,
 }
 
-/// Which callback to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    Ready,
-    Read,
-    Write,
-    Priority,
-}
-
 /// Whatever runs behind a handler. Taken out of the registry while one of its functions runs,
 /// so that nothing is borrowed over a call into user code.
 pub(crate) trait Body {
-    fn run(&mut self, action: Action, ctx: &AioContext, events: Events) -> Outcome;
+    fn ready(&mut self, ctx: &AioContext, events: Events) -> Outcome;
+    fn read(&mut self, ctx: &AioContext, events: Events) -> Outcome;
+    fn write(&mut self, ctx: &AioContext, events: Events) -> Outcome;
+    fn priority(&mut self, ctx: &AioContext, events: Events) -> Outcome;
     fn poll(&mut self) -> Probe;
     fn poll_begin(&mut self);
     fn poll_end(&mut self);
@@ -245,16 +239,35 @@ struct ClosureBody<F> {
     fd: F,
 }
 
+/// Calls one of the closures, if there is one.
+#[inline(always)]
+fn call(
+    callback: &mut Option<Callback>,
+    fd: &impl AsFd,
+    ctx: &AioContext,
+    events: Events,
+) -> Outcome {
+    match callback {
+        Some(callback) => callback(&mut Ops { ctx, fd: Some(fd.as_fd()), events }),
+        None => Ok(()),
+    }
+}
+
 impl<F: AsFd + 'static> Body for ClosureBody<F> {
-    fn run(&mut self, action: Action, ctx: &AioContext, events: Events) -> Outcome {
-        let mut ops = Ops { ctx, fd: Some(self.fd.as_fd()), events };
-        let callback = match action {
-            Action::Ready => &mut self.handlers.poll_ready,
-            Action::Read => &mut self.handlers.read,
-            Action::Write => &mut self.handlers.write,
-            Action::Priority => &mut self.handlers.priority,
-        };
-        callback.as_mut().map_or(Ok(()), |callback| callback(&mut ops))
+    fn ready(&mut self, ctx: &AioContext, events: Events) -> Outcome {
+        call(&mut self.handlers.poll_ready, &self.fd, ctx, events)
+    }
+
+    fn read(&mut self, ctx: &AioContext, events: Events) -> Outcome {
+        call(&mut self.handlers.read, &self.fd, ctx, events)
+    }
+
+    fn write(&mut self, ctx: &AioContext, events: Events) -> Outcome {
+        call(&mut self.handlers.write, &self.fd, ctx, events)
+    }
+
+    fn priority(&mut self, ctx: &AioContext, events: Events) -> Outcome {
+        call(&mut self.handlers.priority, &self.fd, ctx, events)
     }
 
     fn poll(&mut self) -> Probe {
@@ -284,14 +297,20 @@ impl<F: AsFd + 'static> Body for ClosureBody<F> {
 struct SourceBody<S>(S);
 
 impl<S: Source> Body for SourceBody<S> {
-    fn run(&mut self, action: Action, ctx: &AioContext, events: Events) -> Outcome {
-        let mut ops = Ops { ctx, fd: None, events };
-        match action {
-            Action::Ready => self.0.poll_ready(&mut ops),
-            Action::Read => self.0.read(&mut ops),
-            Action::Write => self.0.write(&mut ops),
-            Action::Priority => self.0.priority(&mut ops),
-        }
+    fn ready(&mut self, ctx: &AioContext, events: Events) -> Outcome {
+        self.0.poll_ready(&mut Ops { ctx, fd: None, events })
+    }
+
+    fn read(&mut self, ctx: &AioContext, events: Events) -> Outcome {
+        self.0.read(&mut Ops { ctx, fd: None, events })
+    }
+
+    fn write(&mut self, ctx: &AioContext, events: Events) -> Outcome {
+        self.0.write(&mut Ops { ctx, fd: None, events })
+    }
+
+    fn priority(&mut self, ctx: &AioContext, events: Events) -> Outcome {
+        self.0.priority(&mut Ops { ctx, fd: None, events })
     }
 
     fn poll(&mut self) -> Probe {

@@ -5,13 +5,15 @@
 //! milliseconds by epoll_wait(2), so that an event before the deadline costs one call, and the
 //! rest of it by ppoll(2) on the epoll fd, which is exact to the nanosecond on every kernel.
 
-use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
 use super::{FdMonitor, MonitorToken, Sink, borrow, timespec};
 use crate::interest::{Events, Interest};
+
+const NO_EVENT: epoll::Event =
+    epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
 
 const MILLISECOND: u64 = 1_000_000;
 
@@ -30,7 +32,7 @@ impl EpollMonitor {
     pub fn new() -> Result<Self, Errno> {
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            buffer: Vec::with_capacity(16),
+            buffer: vec![NO_EVENT; 16],
             watched: 1, // the notifier
             always: Vec::new(),
             always_ready: 0,
@@ -88,8 +90,8 @@ impl EpollMonitor {
     fn add(&mut self, token: MonitorToken, fd: RawFd, new: Interest) -> Result<(), Errno> {
         let data = epoll::EventData::new_u64(token.0);
         self.watched += 1;
-        if self.buffer.capacity() < self.watched {
-            self.buffer.reserve(self.watched.next_power_of_two());
+        if self.buffer.len() < self.watched {
+            self.buffer.resize(self.watched.next_power_of_two(), NO_EVENT);
         }
         match epoll::add(&self.epoll, borrow(fd), data, flags(new)) {
             // A number that was closed and opened again while a duplicate kept the old file.
@@ -162,10 +164,9 @@ impl FdMonitor for EpollMonitor {
                 None => return Ok(()),
             },
         };
-        self.buffer.clear();
         let timeout = timeout.map(timespec);
-        epoll::wait(&self.epoll, spare_capacity(&mut self.buffer), timeout.as_ref())?;
-        for event in &self.buffer {
+        let count = epoll::wait(&self.epoll, &mut self.buffer[..], timeout.as_ref())?;
+        for event in self.buffer.iter().take(count) {
             let (data, events) = (event.data, event.flags);
             sink.ready(MonitorToken(data.u64()), Events::from_bits_retain(events.bits()));
         }

@@ -1,5 +1,5 @@
 //! A word of memory as event source: no system call while both sides are awake.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::unit_arg)]
 use fdmon::{AioContext, EventNotifier, Handlers, PollParams, WordSource};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{sync::Arc, thread, time::Duration};
@@ -10,10 +10,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (head, tail, suppress) = <(Arc<AtomicU32>, Arc<AtomicU32>, Arc<AtomicU32>)>::default();
     let word = WordSource::words_differ(head.clone(), tail.clone()).suppress(suppress.clone())?;
     let (published, end) = (head.clone(), tail.clone());
-    let take = move || tail.store(head.load(Ordering::Acquire), Ordering::Release);
+    let take = move || Ok(tail.store(head.load(Ordering::Acquire), Ordering::Release));
     let (clear, rung) = (bell.clone(), take.clone());
-    let handlers = Handlers::new().poll(word).poll_ready(move |_| Ok(take()));
-    let handlers = handlers.read(move |_| Ok(clear.test_and_clear().map(|_| rung())?));
+    let handlers = Handlers::new().poll(word).poll_ready(move |_| take());
+    let handlers = handlers.read(move |_| clear.test_and_clear().map(|_| rung())?);
     ctx.set_fd_handler(bell.clone(), handlers)?;
     let producer = thread::spawn(move || {
         (0..100_000).try_for_each(|_| {

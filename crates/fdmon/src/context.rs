@@ -996,10 +996,12 @@ impl State {
         if self.reg.hints.any(Hints::ODD_REPORT) {
             self.take_odd_report(&inner.shared);
         }
-        if let Some((clock, ns)) = leap.filter(|(_, ns)| *ns != 0) {
-            if !found && !signalled && result.is_ok() {
-                clock.at_least(clock.now_ns().saturating_add(ns));
-            }
+        if let Some((clock, ns)) = leap.filter(|(_, ns)| *ns != 0)
+            && !found
+            && !signalled
+            && result.is_ok()
+        {
+            clock.at_least(clock.now_ns().saturating_add(ns));
         }
         result.map(|()| found)
     }
@@ -1218,10 +1220,10 @@ impl State {
     /// Bottom halves, then handlers, then timers; a stale entry's word is 0.
     #[inline]
     pub(crate) fn next_due(&mut self, shared: &Shared) -> Option<Due> {
-        if !self.reg.halves_due.is_empty() {
-            if let Some(due) = self.next_half() {
-                return Some(due);
-            }
+        if !self.reg.halves_due.is_empty()
+            && let Some(due) = self.next_half()
+        {
+            return Some(due);
         }
         while let Some(slot) = self.reg.ready.pop() {
             if let Some(due) = self.issue_handler(shared, slot) {

@@ -351,9 +351,7 @@ impl AioContext {
         match st.reg.live_handler(slot, generation) {
             Some(handler) if !handler.end_owed => {
                 handler.running -= 1;
-                let out = handler.body.replace(body);
-                debug_assert!(out.is_none());
-                std::mem::forget(out);
+                handler.body = Some(body);
                 st
             }
             _ => {
@@ -404,12 +402,12 @@ impl AioContext {
         let callback = self.run_callback(callback);
         let mut st = self.0.state();
         let mut rest = None;
-        if st.reg.generation(slot) == generation {
-            if let Some(half) = st.reg.half(slot) {
-                half.callback = callback;
-                if half.orphan && !half.node.is_scheduled() {
-                    rest = st.delete_half(&self.0.shared, slot);
-                }
+        if st.reg.generation(slot) == generation
+            && let Some(half) = st.reg.half(slot)
+        {
+            half.callback = callback;
+            if half.orphan && !half.node.is_scheduled() {
+                rest = st.delete_half(&self.0.shared, slot);
             }
         }
         drop(st);
@@ -428,12 +426,12 @@ impl AioContext {
         let mut st = self.0.state();
         let armed = st.timers.is_armed(slot);
         let mut rest = None;
-        if st.reg.generation(slot) == generation {
-            if let Some(timer) = st.reg.timer(slot) {
-                timer.callback = callback;
-                if timer.orphan && !armed {
-                    rest = Some(st.reg.vacate(slot, false));
-                }
+        if st.reg.generation(slot) == generation
+            && let Some(timer) = st.reg.timer(slot)
+        {
+            timer.callback = callback;
+            if timer.orphan && !armed {
+                rest = Some(st.reg.vacate(slot, false));
             }
         }
         drop(st);

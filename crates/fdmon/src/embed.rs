@@ -90,10 +90,10 @@ impl Outer {
             return epoll::delete(set, borrow(fd)).is_ok();
         } else if !old.is_empty() {
             return epoll::modify(set, borrow(fd), data, events).is_ok();
-        } else if let Err(errno) = epoll::add(set, borrow(fd), data, events) {
-            if errno != Errno::EXIST {
-                self.unwatched.push(token);
-            }
+        } else if let Err(errno) = epoll::add(set, borrow(fd), data, events)
+            && errno != Errno::EXIST
+        {
+            self.unwatched.push(token);
         }
         true
     }
@@ -303,10 +303,11 @@ impl State {
         old: Interest,
         new: Interest,
     ) {
-        if let Some(outer) = &mut self.outer {
-            if old != new && !outer.update(token, fd, old, new) {
-                self.fill_outer(shared);
-            }
+        if let Some(outer) = &mut self.outer
+            && old != new
+            && !outer.update(token, fd, old, new)
+        {
+            self.fill_outer(shared);
         }
     }
 

@@ -32,11 +32,9 @@ fn word() -> &'static AtomicU64 {
         let Ok(page) = page else { return &NO_GUARD };
         // SAFETY: the page was just mapped, is ours alone, and wiping it means zeroes, which is a
         // valid value. Where the kernel refuses, the word just never changes.
-        unsafe {
-            let _ = madvise(page, PAGE, Advice::LinuxWipeOnFork);
-            // The mapping is never removed and zeroed memory is a valid, aligned AtomicU64.
-            &*page.cast::<AtomicU64>()
-        }
+        let _ = unsafe { madvise(page, PAGE, Advice::LinuxWipeOnFork) };
+        // SAFETY: the mapping is never removed, and zeroed memory is a valid, aligned AtomicU64.
+        unsafe { &*page.cast::<AtomicU64>() }
     })
 }
 

@@ -173,12 +173,11 @@ impl Inbox {
             newest = next;
         }
         while !oldest.is_null() {
-            // SAFETY: as above; the strong count goes to `each`. `next` is read before that,
-            // since the node may be pushed again as soon as it is unlinked.
-            let (node, next) = unsafe {
-                let next = (*oldest).next.load(Ordering::Relaxed);
-                (Arc::from_raw(oldest.cast_const()), next)
-            };
+            // SAFETY: as above. `next` is read before the node is handed on, since it may be
+            // pushed again as soon as it is unlinked.
+            let next = unsafe { (*oldest).next.load(Ordering::Relaxed) };
+            // SAFETY: as above; the strong count goes to `each`.
+            let node = unsafe { Arc::from_raw(oldest.cast_const()) };
             oldest = next;
             each(node);
         }

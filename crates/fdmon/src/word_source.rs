@@ -45,12 +45,11 @@ impl RawWord {
     /// # Safety
     /// The pointer is valid, which [`WordSource::raw`]'s caller promised.
     unsafe fn store(self, value: u32) {
-        // SAFETY: by this function's contract.
-        unsafe {
-            match self {
-                Self::U32(word) => word.as_ref().store(value, Ordering::Release),
-                Self::U64(word) => word.as_ref().store(value.into(), Ordering::Release),
-            }
+        match self {
+            // SAFETY: by this function's contract.
+            Self::U32(word) => unsafe { word.as_ref() }.store(value, Ordering::Release),
+            // SAFETY: by this function's contract.
+            Self::U64(word) => unsafe { word.as_ref() }.store(value.into(), Ordering::Release),
         }
     }
 
@@ -180,15 +179,20 @@ impl WordSource {
 
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
-        // SAFETY: the constructors' callers promised that the words live as long as `_owner`.
-        unsafe {
-            match self.words {
-                Pair::U32(word, other) => {
-                    word.as_ref().load(Ordering::Acquire) != other.as_ref().load(Ordering::Acquire)
-                }
-                Pair::U64(word, other) => {
-                    word.as_ref().load(Ordering::Acquire) != other.as_ref().load(Ordering::Acquire)
-                }
+        match self.words {
+            Pair::U32(word, other) => {
+                // SAFETY: the constructors' callers promised that it lives as long as `_owner`.
+                let word = unsafe { word.as_ref() };
+                // SAFETY: as above.
+                let other = unsafe { other.as_ref() };
+                word.load(Ordering::Acquire) != other.load(Ordering::Acquire)
+            }
+            Pair::U64(word, other) => {
+                // SAFETY: as above.
+                let word = unsafe { word.as_ref() };
+                // SAFETY: as above.
+                let other = unsafe { other.as_ref() };
+                word.load(Ordering::Acquire) != other.load(Ordering::Acquire)
             }
         }
     }

@@ -69,8 +69,10 @@ impl Words {
     #[inline]
     fn at(&self, slot: usize) -> &AtomicU32 {
         assert!(slot < self.len);
-        // SAFETY: `slot` is below `len`, and `_owner` keeps `len` words alive at `base`.
-        unsafe { self.base.add(slot).as_ref() }
+        // SAFETY: `slot` is below `len`, the number of words that `_owner` keeps at `base`.
+        let word = unsafe { self.base.add(slot) };
+        // SAFETY: as above.
+        unsafe { word.as_ref() }
     }
 
     #[inline]

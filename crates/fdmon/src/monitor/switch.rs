@@ -53,17 +53,17 @@ pub(crate) fn choose(kind: MonitorKind, shared: &Shared) -> Result<(Monitor, Str
         )),
         MonitorKind::Poll => Ok((Monitor::Poll(poll(shared)), reason, false)),
         MonitorKind::Epoll => {
-            let monitor = epoll(shared).map_err(|e| {
-                Error::unsupported(format!(
-                    "monitor = 'epoll' is refused: {e}; raise the limit of open files or pass 'auto'"
-                ))
-            })?;
+            let monitor = epoll(shared).map_err(|e| refused(&reason, "epoll", &e.to_string()))?;
             Ok((Monitor::Epoll(monitor), reason, false))
         }
-        MonitorKind::IoUring => Err(Error::unsupported(format!(
-            "monitor = 'io_uring' is refused: {NO_RING}; pass 'auto' or 'epoll'"
-        ))),
+        MonitorKind::IoUring => Err(refused(&reason, "io_uring", NO_RING)),
     }
+}
+
+/// Names where the request came from.
+fn refused(reason: &str, monitor: &str, why: &str) -> Error {
+    let option = if reason.contains("FDMON_MONITOR") { "FDMON_MONITOR" } else { "monitor" };
+    Error::unsupported(format!("{option} = '{monitor}' is refused: {why}; use 'auto' or 'poll'"))
 }
 
 fn poll(shared: &Shared) -> PollMonitor {

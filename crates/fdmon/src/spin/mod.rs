@@ -601,10 +601,10 @@ impl State {
         if self.spin.members.is_empty() {
             self.reg.hints.clear(Hints::MEMBERS | Hints::CODE_MEMBERS);
         }
-        if let Some(moved) = self.spin.members.get(at) {
-            if let Some(handler) = self.reg.handler(moved.slot) {
-                handler.member = place;
-            }
+        if let Some(moved) = self.spin.members.get(at)
+            && let Some(handler) = self.reg.handler(moved.slot)
+        {
+            handler.member = place;
         }
     }
 

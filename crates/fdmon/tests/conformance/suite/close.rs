@@ -4,10 +4,10 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use fdmon::{Handlers, LeakReport};
+use fdmon::{EventNotifier, Handlers, LeakReport};
 
-use super::manual;
-use crate::support::{Count, Log, block, rung};
+use super::{manual, spinning};
+use crate::support::{Count, Log, Predicate, block, member, rung};
 
 /// SPEC 38
 #[test]
@@ -189,6 +189,33 @@ fn close_in_a_nested_turn_ends_the_outer_ones_and_run() {
     ctx.run().unwrap();
     assert_eq!(log.take(), ["outer callback goes on"]);
     assert!(ctx.is_closed());
+}
+
+/// SPEC 38
+#[test]
+fn close_from_predicates_and_hooks_is_survived() {
+    for place in ["poll", "begin", "end"] {
+        let (ctx, _clock) = spinning();
+        let ctx = Rc::new(ctx);
+        let predicates = [Predicate::new(), Predicate::new()];
+        for predicate in &predicates {
+            member(&ctx, &EventNotifier::new().unwrap(), predicate);
+        }
+        let weak = Rc::downgrade(&ctx);
+        let close = move || {
+            weak.upgrade().unwrap().close();
+        };
+        match place {
+            "poll" => predicates[0].on_poll(close),
+            "begin" => predicates[0].on_begin(close),
+            _ => predicates[0].on_end(close),
+        }
+        assert!(!ctx.poll(true).unwrap_or(false), "{place}");
+        assert!(ctx.is_closed(), "{place}");
+        for predicate in &predicates {
+            assert!(!predicate.has_begun(), "{place}");
+        }
+    }
 }
 
 /// SPEC 38

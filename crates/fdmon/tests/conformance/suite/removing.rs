@@ -331,6 +331,31 @@ fn replacing_a_hit_that_was_found_but_not_dispatched_drops_it() {
     assert_eq!(heir.get(), 1);
 }
 
+/// SPEC 3, 7
+#[test]
+fn a_poll_end_that_registers_the_fd_which_is_being_registered_is_replaced_too() {
+    let (ctx, weak) = reachable();
+    let (bell, predicate) = (EventNotifier::new().unwrap(), Predicate::new());
+    member(&ctx, &bell, &predicate);
+    predicate.say(true);
+    assert!(block(&ctx));
+    assert!(predicate.has_begun());
+    let (inner, outer, target) = (Count::new(), Count::new(), bell.clone());
+    let counter = inner.clone();
+    predicate.on_end(move || {
+        let handlers = Handlers::new().read(counter.callback());
+        weak.upgrade().unwrap().set_fd_handler(target.clone(), handlers).unwrap();
+    });
+    ctx.set_fd_handler(bell.clone(), Handlers::new().read(outer.callback())).unwrap();
+    assert_eq!(ctx.stats().handlers.len(), 1);
+    bell.set().unwrap();
+    assert!(block(&ctx));
+    assert_eq!((inner.get(), outer.get()), (0, 1));
+    ctx.remove_fd_handler(bell.as_raw_fd());
+    assert_eq!(drain(&ctx), 0);
+    assert_eq!(ctx.close().handlers, 0);
+}
+
 /// SPEC 10
 #[test]
 fn what_a_removed_handler_owned_is_dropped_at_once_or_after_its_callback() {

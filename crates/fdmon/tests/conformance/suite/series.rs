@@ -166,6 +166,20 @@ fn noticed(mut each_turn: impl FnMut(&AioContext, &Predicate)) -> u64 {
     panic!("starved");
 }
 
+/// SPEC 18, 23
+#[test]
+fn spins_that_notifications_end_starve_nobody() {
+    let took = noticed(|ctx, predicate| {
+        let (remote, once) = (ctx.remote(), Rc::new(Cell::new(true)));
+        predicate.on_poll(move || {
+            if once.take() {
+                remote.notify().unwrap();
+            }
+        });
+    });
+    assert!(took <= LOOK_NS + TURN_NS, "after {took} ns");
+}
+
 /// SPEC 18
 #[test]
 fn blocking_turns_that_bottom_halves_keep_awake_starve_nobody() {

@@ -154,6 +154,27 @@ fn a_notification_ends_the_spin_without_a_system_call_and_without_progress() {
     assert_eq!(predicate.ends(), 0, "it stays in spin mode");
 }
 
+/// SPEC 35
+#[test]
+fn a_bottom_half_from_afar_during_a_spin_costs_no_system_call_on_either_side() {
+    let (ctx, _clock) = spinning();
+    let predicate = Predicate::new();
+    member(&ctx, &EventNotifier::new().unwrap(), &predicate);
+    let runs = Count::new();
+    let half = ctx.bottom_half(runs.callback()).unwrap();
+    let (remote, id) = (ctx.remote(), half.id());
+    predicate.on_poll(move || remote.schedule(&id).unwrap());
+    let before = ctx.stats();
+    for turn in 1..=20 {
+        assert!(block(&ctx));
+        assert_eq!(runs.get(), turn);
+    }
+    let after = ctx.stats();
+    // But for the look that is due every 50 µs; the clock stands still.
+    assert!(after.waits <= before.waits + u64::from(!sees_readiness()), "{} waits", after.waits);
+    assert_eq!(after.notifies_sent, before.notifies_sent);
+}
+
 /// SPEC 23
 #[test]
 fn a_context_that_has_only_bottom_halves_spins_for_its_notifier() {

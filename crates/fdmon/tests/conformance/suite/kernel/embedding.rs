@@ -1,13 +1,16 @@
 //! The turn in three steps, for an outer loop: ppoll on one fd, or an epoll set around it.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use fdmon::{AioContext, EventNotifier, Handlers, MonitorKind};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
 use super::super::{builder, context, manual, monitor, spinning};
-use crate::support::{Count, Predicate, WINDOW, member, on_time, pair, regular_file, rung};
+use crate::support::{
+    Count, Predicate, WINDOW, by_number, close_number, member, on_time, pair, private,
+    regular_file, rung,
+};
 
 /// An outer loop of each kind: sleeps on the backend fd, at most so long.
 enum Outer {
@@ -320,6 +323,35 @@ fn files_that_epoll_does_not_take_make_prepare_return_0() {
         assert!(!outer.sleep(&ctx, Some(0)));
         ctx.check().unwrap();
     }
+}
+
+/// SPEC 13, 50
+#[test]
+fn a_closed_fd_does_not_keep_the_outer_loop_busy() {
+    let ctx = context();
+    for outer in Outer::all(&ctx) {
+        let bell = rung(); // the duplicate keeps its file open
+        let fd = private(&bell).into_raw_fd();
+        ctx.set_fd_handler(by_number(fd), Handlers::new().read(|_| Ok(()))).unwrap();
+        close_number(fd);
+        ctx.prepare().unwrap();
+        ctx.check().unwrap();
+        assert_eq!(ctx.dispatch().is_err(), monitor() == MonitorKind::Poll);
+        ctx.remove_fd_handler(fd);
+        for _ in 0..3 {
+            outer_turn_quietly(&outer, &ctx);
+        }
+        assert_eq!(ctx.prepare().unwrap(), None);
+        assert!(!outer.sleep(&ctx, Some(0)), "it wakes the outer loop for ever");
+        ctx.check().unwrap();
+    }
+}
+
+fn outer_turn_quietly(outer: &Outer, ctx: &AioContext) {
+    ctx.prepare().unwrap();
+    outer.sleep(ctx, Some(0));
+    ctx.check().unwrap();
+    let _ = ctx.dispatch();
 }
 
 /// SPEC 21, 50

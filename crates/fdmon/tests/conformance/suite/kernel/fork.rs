@@ -1,10 +1,13 @@
 //! After a fork the context is the parent's; the child must not touch what they share.
 #![allow(unsafe_code)]
 
-use fdmon::{AioContext, EventNotifier, Handlers};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use fdmon::{AioContext, EventNotifier, Handlers, Interest, Remote};
 
 use super::super::context;
-use crate::support::{Count, alone, block};
+use crate::support::{Count, alone, block, spin};
 
 unsafe extern "C" {
     // std has none; the C library is linked anyway.
@@ -25,6 +28,97 @@ fn in_child(check: impl FnOnce()) {
     let (_, status) =
         rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap().unwrap();
     assert_eq!(status.exit_status(), Some(0), "the child found something wrong");
+}
+
+/// SPEC 38
+#[test]
+fn every_call_in_a_forked_child_fails_with_closed() {
+    if !alone("FDMON_FORK", "1") {
+        return;
+    }
+    let ctx = context();
+    let bell = EventNotifier::new().unwrap();
+    let token = ctx.set_fd_handler(bell.clone(), Handlers::new().read(|_| Ok(()))).unwrap();
+    let timer = ctx.timer(|_| Ok(())).unwrap();
+    let (remote, id) = (ctx.remote(), ctx.id());
+    let half = ctx.bottom_half(|_| Ok(())).unwrap();
+    in_child(|| {
+        let results = [
+            ("poll", ctx.poll(false).map(drop)),
+            ("blocking poll", ctx.poll(true).map(drop)),
+            ("run", ctx.run()),
+            ("run_for", ctx.run_for(Duration::from_millis(1))),
+            ("poll_until", ctx.poll_until(|| true)),
+            ("suspend", ctx.suspend()),
+            ("prepare", ctx.prepare().map(drop)),
+            ("check", ctx.check().map(drop)),
+            ("dispatch", ctx.dispatch().map(drop)),
+            ("backend_fd", ctx.backend_fd().map(drop)),
+            ("schedule", ctx.schedule(|_| Ok(()))),
+            ("bottom_half", ctx.bottom_half(|_| Ok(())).map(drop)),
+            ("timer", ctx.timer(|_| Ok(())).map(drop)),
+            ("arm", timer.arm(Duration::from_secs(1))),
+            (
+                "set_fd_handler",
+                ctx.set_fd_handler(bell.clone(), Handlers::new().read(|_| Ok(()))).map(drop),
+            ),
+            ("set_interest", token.set_interest(Interest::empty()).map(drop)),
+            ("set_poll_params", ctx.set_poll_params(spin())),
+            ("remote.notify", remote.notify()),
+            ("remote.stop", remote.stop()),
+            ("remote.schedule", remote.schedule(&half.id())),
+            ("remote.run", remote.run(|_| ())),
+            ("remote.set_poll_params", remote.set_poll_params(spin())),
+            ("Remote::from_id", Remote::from_id(id).map(drop)),
+        ];
+        for (call, result) in results {
+            match result {
+                Ok(()) => panic!("{call} worked"),
+                Err(error) => assert!(error.is_closed(), "{call}: {error}"),
+            }
+        }
+        // A context of the child's own works.
+        let own = context();
+        own.schedule(|_| Ok(())).unwrap();
+        assert!(own.poll(true).unwrap());
+    });
+    bell.set().unwrap();
+    assert!(block(&ctx), "the parent goes on");
+}
+
+/// SPEC 38
+#[test]
+fn calls_of_a_forked_child_that_return_nothing_do_not_touch_the_parents_context() {
+    if !alone("FDMON_FORK", "1") {
+        return;
+    }
+    let ctx = context();
+    let bells: Vec<_> = (0..3).map(|_| EventNotifier::new().unwrap()).collect();
+    let runs = Count::new();
+    let tokens: Vec<_> = bells
+        .iter()
+        .map(|bell| {
+            let (clear, counter) = (bell.clone(), runs.clone());
+            let handlers = Handlers::new().external(true).read(move |_| {
+                clear.test_and_clear()?;
+                counter.bump();
+                Ok(())
+            });
+            ctx.set_fd_handler(bell.clone(), handlers).unwrap()
+        })
+        .collect();
+    in_child(|| {
+        ctx.remove_fd_handler(bells[0].as_raw_fd());
+        ctx.deregister(&tokens[1]);
+        ctx.disable_external();
+        ctx.notify();
+        ctx.stop();
+    });
+    for bell in &bells {
+        bell.set().unwrap();
+    }
+    assert!(block(&ctx));
+    assert_eq!(runs.get(), 3, "the child took handlers of the parent away");
 }
 
 /// SPEC 38

@@ -264,22 +264,56 @@ impl AioContext {
     ///
     /// # Panics
     /// Resumes the first panic of a callback of the turn, after the others ran.
+    #[inline]
     pub fn poll(&self, blocking: bool) -> Result<bool> {
-        let mut st = self.0.home_state()?;
-        let quick = st.find_quickly(&self.0, blocking)?;
+        let st = self.0.home_state()?;
+        match st.way(&self.0.shared) {
+            Way::Kernel => self.poll_kernel(st, blocking),
+            Way::SpinList => self.poll_spin_list(st, blocking),
+            Way::AllSteps => self.poll_in_full(st, blocking),
+        }
+    }
+
+    // The three ways are functions of their own so that each has its registers to itself.
+
+    #[inline(never)]
+    fn poll_kernel(&self, mut st: Held<'_>, blocking: bool) -> Result<bool> {
+        let quick = if blocking { st.sleep_quickly(&self.0)? } else { st.glance(&self.0)? };
+        self.poll_quickly(st, quick, blocking)
+    }
+
+    #[inline(never)]
+    fn poll_spin_list(&self, mut st: Held<'_>, blocking: bool) -> Result<bool> {
+        match st.first_ready() {
+            None if st.may_end_here(&self.0.shared, blocking) => Ok(false),
+            first => self.poll_hits(st, first, blocking),
+        }
+    }
+
+    #[inline(never)]
+    fn poll_hits(&self, mut st: Held<'_>, first: Option<usize>, blocking: bool) -> Result<bool> {
+        let quick = st.look_quickly(&self.0, first, blocking);
+        self.poll_quickly(st, quick, blocking)
+    }
+
+    #[inline(always)]
+    fn poll_quickly(&self, mut st: Held<'_>, quick: Quick, blocking: bool) -> Result<bool> {
+        if let Quick::One(slot, pending) = quick {
+            st.depth += 1;
+            return self.quick_turn().run_one(st, slot, pending);
+        }
         match quick {
-            Quick::One(slot, pending) => {
-                st.depth += 1;
-                self.quick_turn().run_one(st, slot, pending)
-            }
-            Quick::Nothing => Ok(false),
-            Quick::Due => {
-                self.0.shared.stats.batch_max.raise_to(st.reg.due_count());
-                st.depth += 1;
-                self.quick_turn().run_ready(st)
-            }
+            Quick::One(..) | Quick::Nothing => Ok(false),
+            Quick::Due => self.poll_due(st),
             Quick::NeedsAll => self.poll_in_full(st, blocking),
         }
+    }
+
+    #[inline(never)]
+    fn poll_due(&self, mut st: Held<'_>) -> Result<bool> {
+        self.0.shared.stats.batch_max.raise_to(st.reg.due_count());
+        st.depth += 1;
+        self.quick_turn().run_ready(st)
     }
 
     /// A turn that began with no failure of turns around it.
@@ -722,6 +756,16 @@ fn closed(at_home: bool) -> Error {
     }
 }
 
+/// Which way a turn takes.
+pub(crate) enum Way {
+    /// There is only the kernel to ask.
+    Kernel,
+    /// There is only the spin list to ask, all words in memory.
+    SpinList,
+    /// Something else may need attention.
+    AllSteps,
+}
+
 /// What a quick turn found.
 pub(crate) enum Quick {
     /// One handler's readiness, not yet on the ready list.
@@ -848,35 +892,49 @@ impl State {
         plan.deadline = deadline;
     }
 
-    /// The turn up to what is due when nothing but handlers can be: as nearly all turns are. The
-    /// same steps in the same order as [`AioContext::find`], less those that have nothing to do.
+    /// Nearly all turns have nothing but handlers that can be due: they take a short way. It has
+    /// the same steps in the same order as [`AioContext::find`], less those with nothing to do.
     #[inline]
-    pub(crate) fn find_quickly(&mut self, inner: &Inner, blocking: bool) -> Result<Quick> {
-        let shared = &*inner.shared;
+    pub(crate) fn way(&self, shared: &Shared) -> Way {
         let hints = self.reg.hints;
         if !shared.inbox.is_empty() {
+            Way::AllSteps
+        } else if hints.only(0) {
+            Way::Kernel
+        } else if hints.only(Hints::SPINS | Hints::MEMBERS) {
+            Way::SpinList
+        } else {
+            Way::AllSteps
+        }
+    }
+
+    /// The short way, for who runs the callbacks himself.
+    pub(crate) fn find_quickly(&mut self, inner: &Inner, blocking: bool) -> Result<Quick> {
+        match self.way(&inner.shared) {
+            Way::Kernel if blocking => self.sleep_quickly(inner),
+            Way::Kernel => self.glance(inner),
+            Way::SpinList => Ok(match self.first_ready() {
+                None if self.may_end_here(&inner.shared, blocking) => Quick::Nothing,
+                first => self.look_quickly(inner, first, blocking),
+            }),
+            Way::AllSteps => Ok(Quick::NeedsAll),
+        }
+    }
+
+    /// A blocking turn that has nothing but the kernel to ask.
+    #[inline(always)]
+    fn sleep_quickly(&mut self, inner: &Inner) -> Result<Quick> {
+        let shared = &*inner.shared;
+        inner.raise_notify_me();
+        fence(Ordering::SeqCst); // as in `wait`
+        let quick = if shared.notified.load(Ordering::Relaxed) {
             unlikely();
-            return Ok(Quick::NeedsAll);
-        }
-        if hints.only(0) {
-            if !blocking {
-                return self.glance(inner);
-            }
-            inner.raise_notify_me();
-            fence(Ordering::SeqCst); // as in `wait`
-            let quick = if shared.notified.load(Ordering::Relaxed) {
-                unlikely();
-                Ok(Quick::NeedsAll)
-            } else {
-                self.wait_once(shared)
-            };
-            inner.lower_notify_me();
-            return quick;
-        }
-        if hints.only(Hints::SPINS | Hints::MEMBERS) {
-            return Ok(self.look_quickly(inner, blocking));
-        }
-        Ok(Quick::NeedsAll)
+            Ok(Quick::NeedsAll)
+        } else {
+            self.wait_once(shared)
+        };
+        inner.lower_notify_me();
+        quick
     }
 
     /// A turn that does not block and has nothing but the kernel to ask.

@@ -83,16 +83,22 @@ impl State {
         if handler.foreign {
             return None;
         }
-        let count = if pending == word::HIT && handler.member != NOWHERE {
-            &handler.counters.poll_hits
-        } else if pending & !word::EVENTS == 0 && pending != 0 && handler.only_reads {
-            &handler.counters.reads
+        let is_hit = pending == word::HIT;
+        let is_simple = if is_hit {
+            handler.member != NOWHERE
         } else {
-            return None;
+            pending & !word::EVENTS == 0 && pending != 0 && handler.only_reads
         };
+        if !is_simple {
+            return None;
+        }
         let body = handler.body.take()?;
         handler.running += 1;
-        count.bump();
+        if is_hit {
+            handler.counters.poll_hits.bump();
+        } else {
+            handler.counters.reads.bump();
+        }
         shared.stats.events.bump();
         Some(Simple { slot, generation: *generation, pending, body })
     }

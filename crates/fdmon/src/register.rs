@@ -83,10 +83,13 @@ impl AioContext {
 
     /// Removes the handler of this fd, if there is one. Nothing of it runs any more.
     pub fn remove_fd_handler(&self, fd: RawFd) {
-        let slot = self.0.state().reg.slot_of(fd);
-        if let Some(slot) = slot {
+        if let Some(slot) = self.registered_slot(fd) {
             self.remove_slot(slot);
         }
+    }
+
+    fn registered_slot(&self, fd: RawFd) -> Option<u32> {
+        self.0.state().reg.slot_of(fd)
     }
 
     /// Holds external handlers back: not spun, not waited for, not dispatched. Counts.
@@ -147,8 +150,8 @@ impl AioContext {
     ) -> std::result::Result<(u32, u32), (Error, Box<Handler>)> {
         let mut handler = Box::new(handler);
         handler.only_reads = handler.callbacks == Callbacks::READ && !handler.has_poll;
-        let old = self.0.state().reg.slot_of(handler.fd);
-        if let Some(old) = old {
+        // Again if a hook of the old one registers the fd meanwhile: the last one to register wins.
+        while let Some(old) = self.registered_slot(handler.fd) {
             self.remove_slot(old);
         }
         let mut st = match self.0.open_state() {
@@ -194,20 +197,24 @@ impl AioContext {
     /// Removes a handler: nothing of it runs any more. What is returned holds users' values,
     /// except while one of its callbacks runs.
     pub(crate) fn remove_slot(&self, slot: u32) -> Option<Box<Handler>> {
-        {
+        let generation = {
             let mut st = self.0.state();
             st.reg.handler(slot)?;
             // From here on nothing collects it: a hook that runs a turn finds it gone.
             st.leave_spin_list(slot);
             let _ = st.disarm(&self.0.shared, slot);
             st.reg.words.set(slot, 0);
-        }
+            st.reg.generation(slot)
+        };
         let begun = self.0.state().reg.handler(slot).is_some_and(|handler| handler.begun);
         if begun {
             self.end_one(slot);
         }
         let mut st = self.0.state();
-        let handler = st.reg.handler(slot)?;
+        // The hook may have removed it itself, and given its number to another.
+        st.reg.live_handler(slot, generation)?;
+        let _ = st.disarm(&self.0.shared, slot);
+        let handler = st.reg.live_handler(slot, generation)?;
         let (fd, end_owed) = (handler.fd, handler.end_owed);
         if st.reg.slot_of(fd) == Some(slot) {
             st.reg.set_fd(fd, None);

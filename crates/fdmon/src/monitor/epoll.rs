@@ -166,7 +166,7 @@ impl FdMonitor for EpollMonitor {
         };
         let timeout = timeout.map(timespec);
         let count = epoll::wait(&self.epoll, &mut self.buffer[..], timeout.as_ref())?;
-        for event in self.buffer.iter().take(count) {
+        for event in self.buffer.get(..count).unwrap_or_default() {
             let (data, events) = (event.data, event.flags);
             sink.ready(MonitorToken(data.u64()), Events::from_bits_retain(events.bits()));
         }

@@ -14,7 +14,7 @@ use std::sync::atomic::{Ordering, fence};
 use crate::clock::Clock;
 use crate::config::PollParams;
 use crate::context::{AioContext, Held, Inner, Plan, Quick, State};
-use crate::handler::{NOWHERE, Probe};
+use crate::handler::{Handler, NOWHERE, Probe};
 use crate::interest::word;
 use crate::registry::Hints;
 use crate::remote::Shared;
@@ -338,7 +338,8 @@ impl AioContext {
                 let mut st = self.0.state();
                 st.spin.mode = true; // a hook may have left it
                 let generation = st.reg.generation(slot);
-                let Some(handler) = st.reg.handler(slot).filter(|h| !h.begun) else { continue };
+                let waits = |h: &&mut Handler| !h.begun && h.member != NOWHERE;
+                let Some(handler) = st.reg.handler(slot).filter(waits) else { continue };
                 if handler.running != 0 {
                     st.spin.unbegun = true;
                     continue;
@@ -375,6 +376,10 @@ impl AioContext {
         fence(Ordering::SeqCst);
         let mut plan = Plan::new(false);
         for slot in members {
+            // A hook may have taken it off the list.
+            if self.0.state().reg.handler(slot).is_none_or(|h| h.member == NOWHERE) {
+                continue;
+            }
             self.probe(slot, &mut plan);
             let mut st = self.0.state();
             if st.reg.handler(slot).is_some_and(|handler| handler.running != 0) {
@@ -448,39 +453,54 @@ impl State {
         }
     }
 
-    /// One round over members that are words in memory, for a turn in which nothing else can be
+    /// The first member of the spin list that has something, all of them being words in memory.
+    #[inline(always)]
+    pub(crate) fn first_ready(&self) -> Option<usize> {
+        let ready = |member: &Member| member.word.as_ref().is_some_and(|word| word.is_ready());
+        self.spin.members.iter().position(ready)
+    }
+
+    /// No member has anything: that is all for a turn that does not block and starves nobody.
+    #[inline(always)]
+    pub(crate) fn may_end_here(&mut self, shared: &Shared, blocking: bool) -> bool {
+        if blocking {
+            return false;
+        }
+        if self.reg.armed != 0 {
+            self.spin.quiet += 1;
+            if self.reg.unspun != 0 || self.spin.quiet >= SERIES {
+                return false;
+            }
+        }
+        shared.stats.turns.bump();
+        shared.accept();
+        true
+    }
+
+    /// Collects the hits of one round, from the first on, for a turn in which nothing else can be
     /// due.
-    #[inline]
-    pub(crate) fn look_quickly(&mut self, inner: &Inner, blocking: bool) -> Quick {
+    #[inline(always)]
+    pub(crate) fn look_quickly(
+        &mut self,
+        inner: &Inner,
+        first: Option<usize>,
+        blocking: bool,
+    ) -> Quick {
+        let Some(at) = first else { return Quick::NeedsAll };
         if blocking && (!self.spin.mode || self.spin.unbegun) {
             return Quick::NeedsAll;
         }
-        let mut first = None;
-        let mut several = false;
-        for Member { slot, word } in &self.spin.members {
-            if word.as_ref().is_some_and(|word| word.is_ready()) {
-                let slot = *slot;
-                let Some(handler) = self.reg.handler(slot) else { continue };
-                if handler.running != 0 {
-                    continue;
-                }
-                handler.last_hit = idle::UNKNOWN;
-                if let Some(first) = first {
-                    several = true;
-                    self.reg.collect(first, word::HIT);
-                    self.reg.collect(slot, word::HIT);
-                } else {
-                    first = Some(slot);
-                }
-            }
-        }
-        let Some(first) = first else { return self.nothing_quickly(inner, blocking) };
-        let now = inner.clock.now();
-        if self.reg.armed != 0 && now.saturating_sub(self.spin.last_look) >= LOOK_NS {
-            // The turn with all its steps looks, and finds the hits collected.
-            self.reg.collect(first, word::HIT);
+        let first = self.spin.members[at].slot;
+        let Some(handler) = self.reg.handler(first) else { return Quick::NeedsAll };
+        if handler.running != 0 {
             return Quick::NeedsAll;
         }
+        handler.last_hit = idle::UNKNOWN;
+        let now = inner.clock.now();
+        if self.reg.armed != 0 && now.wrapping_sub(self.spin.last_look) >= LOOK_NS {
+            return Quick::NeedsAll; // it looks at the kernel as well
+        }
+        let several = self.collect_after(at, first);
         let shared = &*inner.shared;
         if blocking {
             // No time went by, so the window stays as it is.
@@ -493,17 +513,24 @@ impl State {
         if several { Quick::Due } else { Quick::One(first, word::HIT) }
     }
 
-    /// No member has anything: that is all for a turn that does not block and starves nobody.
-    #[inline]
-    fn nothing_quickly(&mut self, inner: &Inner, blocking: bool) -> Quick {
-        let starves = self.reg.unspun != 0 || self.spin.quiet + 1 >= SERIES;
-        if blocking || (self.reg.armed != 0 && starves) {
-            return Quick::NeedsAll;
+    /// Collects the hits of the members after this one, and its own before them. `true` = there
+    /// are any.
+    #[inline(always)]
+    fn collect_after(&mut self, at: usize, first: u32) -> bool {
+        let mut any = false;
+        for Member { slot, word } in self.spin.members.iter().skip(at + 1) {
+            if word.as_ref().is_some_and(|word| word.is_ready()) {
+                let slot = *slot;
+                let Some(handler) = self.reg.handler(slot) else { continue };
+                if handler.running == 0 {
+                    handler.last_hit = idle::UNKNOWN;
+                    self.reg.collect(first, word::HIT);
+                    self.reg.collect(slot, word::HIT);
+                    any = true;
+                }
+            }
         }
-        self.spin.quiet += 1;
-        inner.shared.stats.turns.bump();
-        inner.shared.accept();
-        Quick::Nothing
+        any
     }
 
     /// Asks the kernel from within the spin when it is time to. `true` = it found something.

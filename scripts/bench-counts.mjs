@@ -1,12 +1,14 @@
 // npm run bench:counts: what a turn costs, in counts that do not depend on how fast the machine is today.
 //
-//   node scripts/bench-counts.mjs [--report] [--json] [--top N] [--only TEXT] [--no-js]
+//   node scripts/bench-counts.mjs [--report] [--check] [--json] [--top N] [--only TEXT] [--no-js]
 //
 // Instructions are counted by callgrind and system calls by perf (by strace where perf may not), each as the difference of
 // two runs of different length, so that start-up cancels. Writes docs/BUDGETS.md and prints it; exits 1 when a budget is missed (with --report 0).
+// --check compares with docs/BUDGETS.md instead of writing it: no instruction count may be more than 3 % above the one there, and
+// nothing that counts exactly and kept its budget there may miss it.
 // --top N shows where the instructions of each row are; --only TEXT measures the rows that contain it and writes nothing.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, release, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -18,6 +20,7 @@ import { fail, has, install, needCargo, ready, root, say, sayOnStderr, seconds }
 const { values: options } = parseArgs({
   options: {
     report: { type: 'boolean' },
+    check: { type: 'boolean' },
     json: { type: 'boolean' },
     'no-js': { type: 'boolean' },
     top: { type: 'string' },
@@ -27,7 +30,7 @@ const { values: options } = parseArgs({
 if (options.json) sayOnStderr()
 if (!has('valgrind')) fail('valgrind is missing; run: apt-get install valgrind')
 // What is written down is measured on what is checked out.
-if (options.only || options['no-js']) {
+if (options.only || options['no-js'] || options.check) {
   needCargo()
   install()
 } else ready()
@@ -185,7 +188,7 @@ async function finish() {
     row.kept === undefined ? '' : row.kept ? 'kept' : row.reason ? 'NOT MEASURED' : 'MISSED',
   ])
   const head = ['what', 'measured', 'spread', 'budget', '']
-  if (!options.only) writeFileSync(join(root, 'docs', 'BUDGETS.md'), seal(document(head, cells)))
+  if (!options.only && !options.check) writeFileSync(join(root, 'docs', 'BUDGETS.md'), seal(document(head, cells)))
   if (options.json) process.stdout.write(`${JSON.stringify({ ...machine(), rows }, undefined, 2)}\n`)
   else {
     const { default: Table } = await import('cli-table3')
@@ -195,8 +198,25 @@ async function finish() {
   }
   const missed = rows.filter((row) => row.kept === false)
   const budgets = rows.filter((row) => row.kept !== undefined).length
-  say(`counts: ${budgets - missed.length} of ${budgets} budgets kept, ${seconds(since)}${options.only ? '' : ', docs/BUDGETS.md written'}`)
+  say(`counts: ${budgets - missed.length} of ${budgets} budgets kept, ${seconds(since)}${options.only || options.check ? '' : ', docs/BUDGETS.md written'}`)
+  if (options.check) return check()
   if (missed.length > 0 && !options.report) process.exitCode = 1
+}
+
+function check() {
+  const exact = new Set(['instructions', '% apart', 'times'])
+  const committed = new Map(readFileSync(join(root, 'docs', 'BUDGETS.md'), 'utf8').split('\n').filter((line) => line.startsWith('| '))
+    .map((line) => line.split('|').map((cell) => cell.trim()))
+    .map(([, what, measured, , , kept]) => [what, { value: Number.parseFloat(measured.replaceAll(',', '')), kept }]))
+  const worse = rows.filter((row) => exact.has(row.unit)).flatMap((row) => {
+    const was = committed.get(row.name)
+    if (row.value === undefined) return [`${row.name}: ${row.reason}`]
+    if (!was) return [`${row.name}: not in docs/BUDGETS.md; run: npm run bench:counts -- --report`]
+    if (row.unit === 'instructions' && row.value > was.value * 1.03) return [`${row.name}: ${show(row.value, row.unit)}, was ${was.value}`]
+    return was.kept === 'kept' && row.kept === false ? [`${row.name}: misses its budget, which it kept`] : []
+  })
+  for (const line of worse) say(`worse: ${line}`)
+  if (worse.length > 0) process.exitCode = 1
 }
 
 function document(head, cells) {

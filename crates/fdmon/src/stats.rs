@@ -114,6 +114,8 @@ pub enum Guard {
     OneCpu,
     /// The cgroup's quota is one CPU or less.
     CpuQuota,
+    /// The producer runs only when this thread yields: both are on one CPU at the moment.
+    SharedCpu,
     /// The CPU budget for fruitless spins is used up.
     Budget,
     /// A handler without `poll` is registered, on a monitor that cannot see its readiness
@@ -128,6 +130,7 @@ impl Guard {
         match self {
             Self::OneCpu => "one CPU is usable",
             Self::CpuQuota => "the cgroup quota is one CPU or less",
+            Self::SharedCpu => "the producer shares this CPU",
             Self::Budget => "the CPU budget is used up",
             Self::HandlerWithoutPoll => "a handler has no poll",
         }
@@ -140,6 +143,7 @@ impl Guard {
             Some(Self::CpuQuota) => 2,
             Some(Self::Budget) => 3,
             Some(Self::HandlerWithoutPoll) => 4,
+            Some(Self::SharedCpu) => 5,
         }
     }
 
@@ -149,6 +153,7 @@ impl Guard {
             2 => Some(Self::CpuQuota),
             3 => Some(Self::Budget),
             4 => Some(Self::HandlerWithoutPoll),
+            5 => Some(Self::SharedCpu),
             _ => None,
         }
     }

@@ -35,16 +35,41 @@ impl Cpus {
     }
 }
 
+/// When all events of so long a time came only when the CPU was yielded, the producer shares it
+/// for good: the scheduler would have moved one of the two by then if it could.
+const SHARED_NS: u64 = 20_000_000;
+/// For how long the context then sleeps instead.
+const REST_NS: u64 = 100_000_000;
+
 /// The guards in force, read again now and then.
 #[derive(Default)]
 pub(crate) struct Guards {
     read_at: Option<u64>,
     guard: Option<Guard>,
+    /// Since when every event came right after a yield.
+    shared_since: Option<u64>,
+    rests_until: u64,
 }
 
 impl Guards {
     pub fn check(&mut self, now: u64) -> Option<Guard> {
+        if now < self.rests_until {
+            return Some(Guard::SharedCpu);
+        }
         self.check_with(now, Cpus::now)
+    }
+
+    /// A spin found something, right after it yielded the CPU or not.
+    pub fn found(&mut self, yielded: bool, now: u64) {
+        if !yielded {
+            self.shared_since = None;
+            return;
+        }
+        let since = *self.shared_since.get_or_insert(now);
+        if now.saturating_sub(since) >= SHARED_NS {
+            self.shared_since = None;
+            self.rests_until = now.saturating_add(REST_NS);
+        }
     }
 
     #[inline]
@@ -133,6 +158,22 @@ mod tests {
         assert_eq!(guards.check_with(0, one), Some(Guard::OneCpu));
         assert_eq!(guards.check_with(REREAD_NS - 1, two), Some(Guard::OneCpu));
         assert_eq!(guards.check_with(REREAD_NS, two), None);
+    }
+
+    /// SPEC 28
+    #[test]
+    fn a_producer_that_runs_only_when_the_cpu_is_yielded_forbids_spinning_for_a_while() {
+        let mut guards = Guards::default();
+        guards.check_with(0, || Cpus { affinity: 2, quota: None });
+        guards.found(true, 0);
+        guards.found(false, SHARED_NS - 1);
+        guards.found(true, SHARED_NS);
+        assert_eq!(guards.check(SHARED_NS), None, "one of them came by itself");
+        guards.found(true, 2 * SHARED_NS);
+        assert_eq!(guards.check(2 * SHARED_NS), Some(Guard::SharedCpu));
+        assert_eq!(guards.check(2 * SHARED_NS + REST_NS - 1), Some(Guard::SharedCpu));
+        guards.read_at = Some(2 * SHARED_NS + REST_NS);
+        assert_eq!(guards.check(2 * SHARED_NS + REST_NS), None);
     }
 
     #[test]

@@ -312,13 +312,18 @@ impl AioContext {
             if st.look_while_spinning(&self.0, plan, now, look_every) || now >= until {
                 return (st, now);
             }
-            if guards && now.saturating_sub(yielded_at) >= YIELD_NS {
+            let yields = guards && now.saturating_sub(yielded_at) >= YIELD_NS;
+            if yields {
                 rustix::thread::sched_yield();
                 yielded_at = clock.now();
             } else {
                 std::hint::spin_loop();
             }
             st = self.round(st, plan);
+            let found = plan.awake || shared.notified.load(Ordering::Relaxed);
+            if found && guards {
+                st.spin.guards.found(yields, yielded_at);
+            }
             if plan.awake {
                 return (st, clock.now());
             }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use fdmon::{EventNotifier, Handlers};
 
 use super::{manual, spinning};
-use crate::support::{Count, Log, Predicate, block, drain, pair, polling, rung, sleep_for};
+use crate::support::{Count, Log, Predicate, block, drain, member, pair, polling, rung, sleep_for};
 
 /// SPEC 14
 #[test]
@@ -159,6 +159,53 @@ fn registered_while_disabled_it_waits_for_the_enable_and_is_looked_at_then() {
     ctx.enable_external();
     ctx.poll(false).unwrap();
     assert_eq!((predicate.asked(), runs.get()), (1, 1));
+}
+
+/// SPEC 14, 25
+#[test]
+fn disabled_by_the_poll_end_of_another_it_is_not_asked_in_the_last_look() {
+    let (ctx, _clock) = spinning();
+    let ctx = Rc::new(ctx);
+    let first = Predicate::new();
+    member(&ctx, &EventNotifier::new().unwrap(), &first);
+    let (second, runs) = (Predicate::new(), Count::new());
+    second.say(true);
+    let handlers =
+        Handlers::new().external(true).poll(second.clone()).poll_ready(second.taken(&runs));
+    ctx.set_fd_handler(EventNotifier::new().unwrap(), handlers).unwrap();
+    assert!(block(&ctx));
+    assert_eq!(runs.take(), 1);
+    let (weak, late) = (Rc::downgrade(&ctx), second.clone());
+    first.on_end(move || {
+        weak.upgrade().unwrap().disable_external();
+        late.say(true);
+    });
+    second.asked();
+    sleep_for(&ctx, 1_000_000_000);
+    assert_eq!((second.asked(), runs.get()), (1, 0), "asked by the spin alone");
+    ctx.enable_external();
+    ctx.poll(false).unwrap();
+    assert_eq!(runs.get(), 1);
+}
+
+/// SPEC 14, 25
+#[test]
+fn disabled_by_the_poll_begin_of_another_it_does_not_begin() {
+    let (ctx, _clock) = spinning();
+    let ctx = Rc::new(ctx);
+    let first = Predicate::new();
+    member(&ctx, &EventNotifier::new().unwrap(), &first);
+    let second = Predicate::new();
+    second.say(true);
+    let handlers =
+        Handlers::new().external(true).poll(second.clone()).poll_ready(second.taken(&Count::new()));
+    ctx.set_fd_handler(EventNotifier::new().unwrap(), handlers).unwrap();
+    assert!(ctx.poll(false).unwrap()); // joins
+    let weak = Rc::downgrade(&ctx);
+    first.on_begin(move || weak.upgrade().unwrap().disable_external());
+    sleep_for(&ctx, 1_000_000_000);
+    assert!(!second.has_begun(), "its producer is told not to signal, for ever");
+    assert!(!first.has_begun());
 }
 
 /// SPEC 14

@@ -356,6 +356,28 @@ fn a_poll_end_that_registers_the_fd_which_is_being_registered_is_replaced_too() 
     assert_eq!(ctx.close().handlers, 0);
 }
 
+/// SPEC 3, 7, 10
+#[test]
+fn a_poll_end_that_registers_the_fd_which_is_being_removed_keeps_its_new_handler() {
+    let (ctx, weak) = reachable();
+    let (bell, predicate) = (EventNotifier::new().unwrap(), Predicate::new());
+    member(&ctx, &bell, &predicate);
+    predicate.say(true);
+    assert!(block(&ctx));
+    assert!(predicate.has_begun());
+    let (heir, target) = (Count::new(), bell.clone());
+    let counter = heir.clone();
+    predicate.on_end(move || {
+        let handlers = Handlers::new().read(counter.callback());
+        weak.upgrade().unwrap().set_fd_handler(target.clone(), handlers).unwrap();
+    });
+    ctx.remove_fd_handler(bell.as_raw_fd()); // outside of any turn
+    assert_eq!(ctx.stats().handlers.len(), 1);
+    bell.set().unwrap();
+    assert!(block(&ctx));
+    assert_eq!(heir.get(), 1);
+}
+
 /// SPEC 10
 #[test]
 fn what_a_removed_handler_owned_is_dropped_at_once_or_after_its_callback() {

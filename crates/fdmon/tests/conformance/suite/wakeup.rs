@@ -138,6 +138,39 @@ fn a_bottom_half_scheduled_from_a_thread_wakes_a_sleeping_loop() {
     assert_eq!((runs.get(), ctx.stats().notifies_sent), (1, 1));
 }
 
+/// SPEC 33
+#[test]
+fn notify_me_counts_nested_sleeps_too_and_is_0_again_after_them() {
+    let ctx = context();
+    let runs = Count::new();
+    let half = ctx.bottom_half(runs.callback()).unwrap();
+    let (remote, id) = (ctx.remote(), half.id());
+    let slept = ctx.stats().sleeps;
+    ctx.schedule(move |ops| {
+        let thread = std::thread::spawn(move || {
+            wait_for_sleep(&remote, slept);
+            remote.schedule(&id).unwrap();
+        });
+        assert!(block(ops.context()), "the nested sleep is woken");
+        thread.join().unwrap();
+        Ok(())
+    })
+    .unwrap();
+    // Around it, an outer loop holds its own bit, which the nested sleep must leave alone.
+    assert_eq!(ctx.prepare().unwrap(), Some(0));
+    assert!(ctx.check().unwrap());
+    assert!(ctx.dispatch().unwrap());
+    assert_eq!((runs.get(), ctx.stats().notifies_sent), (1, 1));
+    ctx.remote().notify().unwrap();
+    assert_eq!(ctx.stats().notifies_sent, 1, "elided: nobody is about to sleep");
+    assert!(!block(&ctx));
+    assert_eq!(ctx.prepare().unwrap(), None);
+    sleep_for(&ctx, 1_000_000);
+    ctx.remote().notify().unwrap();
+    assert_eq!(ctx.stats().notifies_sent, 2, "the outer loop's bit is still there");
+    assert!(!ctx.check().unwrap());
+}
+
 /// SPEC 4, 12
 #[test]
 fn a_registration_from_another_thread_wakes_a_sleeping_loop() {

@@ -94,7 +94,7 @@ export function install() {
   const installed = join(root, 'node_modules', '.package-lock.json')
   const wanted = ['package.json', 'package-lock.json'].map((name) => join(root, name)).filter((path) => existsSync(path))
   if (existsSync(installed) && wanted.every((path) => statSync(path).mtimeMs <= statSync(installed).mtimeMs)) return
-  run('dependencies', 'npm', ['install', '--no-audit', '--no-fund', '--loglevel=error'])
+  run('dependencies', 'npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', '--fetch-timeout=60000', '--fetch-retries=4'])
 }
 
 /** Installs and builds what is missing or stale; cargo and tsc know by themselves what to do again. */

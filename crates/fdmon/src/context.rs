@@ -822,8 +822,9 @@ impl Sink for FirstReport<'_> {
 fn unlikely() {}
 
 #[cold]
-fn cannot_wait(errno: Errno) -> Error {
-    Error::syscall("epoll_wait", errno, "close the context: the kernel refuses to wait for it")
+fn cannot_wait(monitor: &Monitor, errno: Errno) -> Error {
+    let call = if matches!(monitor, Monitor::Poll(_)) { "ppoll" } else { "epoll_wait" };
+    Error::syscall(call, errno, "close the context: the kernel refuses to wait for it")
 }
 
 impl AioContext {
@@ -948,7 +949,7 @@ impl State {
                 Ok(true) => quick = Quick::Due,
                 Ok(false) => {}
                 Err(Errno::INTR) => return Ok(Quick::NeedsAll),
-                Err(errno) => return Err(cannot_wait(errno)),
+                Err(errno) => return Err(cannot_wait(&self.monitor, errno)),
             }
             if !self.reg.hints.only(Hints::DUE) {
                 return Ok(Quick::NeedsAll);
@@ -974,7 +975,7 @@ impl State {
         let Some((slot, pending)) = first else {
             return match result {
                 Ok(()) | Err(Errno::INTR) => Ok(Quick::NeedsAll),
-                Err(errno) => Err(cannot_wait(errno)),
+                Err(errno) => Err(cannot_wait(&self.monitor, errno)),
             };
         };
         if several || !self.reg.hints.only(0) {
@@ -1021,7 +1022,7 @@ impl State {
             let found = match self.ask_kernel(inner, timeout) {
                 Ok(found) => found,
                 Err(Errno::INTR) => false,
-                Err(errno) => return Err(cannot_wait(errno)),
+                Err(errno) => return Err(cannot_wait(&self.monitor, errno)),
             };
             // Anything else that ended the wait means nothing: go on with the time that is left.
             if found || plan.awake || shared.notified.load(Ordering::Relaxed) {

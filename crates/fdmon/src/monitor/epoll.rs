@@ -15,6 +15,8 @@ use crate::interest::{Events, Interest};
 const NO_EVENT: epoll::Event =
     epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
 
+/// The longest timeout that epoll_wait takes.
+const LONGEST_MS: u64 = i32::MAX as u64;
 const MILLISECOND: u64 = 1_000_000;
 
 pub(crate) struct EpollMonitor {
@@ -61,7 +63,8 @@ impl EpollMonitor {
             return Ok(Some(Some(0)));
         }
         let Some(ns) = timeout.filter(|ns| *ns < MILLISECOND) else {
-            return Ok(Some(timeout.map(|ns| ns - ns % MILLISECOND)));
+            let longest = LONGEST_MS * MILLISECOND; // the caller goes on with what is left
+            return Ok(Some(timeout.map(|ns| (ns - ns % MILLISECOND).min(longest))));
         };
         let mut own = [PollFd::new(&self.epoll, PollFlags::IN)];
         let ready = poll(&mut own, Some(&timespec(ns)))? > 0;

@@ -37,9 +37,9 @@ impl Cpus {
 
 /// When all events of so long a time came only when the CPU was yielded, the producer shares it
 /// for good: the scheduler would have moved one of the two by then if it could.
-const SHARED_NS: u64 = 20_000_000;
+const SHARED_NS: u64 = 200_000_000;
 /// For how long the context then sleeps instead.
-const REST_NS: u64 = 100_000_000;
+const REST_NS: u64 = 1_000_000_000;
 
 /// The guards in force, read again now and then.
 #[derive(Default)]

@@ -220,16 +220,15 @@ function check() {
 }
 
 /** Why a row misses its budget, where that is known; printed below the table while it does. */
-const WHY = [
-  ['one ready eventfd among', 'a bare loop takes 134; the rest is the wake-up protocol, the generation check, counters, taking the handler out and putting it back.'],
-  ['hit by a memory word', 'some 65 are the producer, the two closures and the clock; the 50 µs rule needs that reading in every turn, and a borrow of the state before and after the callback is what makes it safe to nest.'],
-  ['turn that does not block, nothing to do, the kernel is asked', 'the budget is that of a turn which asks nobody; the call and the way to the monitor are the rest.'],
-  ['64-byte round trip', 'each side asks the kernel every 50 µs so that no fd starves: at 1 µs a round trip that alone is 0.04.'],
-]
-
 function reasons() {
+  const why = [
+    ['one ready eventfd among', 'a bare loop takes 134; the rest is the wake-up protocol, the generation check, counters, taking the handler out and putting it back.'],
+    ['hit by a memory word', 'some 65 are the producer, the two closures and the clock; the 50 µs rule needs that reading in every turn, and a borrow of the state before and after the callback is what makes it safe to nest.'],
+    ['turn that does not block, nothing to do, the kernel is asked', 'the budget is that of a turn which asks nobody; the call and the way to the monitor are the rest.'],
+    ['64-byte round trip', 'each side asks the kernel every 50 µs so that no fd starves: at 1 µs a round trip that alone is 0.04.'],
+  ]
   const missed = rows.filter((row) => row.kept === false && !row.reason)
-  const lines = WHY.filter(([name]) => missed.some((row) => row.name.startsWith(name))).map(([name, why]) => `- Missed, ${name} …: ${why}\n`)
+  const lines = why.filter(([name]) => missed.some((row) => row.name.startsWith(name))).map(([name, why]) => `- Missed, ${name} …: ${why}\n`)
   return lines.join('')
 }
 

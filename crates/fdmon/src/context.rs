@@ -268,32 +268,47 @@ impl AioContext {
     pub fn poll(&self, blocking: bool) -> Result<bool> {
         let st = self.0.home_state()?;
         match st.way(&self.0.shared) {
-            Way::Kernel => self.poll_kernel(st, blocking),
-            Way::SpinList => self.poll_spin_list(st, blocking),
+            Way::Kernel if blocking => self.poll_kernel(st),
+            Way::Kernel => self.poll_glance(st),
+            Way::SpinList if blocking => self.poll_spin_list(st),
+            Way::SpinList => self.poll_peek(st),
             Way::AllSteps => self.poll_in_full(st, blocking),
         }
     }
 
-    // The three ways are functions of their own so that each has its registers to itself.
+    // The ways are functions of their own so that each has its registers to itself.
 
     #[inline(never)]
-    fn poll_kernel(&self, mut st: Held<'_>, blocking: bool) -> Result<bool> {
-        let quick = if blocking { st.sleep_quickly(&self.0)? } else { st.glance(&self.0)? };
-        self.poll_quickly(st, quick, blocking)
+    fn poll_kernel(&self, mut st: Held<'_>) -> Result<bool> {
+        let quick = st.sleep_quickly(&self.0)?;
+        self.poll_quickly(st, quick, true)
     }
 
     #[inline(never)]
-    fn poll_spin_list(&self, mut st: Held<'_>, blocking: bool) -> Result<bool> {
+    fn poll_glance(&self, mut st: Held<'_>) -> Result<bool> {
+        let quick = st.glance(&self.0)?;
+        self.poll_quickly(st, quick, false)
+    }
+
+    #[inline(never)]
+    fn poll_spin_list(&self, mut st: Held<'_>) -> Result<bool> {
+        let first = st.first_ready();
+        let quick = st.look_quickly(&self.0, first, true);
+        self.poll_quickly(st, quick, true)
+    }
+
+    #[inline(never)]
+    fn poll_peek(&self, mut st: Held<'_>) -> Result<bool> {
         match st.first_ready() {
-            None if st.may_end_here(&self.0.shared, blocking) => Ok(false),
-            first => self.poll_hits(st, first, blocking),
+            None if st.may_end_here(&self.0.shared) => Ok(false),
+            first => self.poll_peeked(st, first),
         }
     }
 
     #[inline(never)]
-    fn poll_hits(&self, mut st: Held<'_>, first: Option<usize>, blocking: bool) -> Result<bool> {
-        let quick = st.look_quickly(&self.0, first, blocking);
-        self.poll_quickly(st, quick, blocking)
+    fn poll_peeked(&self, mut st: Held<'_>, first: Option<usize>) -> Result<bool> {
+        let quick = st.look_quickly(&self.0, first, false);
+        self.poll_quickly(st, quick, false)
     }
 
     #[inline(always)]
@@ -915,7 +930,7 @@ impl State {
             Way::Kernel if blocking => self.sleep_quickly(inner),
             Way::Kernel => self.glance(inner),
             Way::SpinList => Ok(match self.first_ready() {
-                None if self.may_end_here(&inner.shared, blocking) => Quick::Nothing,
+                None if !blocking && self.may_end_here(&inner.shared) => Quick::Nothing,
                 first => self.look_quickly(inner, first, blocking),
             }),
             Way::AllSteps => Ok(Quick::NeedsAll),
@@ -944,7 +959,7 @@ impl State {
         let shared = &*inner.shared;
         let mut quick = Quick::Nothing;
         if self.reg.armed != 0 {
-            shared.stats.waits.bump();
+            shared.stats.looks.bump();
             match self.ask_kernel(inner, Some(0)) {
                 Ok(true) => quick = Quick::Due,
                 Ok(false) => {}
@@ -964,7 +979,6 @@ impl State {
     /// readiness is left to the turn with all its steps.
     #[inline(always)]
     fn wait_once(&mut self, shared: &Shared) -> Result<Quick> {
-        shared.stats.waits.bump();
         shared.stats.sleeps.bump();
         let mut sink = FirstReport { reg: &mut self.reg, first: None, several: false };
         let result = self.monitor.wait(None, &mut sink);
@@ -1015,8 +1029,9 @@ impl State {
                 plan.awake = left == 0;
                 timeout = Some(left);
             }
-            shared.stats.waits.bump();
-            if !plan.awake {
+            if plan.awake {
+                shared.stats.looks.bump();
+            } else {
                 shared.stats.sleeps.bump();
             }
             let found = match self.ask_kernel(inner, timeout) {

@@ -61,6 +61,9 @@ impl State {
             return None;
         };
         let pending = words.get(slot);
+        if pending == 0 {
+            return None; // stale
+        }
         let simple = self.take_simple(shared, slot, pending)?;
         self.reg.ready.advance();
         self.reg.words.set(slot, 0);
@@ -80,14 +83,11 @@ impl State {
         else {
             return None;
         };
-        if handler.foreign {
-            return None;
-        }
         let is_hit = pending == word::HIT;
         let is_simple = if is_hit {
-            handler.member != NOWHERE
+            handler.simple_hit
         } else {
-            pending & !word::EVENTS == 0 && pending != 0 && handler.only_reads
+            pending & !word::EVENTS == 0 && handler.only_reads
         };
         if !is_simple {
             return None;

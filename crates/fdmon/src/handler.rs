@@ -360,8 +360,10 @@ pub(crate) struct Handler {
     pub body: Option<Box<dyn Body>>,
     pub word: Option<Rc<WordSource>>,
     pub has_poll: bool,
-    /// `read` is the only callback.
+    /// `read` is the only callback, and it is native.
     pub only_reads: bool,
+    /// A hit has nothing to do but run `poll_ready`: native, and on the spin list.
+    pub simple_hit: bool,
     /// Spins on the kernel's readiness.
     pub kernel: bool,
     pub external: bool,
@@ -397,6 +399,7 @@ impl Handler {
             word: None,
             has_poll: false,
             only_reads: false,
+            simple_hit: false,
             kernel: false,
             external: false,
             foreign: false,

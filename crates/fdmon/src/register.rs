@@ -149,7 +149,8 @@ impl AioContext {
         handler: Handler,
     ) -> std::result::Result<(u32, u32), (Error, Box<Handler>)> {
         let mut handler = Box::new(handler);
-        handler.only_reads = handler.callbacks == Callbacks::READ && !handler.has_poll;
+        let reads = handler.callbacks == Callbacks::READ && !handler.has_poll;
+        handler.only_reads = reads && !handler.foreign;
         // Again if a hook of the old one registers the fd meanwhile: the last one to register wins.
         while let Some(old) = self.registered_slot(handler.fd) {
             self.remove_slot(old);

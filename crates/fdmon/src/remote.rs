@@ -125,7 +125,7 @@ impl Shared {
             monitor_reason,
             guard: Guard::from_u8(self.guard.load(Ordering::Relaxed)),
             turns: c.turns.get(),
-            waits: c.waits.get(),
+            waits: c.looks.get() + c.sleeps.get(),
             sleeps: c.sleeps.get(),
             spin_hits: c.spin_hits.get(),
             spin_misses: c.spin_misses.get(),

@@ -45,7 +45,8 @@ impl Counter {
 #[derive(Default)]
 pub(crate) struct Counters {
     pub turns: Counter,
-    pub waits: Counter,
+    /// Waits with a timeout of 0.
+    pub looks: Counter,
     pub sleeps: Counter,
     pub spin_hits: Counter,
     pub spin_misses: Counter,

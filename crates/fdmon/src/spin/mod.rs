@@ -465,12 +465,9 @@ impl State {
         self.spin.members.iter().position(ready)
     }
 
-    /// No member has anything: that is all for a turn that does not block and starves nobody.
+    /// No member has anything: that is all for a turn that does not block, if it starves nobody.
     #[inline(always)]
-    pub(crate) fn may_end_here(&mut self, shared: &Shared, blocking: bool) -> bool {
-        if blocking {
-            return false;
-        }
+    pub(crate) fn may_end_here(&mut self, shared: &Shared) -> bool {
         if self.reg.armed != 0 {
             self.spin.quiet += 1;
             if self.reg.unspun != 0 || self.spin.quiet >= SERIES {
@@ -553,7 +550,7 @@ impl State {
             return false;
         }
         self.spin.last_look = now;
-        inner.shared.stats.waits.bump();
+        inner.shared.stats.looks.bump();
         let found = self.ask_kernel(inner, Some(0)).unwrap_or(false);
         plan.asked = found;
         plan.awake |= found;
@@ -605,6 +602,7 @@ impl State {
                 return; // its last hit on the way out
             }
             handler.member = place;
+            handler.simple_hit = !handler.foreign;
             word.clone_from(&handler.word);
             handler.last_hit = now;
             handler.counters.polling.store(true, Ordering::Relaxed);
@@ -623,6 +621,7 @@ impl State {
         let mut place = NOWHERE;
         self.tally(slot, |handler| {
             place = std::mem::replace(&mut handler.member, NOWHERE);
+            handler.simple_hit = false;
             handler.counters.polling.store(false, Ordering::Relaxed);
         });
         let at = place as usize;

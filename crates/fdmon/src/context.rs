@@ -954,15 +954,16 @@ impl State {
     }
 
     /// A turn that does not block and has nothing but the kernel to ask.
-    #[inline(never)]
+    #[inline(always)]
     fn glance(&mut self, inner: &Inner) -> Result<Quick> {
         let shared = &*inner.shared;
         let mut quick = Quick::Nothing;
         if self.reg.armed != 0 {
             shared.stats.looks.bump();
-            match self.ask_kernel(inner, Some(0)) {
-                Ok(true) => quick = Quick::Due,
-                Ok(false) => {}
+            let mut sink = Reports { reg: &mut self.reg, found: false };
+            match self.monitor.wait(Some(0), &mut sink) {
+                Ok(()) if sink.found => quick = Quick::Due,
+                Ok(()) => {}
                 Err(Errno::INTR) => return Ok(Quick::NeedsAll),
                 Err(errno) => return Err(cannot_wait(&self.monitor, errno)),
             }

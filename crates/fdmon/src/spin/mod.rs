@@ -502,7 +502,7 @@ impl State {
         if self.reg.armed != 0 && now.wrapping_sub(self.spin.last_look) >= LOOK_NS {
             return Quick::NeedsAll; // it looks at the kernel as well
         }
-        let several = self.collect_after(at, first);
+        let several = at + 1 < self.spin.members.len() && self.collect_after(at, first);
         let shared = &*inner.shared;
         if blocking {
             // No time went by, so the window stays as it is.
@@ -517,7 +517,7 @@ impl State {
 
     /// Collects the hits of the members after this one, and its own before them. `true` = there
     /// are any.
-    #[inline(always)]
+    #[inline(never)]
     fn collect_after(&mut self, at: usize, first: u32) -> bool {
         let mut any = false;
         for Member { slot, word } in self.spin.members.iter().skip(at + 1) {

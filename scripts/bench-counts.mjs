@@ -223,8 +223,8 @@ function check() {
 function reasons() {
   const why = [
     ['one ready eventfd among', 'a bare loop takes 134; the rest is the wake-up protocol, the generation check, counters, taking the handler out and putting it back.'],
-    ['hit by a memory word', 'some 65 are the producer, the two closures and the clock; the 50 µs rule needs that reading in every turn, and a borrow of the state before and after the callback is what makes it safe to nest.'],
-    ['turn that does not block, nothing to do, the kernel is asked', 'the budget is that of a turn which asks nobody; the call and the way to the monitor are the rest.'],
+    ['hit by a memory word', 'some 85 are the producer, the closures, the loop around them and the reading of the clock that the 50 µs rule needs in every turn; the rest finds the handler, takes it out for the call, borrows the state anew after it and puts it back, which is what makes nesting and removal safe.'],
+    ['turn that does not block, nothing to do, the kernel is asked', 'the budget is that of a turn that asks nobody, which it keeps; the call itself and its result are the rest.'],
     ['64-byte round trip', 'each side asks the kernel every 50 µs so that no fd starves: at 1 µs a round trip that alone is 0.04.'],
   ]
   const missed = rows.filter((row) => row.kept === false && !row.reason)

@@ -4,10 +4,13 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import Table from 'cli-table3'
-import pc from 'picocolors'
+import { createColors } from 'picocolors'
 import { seal } from '../../scripts/seal.mjs'
 import { conclusion } from './rows.mjs'
 import { CHILDREN, FILES } from './strangers-bytes.mjs'
+
+// Only on a terminal, whatever the environment says.
+const pc = createColors(process.stdout.isTTY === true && !process.env.NO_COLOR)
 
 /** An idle program may take this share of a CPU; above it, spinning did not end. */
 const IDLE_LIMIT = 0.05

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::context::{AioContext, Due, Held, State, events_of};
+use crate::context::{AioContext, State};
 use crate::error::{Error, Outcome};
 use crate::handler::{Body, NOWHERE, Ops};
 use crate::interest::{Callbacks, Events, Interest, actions, word};
 use crate::registry::{Callback, DueHalf, Entry, Hints, Registry, Slot};
 use crate::remote::Shared;
+use crate::turn::{Due, Held, events_of};
 
 /// The order in which the callbacks of one handler run, and the interest each one needs by then.
 const IN_ORDER: [(u32, Interest); 4] = [

@@ -15,12 +15,13 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use crate::context::{AioContext, Plan, State};
+use crate::context::{AioContext, State};
 use crate::error::{Error, Result};
 use crate::interest::Interest;
 use crate::monitor::{Monitor, MonitorToken, borrow, timespec};
 use crate::registry::Hints;
 use crate::remote::{EMBEDDED, Shared};
+use crate::turn::Plan;
 
 pub(crate) const EMBEDDED_REASON: &str = "auto: epoll, since it is embedded in an outer loop";
 

@@ -17,13 +17,15 @@ use std::sync::atomic::AtomicU32;
 
 use rustix::fd::RawFd;
 
-use crate::context::{AioContext, Due, Quick};
+use crate::context::AioContext;
 use crate::error::{Error, Outcome, Result};
 use crate::handler::{Body, Handler, Probe};
 use crate::inbox::Node;
 use crate::interest::{Callbacks, Events, Interest, word};
 use crate::registry::{Callback, DueHalf, Entry, Hints, TimerEntry};
 use crate::remote::BottomHalfId;
+use crate::turn::Due;
+use crate::wait::Quick;
 use crate::word_source::WordSource;
 
 /// A predicate and hooks that live in another language. Called with nothing borrowed.

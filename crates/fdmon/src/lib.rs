@@ -39,7 +39,7 @@
 //!
 //! The source goes the way of an event: ① registration (`interest`, `handler`, `register`,
 //! `registry`), ② wait (`monitor`), ②′ spin (`spin`), ③ ready list (`words`, `registry`),
-//! ④ dispatch (`dispatch`); `context` has the turn itself.
+//! ④ dispatch (`dispatch`); `turn` has the turn itself.
 #![deny(unsafe_code)] // opened only where memory is shared with others; each use has its reason
 
 mod bottom_half;
@@ -62,6 +62,8 @@ mod remote;
 mod spin;
 mod stats;
 mod timer;
+mod turn;
+mod wait;
 mod word_source;
 mod words;
 

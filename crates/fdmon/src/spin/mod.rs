@@ -13,12 +13,14 @@ use std::sync::atomic::{Ordering, fence};
 
 use crate::clock::Clock;
 use crate::config::PollParams;
-use crate::context::{AioContext, Held, Inner, Plan, Quick, State};
+use crate::context::{AioContext, Inner, State};
 use crate::handler::{Handler, NOWHERE, Probe};
 use crate::interest::word;
 use crate::registry::Hints;
 use crate::remote::Shared;
 use crate::stats::Guard;
+use crate::turn::{Held, Plan};
+use crate::wait::Quick;
 use crate::word_source::WordSource;
 
 /// While it spins and hits, the kernel is asked at least this often, so that what no predicate

@@ -1,0 +1,466 @@
+//! The turn: from the parameters to the callbacks. `find` has its steps, in their order.
+
+use std::cell::RefMut;
+use std::mem::ManuallyDrop;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use crate::context::{AioContext, State};
+use crate::error::{Error, Failures, Result};
+use crate::handler::Body;
+use crate::inbox::Node;
+use crate::interest::Events;
+use crate::registry::{DueHalf, Hints};
+use crate::remote::Shared;
+use crate::wait::{Quick, Way};
+
+/// What a turn knows before it waits.
+pub(crate) struct Plan {
+    pub blocking: bool,
+    /// The parameters say that this turn may spin and moves the window.
+    pub counted: bool,
+    /// When the turn began, if anything needs to know.
+    pub start: u64,
+    /// When it must be over: `None` = no deadline. At or before `start` = it does not sleep.
+    pub deadline: Option<u64>,
+    /// It does not sleep: something was found or is due.
+    pub awake: bool,
+    /// A predicate said yes.
+    pub hit: bool,
+    /// Somebody notified, which ends the spin.
+    pub notified: bool,
+    /// The kernel was asked already, while spinning.
+    pub asked: bool,
+    /// User code ran since the deadline was computed, and may have changed it.
+    pub stale: bool,
+    /// The outer loop, if any, does not sleep beyond this.
+    pub limit: Option<u64>,
+    /// Failures that belong to the turns around this one.
+    pub failures_before: usize,
+}
+
+impl Plan {
+    pub fn new(blocking: bool) -> Self {
+        Self {
+            blocking,
+            counted: false,
+            start: 0,
+            deadline: None,
+            awake: !blocking,
+            hit: false,
+            notified: false,
+            asked: false,
+            stale: false,
+            limit: None,
+            failures_before: 0,
+        }
+    }
+}
+
+/// The next thing to run.
+pub(crate) enum Due {
+    Half(u32),
+    Job(Arc<Node>),
+    /// With its body, taken out for the call.
+    Handler {
+        slot: u32,
+        generation: u32,
+        word: u32,
+        body: Box<dyn Body>,
+    },
+    Timer(u32),
+    /// Its callback lives in another language; the word stays for the other side to take.
+    Foreign(u32),
+}
+
+/// The borrowed state on its way through a turn; given up around every call into user code.
+pub(crate) type Held<'a> = RefMut<'a, State>;
+
+/// One turn between its begin and its end.
+pub(crate) struct Turn<'a> {
+    ctx: &'a AioContext,
+    /// Failures reported before this turn belong to the turn around it.
+    failures_before: usize,
+    progress: bool,
+}
+
+impl AioContext {
+    /// One turn: finds what is ready, sleeping for it if `blocking`, and runs its callbacks.
+    /// `true` = something visible ran (a handler, a timer, a bottom half that is not idle).
+    ///
+    /// ```
+    /// let ctx = fdmon::AioContext::builder().build()?;
+    /// assert!(!ctx.poll(false)?);
+    /// ctx.schedule(|_| Ok(()))?;
+    /// assert!(ctx.poll(true)?);
+    /// # Ok::<(), fdmon::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Closed`; `Callback` with what the callbacks of the turn returned, after all of them ran;
+    /// `Syscall` when the kernel refuses to wait.
+    ///
+    /// # Panics
+    /// Resumes the first panic of a callback of the turn, after the others ran.
+    #[inline]
+    pub fn poll(&self, blocking: bool) -> Result<bool> {
+        let st = self.0.home_state()?;
+        match st.way(&self.0.shared) {
+            Way::Kernel if blocking => self.poll_kernel(st),
+            Way::Kernel => self.poll_glance(st),
+            Way::SpinList if blocking => self.poll_spin_list(st),
+            Way::SpinList => self.poll_peek(st),
+            Way::AllSteps => self.poll_in_full(st, blocking),
+        }
+    }
+
+    // The ways are functions of their own so that each has its registers to itself.
+
+    #[inline(never)]
+    fn poll_kernel(&self, mut st: Held<'_>) -> Result<bool> {
+        let quick = st.sleep_quickly(&self.0)?;
+        self.poll_quickly(st, quick, true)
+    }
+
+    #[inline(never)]
+    fn poll_glance(&self, mut st: Held<'_>) -> Result<bool> {
+        let quick = st.glance(&self.0)?;
+        self.poll_quickly(st, quick, false)
+    }
+
+    #[inline(never)]
+    fn poll_spin_list(&self, mut st: Held<'_>) -> Result<bool> {
+        let first = st.first_ready();
+        let quick = st.look_quickly(&self.0, first, true);
+        self.poll_quickly(st, quick, true)
+    }
+
+    #[inline(never)]
+    fn poll_peek(&self, mut st: Held<'_>) -> Result<bool> {
+        match st.first_ready() {
+            None if st.may_end_here(&self.0.shared) => Ok(false),
+            first => self.poll_peeked(st, first),
+        }
+    }
+
+    #[inline(never)]
+    fn poll_peeked(&self, mut st: Held<'_>, first: Option<usize>) -> Result<bool> {
+        let quick = st.look_quickly(&self.0, first, false);
+        self.poll_quickly(st, quick, false)
+    }
+
+    #[inline(always)]
+    fn poll_quickly(&self, mut st: Held<'_>, quick: Quick, blocking: bool) -> Result<bool> {
+        if let Quick::One(slot, pending) = quick {
+            st.depth += 1;
+            return self.quick_turn().run_one(st, slot, pending);
+        }
+        match quick {
+            Quick::One(..) | Quick::Nothing => Ok(false),
+            Quick::Due => self.poll_due(st),
+            Quick::NeedsAll => self.poll_in_full(st, blocking),
+        }
+    }
+
+    #[inline(never)]
+    fn poll_due(&self, mut st: Held<'_>) -> Result<bool> {
+        self.0.shared.stats.batch_max.raise_to(st.reg.due_count());
+        st.depth += 1;
+        self.quick_turn().run_ready(st)
+    }
+
+    /// A turn that began with no failure of turns around it.
+    #[inline(always)]
+    fn quick_turn(&self) -> Turn<'_> {
+        Turn { ctx: self, failures_before: 0, progress: false }
+    }
+
+    /// The turn with all its steps.
+    #[inline(never)] // keeps the quick turn small
+    fn poll_in_full(&self, mut st: Held<'_>, blocking: bool) -> Result<bool> {
+        if st.closed {
+            return Err(Error::closed());
+        }
+        st.depth += 1;
+        let failures_before = st.failures.errors.len();
+        let turn = Turn { ctx: self, failures_before, progress: false };
+        let st = self.find(st, blocking)?;
+        self.0.shared.stats.batch_max.raise_to(st.reg.due_count());
+        turn.run_ready(st)
+    }
+
+    /// The turn up to what is due: parameters, timeout, spin, sleep, accept, window, lists.
+    #[inline]
+    pub(crate) fn find<'a>(&'a self, st: Held<'a>, blocking: bool) -> Result<Held<'a>> {
+        let mut plan = Plan::new(blocking);
+        let st = self.plan(st, &mut plan);
+        let st = self.spin(st, &mut plan);
+        let st = self.wait(st, &mut plan)?;
+        Ok(self.settle(st, &plan))
+    }
+
+    #[inline]
+    pub(crate) fn enter(&self) -> Result<(Turn<'_>, Held<'_>)> {
+        let mut st = self.0.open_state()?;
+        st.depth += 1;
+        let failures_before = st.failures.errors.len();
+        Ok((Turn { ctx: self, failures_before, progress: false }, st))
+    }
+
+    /// Reads the parameters once and computes the timeout.
+    #[inline]
+    pub(crate) fn plan<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Held<'a> {
+        let shared = &*self.0.shared;
+        shared.stats.turns.bump();
+        plan.failures_before = st.failures.errors.len();
+        st.drain_inbox(shared);
+        if st.reg.hints.any(Hints::CHANGED) {
+            st.reg.hints.clear(Hints::CHANGED);
+            drop(st);
+            self.take_wanted();
+            st = self.0.state();
+        }
+        if st.reg.hints.any(Hints::PARKED | Hints::MOVE_UP) {
+            st.rearrange(shared);
+        }
+        plan.counted = plan.blocking && st.spin.params.max_ns != 0;
+        if plan.counted || st.reg.hints.any(Hints::TIMERS) {
+            plan.start = self.0.clock.now();
+        }
+        if plan.counted {
+            shared.stats.counted_since(plan.start);
+        }
+        st.set_deadline(&self.0, plan);
+        st
+    }
+
+    /// Asks the kernel: sleeps if there is nothing yet, or looks if it must be looked at.
+    #[inline]
+    fn wait<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Result<Held<'a>> {
+        let shared = &*self.0.shared;
+        if plan.stale {
+            st.set_deadline(&self.0, plan);
+        }
+        let may_sleep = !plan.awake;
+        if may_sleep {
+            self.0.raise_notify_me();
+            // The other half of `notify`: one of the two sees the other's word.
+            fence(Ordering::SeqCst);
+            if shared.notified.load(Ordering::Relaxed) {
+                plan.awake = true;
+            } else if st.spin.mode {
+                drop(st);
+                self.leave_spin_mode_before_sleep(plan);
+                st = self.0.state();
+                plan.awake |= st.spin.mode; // a hook entered it again
+            }
+        }
+        let skip = plan.awake && (plan.asked || !st.kernel_is_due(&self.0, plan));
+        let result = if skip { Ok(()) } else { st.ask(&self.0, plan) };
+        if may_sleep {
+            self.0.lower_notify_me();
+        }
+        result.map(|()| st)
+    }
+
+    /// Hooks and predicates may have scheduled something; so the timeout is computed again.
+    #[cold]
+    pub(crate) fn leave_spin_mode_before_sleep(&self, plan: &mut Plan) {
+        plan.hit |= self.leave_spin_mode();
+        self.0.state().set_deadline(&self.0, plan);
+    }
+
+    /// After the wait: accept, move the window, put what is due on its lists.
+    #[inline]
+    pub(crate) fn settle<'a>(&'a self, mut st: Held<'a>, plan: &Plan) -> Held<'a> {
+        let shared = &*self.0.shared;
+        shared.accept();
+        st.drain_inbox(shared);
+        let mut now = 0;
+        if plan.counted || st.reg.hints.any(Hints::TIMERS) {
+            now = self.0.clock.now();
+        }
+        st.spin.turn_now = 0;
+        if plan.counted {
+            st.spin.on_turn(shared, plan, now);
+        }
+        if st.reg.hints.any(Hints::SCHEDULED) {
+            st.collect_halves();
+        }
+        if st.reg.hints.any(Hints::TIMERS) {
+            st.collect_timers(now);
+        }
+        if st.reg.hints.any(Hints::ODD_REPORT) {
+            return self.settle_odd_report(st);
+        }
+        st
+    }
+
+    /// The wait reported the notifier, a closed fd, or a registration that is gone.
+    #[cold]
+    fn settle_odd_report<'a>(&'a self, mut st: Held<'a>) -> Held<'a> {
+        st.take_odd_report(&self.0.shared);
+        st.reg.hints.clear(Hints::ODD_REPORT);
+        if st.reg.bad.is_empty() {
+            return st;
+        }
+        drop(st);
+        self.remove_bad();
+        self.0.state()
+    }
+}
+
+impl<'a> Turn<'a> {
+    /// ④ Runs the one handler that is due, without the detour over the ready list.
+    #[inline(always)]
+    fn run_one(mut self, mut st: Held<'a>, slot: u32, pending: u32) -> Result<bool> {
+        let ctx = self.ctx;
+        let Some(simple) = st.take_simple(&ctx.0.shared, slot, pending) else {
+            st.reg.collect(slot, pending);
+            drop(st);
+            return self.run_all();
+        };
+        drop(st);
+        let st = ctx.run_simple(simple);
+        self.progress = true;
+        self.tidy_up(st)
+    }
+
+    /// ④ Runs what is due: the handlers that are simple to run here, the rest one by one.
+    #[inline(always)]
+    fn run_ready(mut self, mut st: Held<'a>) -> Result<bool> {
+        let ctx = self.ctx;
+        while let Some(simple) = st.next_simple(&ctx.0.shared) {
+            drop(st);
+            st = ctx.run_simple(simple);
+            self.progress = true;
+        }
+        self.tidy_up(st)
+    }
+
+    #[inline(always)]
+    fn tidy_up(self, mut st: Held<'a>) -> Result<bool> {
+        if st.reg.hints.only(Hints::QUIET) {
+            st.depth -= 1;
+            let turn = ManuallyDrop::new(self);
+            return Ok(turn.progress);
+        }
+        drop(st);
+        self.run_all()
+    }
+
+    /// …one by one.
+    #[inline(never)]
+    pub fn run_all(mut self) -> Result<bool> {
+        while let Some(due) = self.next() {
+            self.progress |= self.ctx.dispatch_one(due);
+        }
+        self.end()
+    }
+
+    /// ④ The next callback that is due; `None` = the turn is over.
+    #[inline]
+    fn next(&mut self) -> Option<Due> {
+        self.ctx.0.state().next_due(&self.ctx.0.shared)
+    }
+
+    /// Frees what was removed and reports what failed.
+    #[inline]
+    fn end(self) -> Result<bool> {
+        let ended = ManuallyDrop::new(self);
+        let mut st = ended.ctx.0.state();
+        st.depth -= 1;
+        if st.reg.hints.any(Hints::GRAVES | Hints::FAILURES | Hints::CLOSED) {
+            return ended.clean_up(st);
+        }
+        Ok(ended.progress)
+    }
+
+    #[cold]
+    fn clean_up(&self, mut st: Held<'_>) -> Result<bool> {
+        let progress = self.progress;
+        if st.depth == 0 {
+            st.reg.bury();
+            if st.closed {
+                st.release_monitor();
+            }
+        }
+        let depth = st.depth + 1; // this turn's own
+        let mine = self.failures_before.min(st.failures.errors.len());
+        let failures = Failures {
+            errors: st.failures.errors.split_off(mine),
+            panic: st.failures.panic.take_if(|(of, _)| *of >= depth),
+        };
+        if st.failures.is_empty() {
+            st.reg.hints.clear(Hints::FAILURES);
+        }
+        drop(st);
+        if let Some((_, payload)) = failures.panic {
+            resume_unwind(payload);
+        }
+        if failures.errors.is_empty() {
+            return Ok(progress);
+        }
+        Err(Error::callbacks(failures.errors.into_iter().map(|(_, error)| error).collect()))
+    }
+
+    /// Reports what failed before this turn as well: in `prepare` and `check`.
+    pub fn adopt_failures(&mut self) {
+        self.failures_before = 0;
+    }
+}
+
+impl Drop for Turn<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let mut st = self.ctx.0.state();
+        st.depth -= 1;
+        if st.depth == 0 && st.closed {
+            st.release_monitor();
+        }
+    }
+}
+
+impl State {
+    /// Bottom halves, then handlers, then timers; a stale entry's word is 0.
+    #[inline]
+    pub(crate) fn next_due(&mut self, shared: &Shared) -> Option<Due> {
+        if !self.reg.halves_due.is_empty()
+            && let Some(due) = self.next_half()
+        {
+            return Some(due);
+        }
+        while let Some(slot) = self.reg.ready.pop() {
+            if let Some(due) = self.issue_handler(shared, slot) {
+                return Some(due);
+            }
+        }
+        while let Some(slot) = self.reg.timers_due.pop() {
+            if let Some(due) = self.issue_timer(slot) {
+                return Some(due);
+            }
+        }
+        self.reg.hints.clear(Hints::DUE);
+        None
+    }
+
+    fn next_half(&mut self) -> Option<Due> {
+        loop {
+            match self.reg.halves_due.pop_front()? {
+                DueHalf::Job(node) => return Some(Due::Job(node)),
+                DueHalf::Slot(slot) => {
+                    if let Some(due) = self.issue_half(slot) {
+                        return Some(due);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The events part of a word.
+#[inline]
+pub(crate) fn events_of(word: u32) -> Events {
+    Events::from_bits_truncate(word & crate::interest::word::EVENTS)
+}

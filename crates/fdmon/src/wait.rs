@@ -1,0 +1,375 @@
+//! ② The wait: how long a turn may sleep, which way it takes to the kernel, and what it makes of
+//! the reports.
+
+use std::sync::atomic::{Ordering, fence};
+
+use rustix::io::Errno;
+
+use crate::context::{Inner, State};
+use crate::error::{Error, Result};
+use crate::interest::Events;
+use crate::monitor::{Monitor, MonitorToken, Sink};
+use crate::registry::{Hints, Registry};
+use crate::remote::Shared;
+use crate::turn::Plan;
+
+/// An idle bottom half limits the sleep to this.
+const IDLE_SLEEP_NS: u64 = 10_000_000;
+
+/// Which way a turn takes.
+pub(crate) enum Way {
+    /// There is only the kernel to ask.
+    Kernel,
+    /// There is only the spin list to ask, all words in memory.
+    SpinList,
+    /// Something else may need attention.
+    AllSteps,
+}
+
+/// What a quick turn found.
+pub(crate) enum Quick {
+    /// One handler's readiness, not yet on the ready list.
+    One(u32, u32),
+    /// Handlers are on the ready list.
+    Due,
+    Nothing,
+    /// The turn with all its steps is needed.
+    NeedsAll,
+}
+
+/// Takes a wait's reports into the registry.
+struct Reports<'a> {
+    reg: &'a mut Registry,
+    /// Something is due now.
+    found: bool,
+}
+
+impl Sink for Reports<'_> {
+    #[inline(always)]
+    fn ready(&mut self, token: MonitorToken, events: Events) {
+        if let Some((slot, pending)) = self.reg.examine(token, events) {
+            self.reg.collect(slot, pending);
+            self.found = true;
+        }
+    }
+}
+
+/// …keeping the first one in hand: most of the time it stays alone.
+struct FirstReport<'a> {
+    reg: &'a mut Registry,
+    first: Option<(u32, u32)>,
+    several: bool,
+}
+
+impl Sink for FirstReport<'_> {
+    #[inline(always)]
+    fn ready(&mut self, token: MonitorToken, events: Events) {
+        let Some((slot, pending)) = self.reg.examine(token, events) else { return };
+        match self.first {
+            None => self.first = Some((slot, pending)),
+            Some((first, its)) => {
+                self.reg.collect(first, its);
+                self.reg.collect(slot, pending);
+                self.several = true;
+            }
+        }
+    }
+}
+
+/// Tells the compiler which branch is the rare one.
+#[cold]
+#[inline(always)]
+fn unlikely() {}
+
+#[cold]
+fn cannot_wait(monitor: &Monitor, errno: Errno) -> Error {
+    let call = if matches!(monitor, Monitor::Poll(_)) { "ppoll" } else { "epoll_wait" };
+    Error::syscall(call, errno, "close the context: the kernel refuses to wait for it")
+}
+
+impl State {
+    /// The soonest of what is due, bottom halves and timers.
+    #[inline]
+    pub(crate) fn set_deadline(&mut self, inner: &Inner, plan: &mut Plan) {
+        if plan.awake {
+            return;
+        }
+        plan.stale = false;
+        self.drain_inbox(&inner.shared);
+        let hints = self.reg.hints;
+        if hints.any(Hints::DUE | Hints::FAILURES | Hints::CLOSED) && self.must_stay_awake(plan) {
+            plan.awake = true;
+        } else if hints.any(Hints::SCHEDULED | Hints::TIMERS) {
+            self.find_deadline(inner, plan);
+        } else {
+            plan.deadline = None;
+        }
+        if let Some(limit) = plan.limit {
+            plan.deadline = Some(plan.deadline.map_or(limit, |d| d.min(limit)));
+        }
+    }
+
+    /// What the hints only suspect: in a nested turn, the lists and failures may be those of the
+    /// turns around it.
+    #[cold]
+    pub(crate) fn must_stay_awake(&self, plan: &Plan) -> bool {
+        let new_panic = self.failures.panic.as_ref().is_some_and(|(depth, _)| *depth >= self.depth);
+        self.closed
+            || new_panic
+            || self.failures.errors.len() > plan.failures_before
+            || self.reg.has_due()
+    }
+
+    #[inline(never)]
+    pub(crate) fn find_deadline(&mut self, inner: &Inner, plan: &mut Plan) {
+        let mut deadline = self.timers.deadline();
+        if !self.scheduled.is_empty() {
+            if self.scheduled.iter().any(|node| node.is_scheduled() && !node.is_idle()) {
+                plan.awake = true;
+                return;
+            }
+            let limit = inner.clock.now().saturating_add(IDLE_SLEEP_NS);
+            deadline = Some(deadline.map_or(limit, |d| d.min(limit)));
+        }
+        if deadline.is_some_and(|d| d <= plan.start) {
+            plan.awake = true;
+        }
+        plan.deadline = deadline;
+    }
+
+    /// Nearly all turns have nothing but handlers that can be due: they take a short way. It has
+    /// the same steps in the same order as [`AioContext::find`], less those with nothing to do.
+    #[inline]
+    pub(crate) fn way(&self, shared: &Shared) -> Way {
+        let hints = self.reg.hints;
+        if !shared.inbox.is_empty() {
+            Way::AllSteps
+        } else if hints.only(0) {
+            Way::Kernel
+        } else if hints.only(Hints::SPINS | Hints::MEMBERS) {
+            Way::SpinList
+        } else {
+            Way::AllSteps
+        }
+    }
+
+    /// The short way, for who runs the callbacks himself.
+    pub(crate) fn find_quickly(&mut self, inner: &Inner, blocking: bool) -> Result<Quick> {
+        match self.way(&inner.shared) {
+            Way::Kernel if blocking => self.sleep_quickly(inner),
+            Way::Kernel => self.glance(inner),
+            Way::SpinList => Ok(match self.first_ready() {
+                None if !blocking && self.may_end_here(&inner.shared) => Quick::Nothing,
+                first => self.look_quickly(inner, first, blocking),
+            }),
+            Way::AllSteps => Ok(Quick::NeedsAll),
+        }
+    }
+
+    /// A blocking turn that has nothing but the kernel to ask.
+    #[inline(always)]
+    pub(crate) fn sleep_quickly(&mut self, inner: &Inner) -> Result<Quick> {
+        let shared = &*inner.shared;
+        inner.raise_notify_me();
+        fence(Ordering::SeqCst); // as in `wait`
+        let quick = if shared.notified.load(Ordering::Relaxed) {
+            unlikely();
+            Ok(Quick::NeedsAll)
+        } else {
+            self.wait_once(shared)
+        };
+        inner.lower_notify_me();
+        quick
+    }
+
+    /// A turn that does not block and has nothing but the kernel to ask.
+    #[inline(always)]
+    pub(crate) fn glance(&mut self, inner: &Inner) -> Result<Quick> {
+        let shared = &*inner.shared;
+        let mut quick = Quick::Nothing;
+        if self.reg.armed != 0 {
+            shared.stats.looks.bump();
+            let mut sink = Reports { reg: &mut self.reg, found: false };
+            match self.monitor.wait(Some(0), &mut sink) {
+                Ok(()) if sink.found => quick = Quick::Due,
+                Ok(()) => {}
+                Err(Errno::INTR) => return Ok(Quick::NeedsAll),
+                Err(errno) => return Err(cannot_wait(&self.monitor, errno)),
+            }
+            if !self.reg.hints.only(Hints::DUE) {
+                return Ok(Quick::NeedsAll);
+            }
+        }
+        shared.stats.turns.bump();
+        shared.accept();
+        Ok(quick)
+    }
+
+    /// The kernel, once and for as long as it takes. Whatever ends the wait but a handler's
+    /// readiness is left to the turn with all its steps.
+    #[inline(always)]
+    pub(crate) fn wait_once(&mut self, shared: &Shared) -> Result<Quick> {
+        shared.stats.sleeps.bump();
+        let mut sink = FirstReport { reg: &mut self.reg, first: None, several: false };
+        let result = self.monitor.wait(None, &mut sink);
+        let FirstReport { first, several, .. } = sink;
+        if self.reg.hints.any(Hints::PARKED) {
+            self.park(shared);
+        }
+        let Some((slot, pending)) = first else {
+            return match result {
+                Ok(()) | Err(Errno::INTR) => Ok(Quick::NeedsAll),
+                Err(errno) => Err(cannot_wait(&self.monitor, errno)),
+            };
+        };
+        if several || !self.reg.hints.only(0) {
+            self.reg.collect(slot, pending);
+            return Ok(if several && self.reg.hints.only(Hints::DUE) {
+                shared.stats.turns.bump();
+                Quick::Due
+            } else {
+                Quick::NeedsAll
+            });
+        }
+        shared.stats.turns.bump();
+        Ok(Quick::One(slot, pending))
+    }
+
+    /// A turn that does not sleep skips the kernel where that starves nobody.
+    pub(crate) fn kernel_is_due(&mut self, inner: &Inner, plan: &Plan) -> bool {
+        if self.reg.armed == 0 {
+            return false;
+        }
+        if self.reg.unspun > 0 && !(plan.hit && plan.blocking && self.spin.mode) {
+            return true;
+        }
+        self.spin.look_is_due(plan, &inner.clock)
+    }
+
+    /// Asks the kernel until something is due, the deadline has come or somebody notified.
+    #[inline]
+    pub(crate) fn ask(&mut self, inner: &Inner, plan: &mut Plan) -> Result<()> {
+        let shared = &*inner.shared;
+        loop {
+            let mut timeout = plan.deadline;
+            if plan.awake {
+                timeout = Some(0);
+            } else if let Some(deadline) = plan.deadline {
+                let left = deadline.saturating_sub(inner.clock.now());
+                plan.awake = left == 0;
+                timeout = Some(left);
+            }
+            if plan.awake {
+                shared.stats.looks.bump();
+            } else {
+                shared.stats.sleeps.bump();
+            }
+            let found = match self.ask_kernel(inner, timeout) {
+                Ok(found) => found,
+                Err(Errno::INTR) => false,
+                Err(errno) => return Err(cannot_wait(&self.monitor, errno)),
+            };
+            // Anything else that ended the wait means nothing: go on with the time that is left.
+            if found || plan.awake || shared.notified.load(Ordering::Relaxed) {
+                plan.asked = true;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks the kernel once. `true` = something is due now.
+    #[inline(never)]
+    pub(crate) fn ask_kernel(
+        &mut self,
+        inner: &Inner,
+        timeout: Option<u64>,
+    ) -> std::result::Result<bool, Errno> {
+        let mut timeout = timeout;
+        // On a manual clock, time passes when nothing else happens.
+        let leap = inner.clock.manual().zip(timeout);
+        if leap.is_some() {
+            timeout = Some(0);
+        }
+        let mut sink = Reports { reg: &mut self.reg, found: false };
+        let result = self.monitor.wait(timeout, &mut sink);
+        let found = sink.found || !self.reg.bad.is_empty();
+        let signalled = self.reg.notifier_signalled;
+        if self.reg.hints.any(Hints::PARKED) {
+            self.park(&inner.shared);
+        }
+        if self.reg.hints.any(Hints::ODD_REPORT) {
+            self.take_odd_report(&inner.shared);
+        }
+        if let Some((clock, ns)) = leap.filter(|(_, ns)| *ns != 0)
+            && !found
+            && !signalled
+            && result.is_ok()
+        {
+            clock.at_least(clock.now_ns().saturating_add(ns));
+        }
+        result.map(|()| found)
+    }
+
+    #[inline]
+    pub(crate) fn drain_inbox(&mut self, shared: &Shared) {
+        if shared.inbox.is_empty() {
+            return;
+        }
+        let scheduled = &mut self.scheduled;
+        let mut changed = false;
+        shared.inbox.drain(|node| {
+            if node.is_change() {
+                changed = true;
+            } else if node.unlink() {
+                scheduled.push_back(node);
+            }
+        });
+        self.reg.hints.set(if changed {
+            Hints::SCHEDULED | Hints::CHANGED
+        } else {
+            Hints::SCHEDULED
+        });
+    }
+
+    /// Takes the reported handlers off the monitor whose callback runs in a turn around this one.
+    #[cold]
+    pub(crate) fn park(&mut self, shared: &Shared) {
+        for slot in self.reg.parked.clone() {
+            let _ = self.sync(shared, slot);
+        }
+    }
+
+    /// What would end the next wait again if it stayed as it is.
+    #[cold]
+    pub(crate) fn take_odd_report(&mut self, shared: &Shared) {
+        if self.reg.notifier_signalled {
+            self.clear_notifier(shared);
+        }
+        if self.reg.orphaned {
+            self.shed_orphans(shared);
+        }
+        if self.reg.bad.is_empty() {
+            self.reg.hints.clear(Hints::ODD_REPORT);
+        }
+    }
+
+    /// Between waits: puts those back whose callback has returned, and moves up to epoll.
+    #[cold]
+    pub(crate) fn rearrange(&mut self, shared: &Shared) {
+        if self.depth == 1 {
+            self.reg.hints.clear(Hints::MOVE_UP);
+            self.maybe_move_up(shared);
+        }
+        self.reg.hints.clear(Hints::PARKED);
+        for slot in std::mem::take(&mut self.reg.parked) {
+            let Some(handler) = self.reg.handler(slot) else { continue };
+            if handler.running != 0 {
+                self.reg.parked.push(slot);
+                self.reg.hints.set(Hints::PARKED);
+            } else if handler.parked {
+                handler.parked = false;
+                let _ = self.sync(shared, slot);
+            }
+        }
+    }
+}

@@ -1,6 +1,6 @@
 // Registering, replacing and removing handlers, and which of their callbacks run.
 import { closeSync, openSync } from 'node:fs'
-import { Events, type Registration } from 'fdmon'
+import { EventNotifier, Events, type Registration } from 'fdmon'
 import { drain, onEach, put, refuses } from './on-each.js'
 
 /** A file that epoll refuses because it has no poll operation. */
@@ -156,6 +156,23 @@ onEach('a callback adds handlers, and they run from the next turn on [SPEC 3]', 
   t.deepEqual(order, ['first'])
   ctx.poll(true)
   t.deepEqual(order, ['first', 'second'])
+})
+
+onEach('a handler is removed by the object that it was registered with, also when that has been closed [SPEC 13]', (t, kit) => {
+  const ctx = kit.context()
+  const notifier = new EventNotifier({ value: 1 })
+  ctx.setFdHandler(notifier, { read: () => t.fail() })
+  const other = kit.notifier()
+  let runs = 0
+  ctx.setFdHandler(other, { read: () => void (other.testAndClear() && runs++) })
+  notifier.close()
+  ctx.setFdHandler(notifier, null)
+  ctx.setFdHandler(notifier, null)
+  t.is(ctx.stats().handlers.length, 1)
+  other.set()
+  t.true(ctx.poll(true))
+  t.is(runs, 1)
+  t.false(ctx.poll(false))
 })
 
 onEach('removing an unknown fd does nothing [SPEC 6]', (t, kit) => {

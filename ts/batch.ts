@@ -68,7 +68,7 @@ export class Slot {
   handlers: Callbacks = NO_CALLBACKS
   /** Of a bottom half or a timer. */
   callback: () => unknown = nothing
-  /** The user's object for a bottom half or a timer, which the slot keeps alive. */
+  /** The user's object for a bottom half or a timer, or what has the handler's fd; the slot keeps it alive. */
   owner: unknown = undefined
   fd = -1
   /** Its number. */

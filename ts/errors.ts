@@ -53,7 +53,7 @@ export class FdmonError extends Error {
   /** The system call that failed. */
   declare readonly syscall?: string
 
-  /** @internal */
+  /** fdmon makes these itself; programs may, in tests. */
   constructor(code: FdmonErrorCode, message: string, details: FdmonErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause })
     this.code = code

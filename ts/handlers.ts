@@ -149,6 +149,10 @@ export function setHandler(loop: Loop, fdLike: unknown, handlers: unknown): Regi
   const fd = fdOf('fd', fdLike)
   const slot = new Slot()
   slot.fd = fd
+  if (typeof fdLike === 'object' && fdLike !== null) {
+    slot.owner = fdLike
+    numbers.set(fdLike, fd)
+  }
   const { flags, word } = fill(slot, handlers)
   return loop.withHooks(() => {
     const known = loop.handlers.get(fd)
@@ -174,10 +178,18 @@ export function setHandler(loop: Loop, fdLike: unknown, handlers: unknown): Regi
   })
 }
 
-/** Removing what is not there does nothing; nor has a file that was closed a number by which to find anything. */
+/** The number that an object had when it was registered: once closed, it does not know it any more. */
+const numbers = new WeakMap<object, number>()
+
+/** Removing what is not there does nothing. */
 function removeFd(loop: Loop, fdLike: unknown): void {
-  const value = typeof fdLike === 'object' && fdLike !== null ? (fdLike as { fd?: unknown }).fd : fdLike
-  if (typeof value === 'number' && Number.isInteger(value) && value < 0) return
+  const isObject = typeof fdLike === 'object' && fdLike !== null
+  const value = isObject ? (fdLike as { fd?: unknown }).fd : fdLike
+  if (typeof value === 'number' && Number.isInteger(value) && value < 0) {
+    const known = isObject ? loop.handlers.get(numbers.get(fdLike) ?? -1) : undefined
+    if (known !== undefined && known.owner === fdLike) removeHandler(loop, known)
+    return
+  }
   const known = loop.handlers.get(fdOf('fd', fdLike))
   if (known !== undefined) removeHandler(loop, known)
 }

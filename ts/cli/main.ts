@@ -32,6 +32,13 @@ function program(): Command {
   return fdmon
 }
 
+// A reader that has seen enough is no error; anything else that keeps the output from its reader is.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit()
+  process.stderr.write(`fdmon: cannot write the output: ${error.message}\n`)
+  process.exit(1)
+})
+
 try {
   program().parse()
 } catch (error) {

@@ -209,9 +209,15 @@ impl Remote {
     /// `Closed`
     pub fn from_id(id: u64) -> Result<Self> {
         let shared = lock(&CONTEXTS).get(&id).and_then(Weak::upgrade);
-        let remote = Self(shared.ok_or_else(Error::closed)?);
-        remote.open()?;
-        Ok(remote)
+        let open = shared.map(Self).filter(|remote| remote.open().is_ok());
+        open.ok_or_else(|| {
+            Error::new(
+                crate::ErrorCode::Closed,
+                format!(
+                    "id = {id} is no open context of this process; pass the id of one that is open"
+                ),
+            )
+        })
     }
 
     fn open(&self) -> Result<()> {

@@ -77,6 +77,9 @@ impl Counters {
 
     /// The time between turns, up to the last one.
     pub fn dispatch_ns(&self) -> u64 {
+        if self.first_ns.get() == 0 {
+            return 0;
+        }
         let span = (self.settled_ns.get() + 1).saturating_sub(self.first_ns.get());
         span.saturating_sub(self.waited_ns.get())
     }

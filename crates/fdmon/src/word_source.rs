@@ -256,8 +256,8 @@ fn claim(word: RawWord) -> Result<()> {
     Err(Error::new(
         ErrorCode::InUse,
         format!(
-            "suppress = word at {:#x} already suppresses another handler; give each handler a \
-             suppress word of its own",
+            "suppress = the word at address {:#x} suppresses another handler already; give each \
+             handler a suppress word of its own",
             word.address()
         ),
     ))

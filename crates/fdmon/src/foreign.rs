@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicU32;
 use rustix::fd::RawFd;
 
 use crate::context::AioContext;
-use crate::error::{Error, Outcome, Result};
+use crate::error::{Outcome, Result};
 use crate::handler::{Body, Handler, Probe};
 use crate::inbox::Node;
 use crate::interest::{Callbacks, Events, Interest, word};
@@ -157,8 +157,8 @@ impl AioContext {
         Ok(Some(slot))
     }
 
-    /// The slot that the next `foreign_*` call will hand out, so that hooks can know their own.
-    /// `None` = more words are needed first.
+    /// The slot that the next `foreign_*` call will hand out, unless that call replaces a handler
+    /// and with it frees another. `None` = more words are needed first.
     ///
     /// # Errors
     /// `Closed`, `InvalidArg` when all slots are in use.
@@ -442,15 +442,6 @@ impl AioContext {
     pub fn foreign_stop_requested(&self) -> bool {
         self.stop_requested()
     }
-
-    /// The error of a context that is closed, if it is.
-    ///
-    /// # Errors
-    /// `Closed`
-    pub fn foreign_check_open(&self) -> Result<()> {
-        drop(self.0.open_state()?);
-        Ok(())
-    }
 }
 
 impl crate::context::State {
@@ -469,10 +460,4 @@ impl crate::context::State {
         }
         self.reg.hints.set(Hints::DUE);
     }
-}
-
-/// An error for what the binding should have prevented.
-#[must_use]
-pub fn internal_error(what: &str) -> Error {
-    Error::new(crate::ErrorCode::Internal, format!("{what}; report this with what led to it"))
 }

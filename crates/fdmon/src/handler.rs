@@ -411,7 +411,7 @@ impl Handler {
             leaving: false,
             member: NOWHERE,
             last_hit: 0,
-            counters: Arc::new(HandlerCounters::new(fd, 0)),
+            counters: Arc::new(HandlerCounters::new(fd)),
         }
     }
 }

@@ -72,7 +72,7 @@ pub use clock::ManualClock;
 pub use config::{AioParams, MonitorKind, PolicyKind, PollParams};
 pub use context::{AioContext, Builder, LeakReport};
 pub use error::{Error, ErrorCode, Outcome, Result};
-pub use foreign::{ForeignBatch, ForeignHandler, ForeignHooks, internal_error};
+pub use foreign::{ForeignBatch, ForeignHandler, ForeignHooks};
 pub use handler::{Handlers, Ops, Probe, Source, Token};
 pub use interest::{Callbacks, Events, Interest, word};
 pub use notifier::EventNotifier;

@@ -3,7 +3,6 @@
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::fd::{AsFd, AsRawFd, RawFd};
 use rustix::io::{Errno, fcntl_getfd};
@@ -166,7 +165,6 @@ impl AioContext {
         let fd = handler.fd;
         let counters = Arc::clone(&handler.counters);
         let generation = st.reg.fill(slot, Entry::Handler(handler));
-        counters.generation.store(generation, Ordering::Relaxed);
         st.reg.set_fd(fd, Some(slot));
         if let Err(errno) = st.sync(&self.0.shared, slot) {
             st.reg.set_fd(fd, None);

@@ -1,6 +1,6 @@
 //! Counters: written by the home thread with plain loads and stores, read by anybody.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 
 /// A counter that one thread writes and any thread reads.
 #[derive(Default)]
@@ -93,11 +93,10 @@ pub(crate) struct HandlerCounters {
     pub poll_hits: Counter,
     pub polling: AtomicBool,
     pub estimate_ns: Counter,
-    pub generation: AtomicU32,
 }
 
 impl HandlerCounters {
-    pub fn new(fd: i32, generation: u32) -> Self {
+    pub fn new(fd: i32) -> Self {
         Self {
             fd: AtomicI32::new(fd),
             reads: Counter::default(),
@@ -105,7 +104,6 @@ impl HandlerCounters {
             poll_hits: Counter::default(),
             polling: AtomicBool::new(false),
             estimate_ns: Counter::default(),
-            generation: AtomicU32::new(generation),
         }
     }
 }

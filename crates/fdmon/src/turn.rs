@@ -28,8 +28,6 @@ pub(crate) struct Plan {
     pub awake: bool,
     /// A predicate said yes.
     pub hit: bool,
-    /// Somebody notified, which ends the spin.
-    pub notified: bool,
     /// The kernel was asked already, while spinning.
     pub asked: bool,
     /// User code ran since the deadline was computed, and may have changed it.
@@ -49,7 +47,6 @@ impl Plan {
             deadline: None,
             awake: !blocking,
             hit: false,
-            notified: false,
             asked: false,
             stale: false,
             limit: None,

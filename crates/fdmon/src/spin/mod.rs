@@ -297,12 +297,7 @@ impl AioContext {
         let until = plan.start.saturating_add(window);
         let mut yielded_at = plan.start;
         loop {
-            if shared.notified.load(Ordering::Acquire) {
-                plan.notified = true;
-                plan.awake = true;
-            } else if st.monitor.need_wait() {
-                plan.awake = true;
-            }
+            plan.awake |= shared.notified.load(Ordering::Acquire) || st.monitor.need_wait();
             let mut now = clock.now();
             if plan.awake {
                 return (st, now);

@@ -95,6 +95,39 @@ impl Memory {
     }
 }
 
+/// Where a typed array's memory is.
+pub(crate) struct TypedArray {
+    pub kind: sys::napi_typedarray_type,
+    /// Elements.
+    pub length: usize,
+    /// Aligned for the elements, and dangling where there are none.
+    pub data: NonNull<u64>,
+}
+
+impl TypedArray {
+    /// # Safety
+    /// `env` and `value` are those of the call that is running.
+    pub(crate) unsafe fn of(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
+        let (mut kind, mut length, mut data) = (0, 0, ptr::null_mut());
+        // SAFETY: by this function's contract; unwanted results may be null.
+        let status = unsafe {
+            sys::napi_get_typedarray_info(
+                env,
+                value,
+                &mut kind,
+                &mut length,
+                &mut data,
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
+        };
+        check_status!(status, "the argument is not a typed array; pass one")?;
+        // An empty array has no address.
+        let data = NonNull::new(data.cast()).unwrap_or(NonNull::dangling());
+        Ok(Self { kind, length, data })
+    }
+}
+
 impl TypeName for Memory {
     fn type_name() -> &'static str {
         "Int32Array"
@@ -109,24 +142,9 @@ impl ValidateNapiValue for Memory {}
 
 impl FromNapiValue for Memory {
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
-        let mut kind = 0;
-        let mut length = 0;
-        let mut data = ptr::null_mut();
-        // SAFETY: `env` and `value` are the ones this call was made with; unwanted results may be
-        // null.
-        let status = unsafe {
-            sys::napi_get_typedarray_info(
-                env,
-                value,
-                &mut kind,
-                &mut length,
-                &mut data,
-                ptr::null_mut(),
-                ptr::null_mut(),
-            )
-        };
-        check_status!(status, "memory is not a typed array; pass one")?;
-        let wide = match kind {
+        // SAFETY: passed on.
+        let array = unsafe { TypedArray::of(env, value) }?;
+        let wide = match array.kind {
             sys::TypedarrayType::int32_array | sys::TypedarrayType::uint32_array => false,
             sys::TypedarrayType::bigint64_array | sys::TypedarrayType::biguint64_array => true,
             _ => {
@@ -134,8 +152,6 @@ impl FromNapiValue for Memory {
                 return Err(napi::Error::new(Status::InvalidArg, message));
             }
         };
-        // An empty array has no address.
-        let data = NonNull::new(data.cast()).unwrap_or(NonNull::dangling());
-        Ok(Self { env, value, data, length, wide })
+        Ok(Self { env, value, data: array.data.cast(), length: array.length, wide })
     }
 }

@@ -267,7 +267,8 @@ impl State {
         self.outer.as_mut().ok_or_else(Error::closed)
     }
 
-    fn fill_outer(&mut self, shared: &Shared) {
+    /// Fills the outer set anew with what the monitor that runs needs.
+    pub(crate) fn fill_outer(&mut self, shared: &Shared) {
         let Some(outer) = &mut self.outer else { return };
         outer.unwatched.clear();
         outer.fds = None; // closing a set takes it out of the outer one
@@ -310,10 +311,5 @@ impl State {
         {
             self.fill_outer(shared);
         }
-    }
-
-    /// The monitor was replaced: the outer set holds what the new one needs.
-    pub(crate) fn replaced_inner(&mut self, shared: &Shared) {
-        self.fill_outer(shared);
     }
 }

@@ -7,13 +7,15 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::slice;
 
 use fdmon::ErrorCode;
 use napi::bindgen_prelude::{FromNapiValue, TypeName, ValidateNapiValue};
-use napi::{Status, ValueType, check_status, sys};
+use napi::{Status, ValueType, sys};
 use rustix::io::Errno;
+
+use crate::memory::TypedArray;
 
 use crate::error::{Failure, Result};
 
@@ -88,30 +90,14 @@ impl ValidateNapiValue for Bytes {}
 
 impl FromNapiValue for Bytes {
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
-        let mut kind = 0;
-        let mut length = 0;
-        let mut data = ptr::null_mut();
-        // SAFETY: `env` and `value` are the ones this call was made with; unwanted results may be
-        // null.
-        let status = unsafe {
-            sys::napi_get_typedarray_info(
-                env,
-                value,
-                &mut kind,
-                &mut length,
-                &mut data,
-                ptr::null_mut(),
-                ptr::null_mut(),
-            )
-        };
-        check_status!(status, "buffer is not a Uint8Array; pass one")?;
-        if kind != sys::TypedarrayType::uint8_array {
+        // SAFETY: passed on.
+        let array = unsafe { TypedArray::of(env, value) }?;
+        if array.kind != sys::TypedarrayType::uint8_array {
             return Err(napi::Error::new(
                 Status::InvalidArg,
                 "buffer is not a Uint8Array; pass one",
             ));
         }
-        // An empty view has no address.
-        Ok(Self { data: NonNull::new(data.cast()).unwrap_or(NonNull::dangling()), length })
+        Ok(Self { data: array.data.cast(), length: array.length })
     }
 }

@@ -154,7 +154,7 @@ impl State {
         match epoll(shared).and_then(|m| self.fill(Monitor::Epoll(m))) {
             Ok(monitor) => {
                 self.monitor = monitor;
-                self.replaced_inner(shared);
+                self.fill_outer(shared);
                 shared.set_monitor(MonitorKind::Epoll, reason.into());
             }
             Err(refusal) => {
@@ -171,7 +171,7 @@ impl State {
         if let Ok(monitor) = self.fill(Monitor::Poll(poll(shared))) {
             self.monitor = monitor;
         }
-        self.replaced_inner(shared);
+        self.fill_outer(shared);
     }
 
     /// The kernel still reports a registration that is gone: its fd was closed while registered
@@ -185,7 +185,7 @@ impl State {
         match epoll(shared).and_then(|m| self.fill(Monitor::Epoll(m))) {
             Ok(monitor) => {
                 self.monitor = monitor;
-                self.replaced_inner(shared);
+                self.fill_outer(shared);
             }
             Err(refusal) => self.move_to_poll(shared, &format!("epoll refused an fd: {refusal}")),
         }

@@ -157,6 +157,48 @@ impl PollParams {
     }
 }
 
+/// How completions reach the loop on an io_uring ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum RingMode {
+    /// The cheapest one that the kernel has and that fits the use: deferred for a loop that owns
+    /// its thread, cooperative when embedded in an outer loop.
+    #[default]
+    Auto,
+    /// They wait until the loop asks for them (Linux 6.1). Such a ring cannot wake an outer loop.
+    Deferred,
+    /// They wait for the thread's next system call (Linux 5.19).
+    Cooperative,
+    /// They interrupt the thread.
+    Plain,
+}
+
+impl RingMode {
+    /// The name, as the npm package spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Deferred => "deferred",
+            Self::Cooperative => "cooperative",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+/// What kind of ring the io_uring monitor makes.
+///
+/// A ring keeps the credentials of the thread that made it: one that was made before a process
+/// drops its privileges keeps them. Make contexts afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct RingParams {
+    /// How completions reach the loop.
+    pub mode: RingMode,
+    /// Limits the ring to the operations that a context needs: whoever gets hold of its fd or its
+    /// memory can poll, read, write and sync with it, and nothing else. Default false.
+    pub restricted: bool,
+}
+
 /// How file I/O is batched.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct AioParams {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock::{Clock, ManualClock};
-use crate::config::{AioParams, MonitorKind, PollParams};
+use crate::config::{AioParams, MonitorKind, PollParams, RingParams};
 use crate::embed::Outer;
 use crate::error::{Error, Failures, Result};
 use crate::fork::Home;
@@ -39,8 +39,14 @@ pub(crate) struct Inner {
 pub(crate) struct State {
     pub reg: Registry,
     pub monitor: Monitor,
+    /// Nobody asked for the monitor: another may take its place.
+    pub auto: bool,
     /// `auto` is on poll and moves to epoll when there are enough fds.
     pub may_move_up: bool,
+    /// What kind of ring io_uring is to have.
+    pub ring: RingParams,
+    /// Why `auto` has no ring.
+    pub ring_refused: String,
     pub spin: SpinState,
     pub timers: TimerHeap,
     /// Bottom halves and jobs that arrived, in order; due from the next turn on.
@@ -87,6 +93,7 @@ pub struct Builder {
     monitor: MonitorKind,
     poll: PollParams,
     aio: AioParams,
+    ring: RingParams,
     name: String,
     clock: Option<ManualClock>,
 }
@@ -101,6 +108,12 @@ impl Builder {
     /// How to spin. Default: never.
     pub fn poll(mut self, params: PollParams) -> Self {
         self.poll = params;
+        self
+    }
+
+    /// What kind of ring, where the monitor is io_uring.
+    pub fn ring(mut self, params: RingParams) -> Self {
+        self.ring = params;
         self
     }
 
@@ -131,8 +144,8 @@ impl Builder {
         self.poll.validate()?;
         self.aio.validate()?;
         let shared = Shared::new(self.name)?;
-        let (monitor, reason, may_move_up) = switch::choose(self.monitor, &shared)?;
-        shared.set_monitor(monitor.kind(), reason);
+        let chosen = switch::choose(self.monitor, &self.ring, &shared)?;
+        shared.set_monitor(chosen.monitor.kind(), chosen.reason);
         {
             let mut wanted = lock(&shared.wanted);
             wanted.poll = self.poll.clone();
@@ -140,8 +153,11 @@ impl Builder {
         }
         let mut state = State {
             reg: Registry::new(),
-            monitor,
-            may_move_up,
+            may_move_up: chosen.auto && matches!(chosen.monitor, Monitor::Poll(_)),
+            monitor: chosen.monitor,
+            auto: chosen.auto,
+            ring: self.ring,
+            ring_refused: chosen.ring_refused,
             spin: SpinState::new(self.poll),
             timers: TimerHeap::default(),
             scheduled: VecDeque::new(),
@@ -494,6 +510,9 @@ impl State {
 
     /// What is kept until the borrow of the state has ended, since users' code drops with it.
     pub(crate) fn dismantle(&mut self, shared: &Shared) -> impl Sized + use<> {
+        if matches!(self.monitor, Monitor::IoUring(_)) {
+            self.release_monitor(); // takes all its polls back at once
+        }
         let mut remains = Vec::new();
         for slot in 0..self.reg.slots.len() {
             #[allow(clippy::cast_possible_truncation, reason = "slots are counted by a u32")]

@@ -96,6 +96,7 @@ impl State {
         let body = handler.body.take()?;
         handler.running += 1;
         if is_hit {
+            handler.ran_while_armed = true;
             handler.counters.poll_hits.bump();
         } else {
             handler.counters.reads.bump();
@@ -144,6 +145,7 @@ impl State {
                 counters.poll_hits.bump();
             }
         }
+        handler.ran_while_armed |= pending & word::HIT != 0;
         let joins = handler.has_poll && spinning && handler.member == NOWHERE;
         let issued = (pending & !word::RUN) | run;
         let due = if handler.foreign {

@@ -16,7 +16,7 @@ use rustix::time::{
 };
 
 use crate::context::{AioContext, State};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorCode, Result};
 use crate::interest::Interest;
 use crate::monitor::{Monitor, MonitorToken, borrow, timespec};
 use crate::registry::Hints;
@@ -168,6 +168,9 @@ impl AioContext {
                 self.leave_spin_mode_before_sleep(&mut plan);
             }
         }
+        if !plan.awake {
+            self.0.state().submit_due(&self.0.shared);
+        }
         let ns = self.timeout_of(&mut plan);
         let mut st = self.0.open_state()?;
         if let Some(outer) = &mut st.outer {
@@ -254,9 +257,7 @@ impl State {
     /// Makes the side for an outer loop at its first use.
     fn embed(&mut self, shared: &Shared) -> Result<&mut Outer> {
         if self.outer.is_none() {
-            if self.may_move_up && self.depth == 0 {
-                self.move_to_epoll(shared, EMBEDDED_REASON);
-            }
+            self.make_wakeable(shared)?;
             let outer = Outer::new().map_err(|e| {
                 Error::syscall("epoll_create1", e, "raise the limit of open files (ulimit -n)")
             })?;
@@ -267,13 +268,35 @@ impl State {
         self.outer.as_mut().ok_or_else(Error::closed)
     }
 
+    /// A monitor whose fd wakes who waits for it.
+    fn make_wakeable(&mut self, shared: &Shared) -> Result<()> {
+        let on_ring = matches!(self.monitor, Monitor::IoUring(_));
+        if self.auto && (on_ring || (self.may_move_up && self.depth == 0)) {
+            self.move_to_epoll(shared, EMBEDDED_REASON);
+        } else if on_ring && self.depth == 0 {
+            self.make_ring_cooperative(shared)?;
+        } else if on_ring {
+            return Err(Error::new(
+                ErrorCode::InUse,
+                "the ring cannot be made fit for an outer loop inside a callback; \
+                 call backend_fd or prepare once before the first turn",
+            ));
+        }
+        Ok(())
+    }
+
     /// Fills the outer set anew with what the monitor that runs needs.
     pub(crate) fn fill_outer(&mut self, shared: &Shared) {
         let Some(outer) = &mut self.outer else { return };
         outer.unwatched.clear();
         outer.fds = None; // closing a set takes it out of the outer one
-        if let Monitor::Epoll(monitor) = &self.monitor {
-            let _ = outer.watch(monitor.fd());
+        let own = match &self.monitor {
+            Monitor::Poll(_) => None,
+            Monitor::Epoll(monitor) => Some(monitor.fd()),
+            Monitor::IoUring(monitor) => Some(monitor.fd()),
+        };
+        if let Some(own) = own {
+            let _ = outer.watch(own);
             return;
         }
         let Ok(set) = epoll::create(epoll::CreateFlags::CLOEXEC) else {

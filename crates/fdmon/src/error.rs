@@ -127,6 +127,18 @@ impl Error {
         error
     }
 
+    /// What the kernel or a sandbox does not let this process have.
+    pub(crate) fn refused(
+        message: impl Into<String>,
+        syscall: &'static str,
+        errno: rustix::io::Errno,
+    ) -> Self {
+        let mut error = Self::new(ErrorCode::Unsupported, message);
+        error.0.errno = Some(errno.raw_os_error());
+        error.0.syscall = Some(syscall);
+        error
+    }
+
     pub(crate) fn unsupported(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Unsupported, message)
     }
@@ -241,6 +253,25 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.callbacks.first().map(|e| &**e as &(dyn std::error::Error + 'static))
     }
+}
+
+/// `EPERM` and its like: what people search for.
+pub(crate) fn errno_name(errno: rustix::io::Errno) -> std::borrow::Cow<'static, str> {
+    use rustix::io::Errno;
+    match errno {
+        Errno::ACCESS => "EACCES",
+        Errno::AGAIN => "EAGAIN",
+        Errno::BADF => "EBADF",
+        Errno::INVAL => "EINVAL",
+        Errno::MFILE => "EMFILE",
+        Errno::NFILE => "ENFILE",
+        Errno::NOMEM => "ENOMEM",
+        Errno::NOSPC => "ENOSPC",
+        Errno::NOSYS => "ENOSYS",
+        Errno::PERM => "EPERM",
+        other => return other.to_string().into(),
+    }
+    .into()
 }
 
 /// What a turn could not hand on at once: kept until its callbacks have run.

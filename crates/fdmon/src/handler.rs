@@ -371,6 +371,9 @@ pub(crate) struct Handler {
     pub foreign: bool,
     /// How many of its callbacks run now, in turns around this one.
     pub running: u32,
+    /// One of its callbacks was run since the kernel began to watch its fd: what is reported may
+    /// be old.
+    pub ran_while_armed: bool,
     /// Reported while it was running and therefore taken off the monitor until it has returned.
     pub parked: bool,
     /// `poll_begin` was called last, not `poll_end`.
@@ -404,6 +407,7 @@ impl Handler {
             external: false,
             foreign: false,
             running: 0,
+            ran_while_armed: false,
             parked: false,
             begun: false,
             end_owed: false,

@@ -69,12 +69,14 @@ mod words;
 
 pub use bottom_half::BottomHalf;
 pub use clock::ManualClock;
-pub use config::{AioParams, MonitorKind, PolicyKind, PollParams};
+pub use config::{AioParams, MonitorKind, PolicyKind, PollParams, RingMode, RingParams};
 pub use context::{AioContext, Builder, LeakReport};
 pub use error::{Error, ErrorCode, Outcome, Result};
 pub use foreign::{ForeignBatch, ForeignHandler, ForeignHooks};
 pub use handler::{Handlers, Ops, Probe, Source, Token};
 pub use interest::{Callbacks, Events, Interest, word};
+pub use monitor::ring::RingFeatures;
+pub use monitor::switch::probe_io_uring;
 pub use notifier::EventNotifier;
 pub use remote::{BottomHalfId, Remote};
 pub use spin::guards::Cpus;

@@ -389,6 +389,23 @@ impl Registry {
         Some((slot, events.bits() & word::EVENTS))
     }
 
+    /// Is this report, which may be older than the handler's last callback, to be asked for again?
+    #[cold]
+    pub fn doubts(&mut self, token: MonitorToken) -> bool {
+        self.live_handler(token.slot(), token.generation())
+            .is_some_and(|handler| std::mem::take(&mut handler.ran_while_armed))
+    }
+
+    /// The kernel watches this handler's fd for one report from now on.
+    #[inline]
+    pub fn arming(&mut self, token: MonitorToken) {
+        if let Some(handler) = self.handler(token.slot())
+            && handler.running != 0
+        {
+            handler.ran_while_armed = true;
+        }
+    }
+
     /// Puts a handler on the ready list.
     #[inline]
     pub fn collect(&mut self, slot: u32, pending: u32) {

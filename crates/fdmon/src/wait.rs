@@ -52,6 +52,16 @@ impl Sink for Reports<'_> {
             self.found = true;
         }
     }
+
+    #[inline]
+    fn doubts(&mut self, token: MonitorToken) -> bool {
+        self.reg.doubts(token)
+    }
+
+    #[inline]
+    fn arming(&mut self, token: MonitorToken) {
+        self.reg.arming(token);
+    }
 }
 
 /// …keeping the first one in hand: most of the time it stays alone.
@@ -73,6 +83,16 @@ impl Sink for FirstReport<'_> {
                 self.several = true;
             }
         }
+    }
+
+    #[inline]
+    fn doubts(&mut self, token: MonitorToken) -> bool {
+        self.reg.doubts(token)
+    }
+
+    #[inline]
+    fn arming(&mut self, token: MonitorToken) {
+        self.reg.arming(token);
     }
 }
 
@@ -193,8 +213,7 @@ impl State {
             match self.monitor.wait(Some(0), &mut sink) {
                 Ok(()) if sink.found => quick = Quick::Due,
                 Ok(()) => {}
-                Err(Errno::INTR) => return Ok(Quick::NeedsAll),
-                Err(errno) => return Err(cannot_wait(&self.monitor, errno)),
+                Err(errno) => return self.wait_failed(errno),
             }
             if !self.reg.hints.only(Hints::DUE) {
                 return Ok(Quick::NeedsAll);
@@ -218,8 +237,8 @@ impl State {
         }
         let Some((slot, pending)) = first else {
             return match result {
-                Ok(()) | Err(Errno::INTR) => Ok(Quick::NeedsAll),
-                Err(errno) => Err(cannot_wait(&self.monitor, errno)),
+                Ok(()) => Ok(Quick::NeedsAll),
+                Err(errno) => self.wait_failed(errno),
             };
         };
         if several || !self.reg.hints.only(0) {
@@ -235,8 +254,21 @@ impl State {
         Ok(Quick::One(slot, pending))
     }
 
+    /// A signal came, or there is another monitor to turn to: both is for the turn in full.
+    #[cold]
+    fn wait_failed(&mut self, errno: Errno) -> Result<Quick> {
+        match errno {
+            Errno::INTR => Ok(Quick::NeedsAll),
+            _ if matches!(self.monitor, Monitor::IoUring(_)) => Ok(Quick::NeedsAll),
+            _ => Err(cannot_wait(&self.monitor, errno)),
+        }
+    }
+
     /// A turn that does not sleep skips the kernel where that starves nobody.
     pub(crate) fn kernel_is_due(&mut self, inner: &Inner, plan: &Plan) -> bool {
+        if self.monitor.need_wait() {
+            return true;
+        }
         if self.reg.armed == 0 {
             return false;
         }
@@ -284,6 +316,7 @@ impl State {
         inner: &Inner,
         timeout: Option<u64>,
     ) -> std::result::Result<bool, Errno> {
+        let wanted = timeout;
         let mut timeout = timeout;
         // On a manual clock, time passes when nothing else happens.
         let leap = inner.clock.manual().zip(timeout);
@@ -293,6 +326,13 @@ impl State {
         let mut sink = Reports { reg: &mut self.reg, found: false };
         let result = self.monitor.wait(timeout, &mut sink);
         let found = sink.found || !self.reg.bad.is_empty();
+        if let Err(errno) = result
+            && errno != Errno::INTR
+            && matches!(self.monitor, Monitor::IoUring(_))
+        {
+            self.move_down(&inner.shared, errno);
+            return self.ask_kernel(inner, if found { Some(0) } else { wanted }).map(|f| f | found);
+        }
         let signalled = self.reg.notifier_signalled;
         if self.reg.hints.any(Hints::PARKED) {
             self.park(&inner.shared);

@@ -4,7 +4,9 @@
 //! says and which fds the kernel refuses; what follows from that is decided in [`switch`].
 
 pub(crate) mod epoll;
+pub(crate) mod io_uring;
 pub(crate) mod poll;
+pub(crate) mod ring;
 pub(crate) mod switch;
 
 use rustix::event::Timespec;
@@ -40,6 +42,17 @@ impl MonitorToken {
 /// Who takes the reports of a wait.
 pub(crate) trait Sink {
     fn ready(&mut self, token: MonitorToken, events: Events);
+
+    /// This readiness may be older than the handler's last callback: should it be asked for again?
+    fn doubts(&mut self, token: MonitorToken) -> bool {
+        let _ = token;
+        false
+    }
+
+    /// From now on the kernel watches this fd for one report.
+    fn arming(&mut self, token: MonitorToken) {
+        let _ = token;
+    }
 }
 
 /// The contract of a monitor.
@@ -65,12 +78,18 @@ pub(crate) trait FdMonitor {
     fn need_wait(&self) -> bool {
         false
     }
+
+    /// Hands the kernel what it does not know yet: before a spin, and before somebody else's sleep.
+    fn submit_due(&mut self) -> Result<(), Errno> {
+        Ok(())
+    }
 }
 
 /// The monitor that runs: matched once a turn, so that the spin loop is compiled once a monitor.
 pub(crate) enum Monitor {
     Poll(poll::PollMonitor),
     Epoll(epoll::EpollMonitor),
+    IoUring(Box<io_uring::UringMonitor>),
 }
 
 impl Monitor {
@@ -78,6 +97,7 @@ impl Monitor {
         match self {
             Self::Poll(_) => crate::config::MonitorKind::Poll,
             Self::Epoll(_) => crate::config::MonitorKind::Epoll,
+            Self::IoUring(_) => crate::config::MonitorKind::IoUring,
         }
     }
 
@@ -85,6 +105,7 @@ impl Monitor {
         match self {
             Self::Poll(_) => poll::PollMonitor::SEES_READINESS,
             Self::Epoll(_) => epoll::EpollMonitor::SEES_READINESS,
+            Self::IoUring(_) => io_uring::UringMonitor::SEES_READINESS,
         }
     }
 
@@ -93,6 +114,16 @@ impl Monitor {
         match self {
             Self::Poll(m) => m.need_wait(),
             Self::Epoll(m) => m.need_wait(),
+            Self::IoUring(m) => m.need_wait(),
+        }
+    }
+
+    #[inline]
+    pub fn submit_due(&mut self) -> Result<(), Errno> {
+        match self {
+            Self::Poll(m) => m.submit_due(),
+            Self::Epoll(m) => m.submit_due(),
+            Self::IoUring(m) => m.submit_due(),
         }
     }
 
@@ -107,6 +138,7 @@ impl Monitor {
         match self {
             Self::Poll(m) => m.update(token, fd, old, new),
             Self::Epoll(m) => m.update(token, fd, old, new),
+            Self::IoUring(m) => m.update(token, fd, old, new),
         }
     }
 
@@ -115,6 +147,7 @@ impl Monitor {
         match self {
             Self::Poll(m) => m.wait(timeout, sink),
             Self::Epoll(m) => m.wait(timeout, sink),
+            Self::IoUring(m) => m.wait(timeout, sink),
         }
     }
 }

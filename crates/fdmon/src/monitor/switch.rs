@@ -7,12 +7,14 @@
 use rustix::io::Errno;
 
 use super::epoll::EpollMonitor;
+use super::io_uring::UringMonitor;
 use super::poll::PollMonitor;
+use super::ring::{Refusal, RingFeatures};
 use super::{FdMonitor, Monitor, MonitorToken};
-use crate::config::MonitorKind;
+use crate::config::{MonitorKind, RingMode, RingParams};
 use crate::context::State;
 use crate::embed::EMBEDDED_REASON;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_name};
 use crate::handler::Handler;
 use crate::interest::Interest;
 use crate::notifier;
@@ -24,10 +26,25 @@ use rustix::fd::{AsFd, AsRawFd};
 /// Watched fds at which `auto` moves from poll to epoll.
 pub(crate) const EPOLL_AT: u32 = 64;
 
-const NO_RING: &str = "io_uring is not part of this build";
+/// The monitor of a new context.
+pub(crate) struct Chosen {
+    pub monitor: Monitor,
+    /// Why it is that one, in words.
+    pub reason: String,
+    /// Another may take its place later.
+    pub auto: bool,
+    /// Why `auto` has no ring.
+    pub ring_refused: String,
+}
 
-/// The monitor of a new context, why, and whether it may move up by itself later.
-pub(crate) fn choose(kind: MonitorKind, shared: &Shared) -> Result<(Monitor, String, bool)> {
+impl Chosen {
+    fn asked_for(monitor: Monitor, reason: String) -> Self {
+        Self { monitor, reason, auto: false, ring_refused: String::new() }
+    }
+}
+
+/// Makes the monitor of a new context.
+pub(crate) fn choose(kind: MonitorKind, ring: &RingParams, shared: &Shared) -> Result<Chosen> {
     let (kind, reason) = match kind {
         MonitorKind::Auto => match std::env::var("FDMON_MONITOR") {
             Err(_) => (MonitorKind::Auto, String::new()),
@@ -46,24 +63,58 @@ pub(crate) fn choose(kind: MonitorKind, shared: &Shared) -> Result<(Monitor, Str
         kind => (kind, String::from("asked for")),
     };
     match kind {
-        MonitorKind::Auto => Ok((
-            Monitor::Poll(poll(shared)),
-            format!("auto: {NO_RING}; poll below {EPOLL_AT} fds"),
-            true,
-        )),
-        MonitorKind::Poll => Ok((Monitor::Poll(poll(shared)), reason, false)),
+        MonitorKind::Auto => Ok(choose_best(ring, shared)),
+        MonitorKind::Poll => Ok(Chosen::asked_for(Monitor::Poll(poll(shared)), reason)),
         MonitorKind::Epoll => {
-            let monitor = epoll(shared).map_err(|e| refused(&reason, "epoll", &e.to_string()))?;
-            Ok((Monitor::Epoll(monitor), reason, false))
+            let monitor = epoll(shared).map_err(|errno| {
+                refused(&reason, "epoll", Refusal { call: "epoll_create1", errno })
+            })?;
+            Ok(Chosen::asked_for(Monitor::Epoll(monitor), reason))
         }
-        MonitorKind::IoUring => Err(refused(&reason, "io_uring", NO_RING)),
+        MonitorKind::IoUring => {
+            let monitor =
+                uring(ring, shared).map_err(|refusal| refused(&reason, "io_uring", refusal))?;
+            Ok(Chosen::asked_for(monitor, reason))
+        }
     }
 }
 
+/// A ring where there is one, else poll, which moves to epoll when that is cheaper.
+fn choose_best(ring: &RingParams, shared: &Shared) -> Chosen {
+    match uring(ring, shared) {
+        Ok(monitor) => Chosen {
+            monitor,
+            reason: "auto: io_uring works here".into(),
+            auto: true,
+            ring_refused: String::new(),
+        },
+        Err(refusal) => {
+            let ring_refused = format!("io_uring refused: {refusal}");
+            Chosen {
+                monitor: Monitor::Poll(poll(shared)),
+                reason: format!("auto: {ring_refused}; poll below {EPOLL_AT} fds"),
+                auto: true,
+                ring_refused,
+            }
+        }
+    }
+}
+
+/// What the rings of this kernel can do, for this process: makes one and tries it.
+///
+/// # Errors
+/// `Unsupported`, with the errno, when there is no ring to be had.
+pub fn probe_io_uring() -> Result<RingFeatures> {
+    let eventfd = crate::EventNotifier::new()?;
+    super::io_uring::probe(eventfd.as_fd().as_raw_fd())
+        .map_err(|refusal| refused("", "io_uring", refusal))
+}
+
 /// Names where the request came from.
-fn refused(reason: &str, monitor: &str, why: &str) -> Error {
+fn refused(reason: &str, monitor: &str, why: Refusal) -> Error {
     let option = if reason.contains("FDMON_MONITOR") { "FDMON_MONITOR" } else { "monitor" };
-    Error::unsupported(format!("{option} = '{monitor}' is refused: {why}; use 'auto' or 'poll'"))
+    let message = format!("{option} = '{monitor}' is refused: {why}; {}", why.advice());
+    Error::refused(message, why.call, why.errno)
 }
 
 fn poll(shared: &Shared) -> PollMonitor {
@@ -81,6 +132,11 @@ fn epoll(shared: &Shared) -> std::result::Result<EpollMonitor, Errno> {
     let mut monitor = EpollMonitor::new()?;
     monitor.watch_notifier(shared.notifier.as_fd())?;
     Ok(monitor)
+}
+
+fn uring(params: &RingParams, shared: &Shared) -> std::result::Result<Monitor, Refusal> {
+    let monitor = UringMonitor::new(params, shared.notifier.as_raw_fd())?;
+    Ok(Monitor::IoUring(Box::new(monitor)))
 }
 
 impl State {
@@ -102,7 +158,7 @@ impl State {
             None => Ok(()),
             Some(Errno::BADF) => Err(Errno::BADF),
             Some(refusal) => {
-                self.move_to_poll(shared, &format!("epoll refused an fd: {refusal}"));
+                self.move_down(shared, refusal);
                 Ok(())
             }
         }
@@ -144,7 +200,8 @@ impl State {
         if self.outer.is_some() {
             self.move_to_epoll(shared, EMBEDDED_REASON);
         } else if self.reg.armed >= EPOLL_AT {
-            self.move_to_epoll(shared, &format!("auto: {NO_RING}; epoll from {EPOLL_AT} fds on"));
+            let reason = format!("auto: {}; epoll from {EPOLL_AT} fds on", self.ring_refused);
+            self.move_to_epoll(shared, &reason);
         }
     }
 
@@ -161,6 +218,42 @@ impl State {
                 shared.set_monitor(MonitorKind::Poll, format!("auto: epoll refused: {refusal}"));
             }
         }
+    }
+
+    /// The kernel refused something that the monitor cannot do without.
+    #[cold]
+    pub(crate) fn move_down(&mut self, shared: &Shared, refusal: Errno) {
+        if !matches!(self.monitor, Monitor::IoUring(_)) {
+            let reason = format!("epoll refused an fd: {}", errno_name(refusal));
+            return self.move_to_poll(shared, &reason);
+        }
+        let why = Refusal { call: "io_uring_enter", errno: refusal };
+        self.ring_refused = format!("io_uring refused: {why}");
+        match epoll(shared).and_then(|m| self.fill(Monitor::Epoll(m))) {
+            Ok(monitor) => {
+                self.monitor = monitor;
+                self.fill_outer(shared);
+                shared.stats.fallbacks.bump();
+                shared.set_monitor(MonitorKind::Epoll, self.ring_refused.clone());
+            }
+            Err(_) => self.move_to_poll(shared, &self.ring_refused.clone()),
+        }
+    }
+
+    /// A ring that can wake an outer loop. The old one's completions come again from the new one,
+    /// since readiness is level-triggered.
+    pub(crate) fn make_ring_cooperative(&mut self, shared: &Shared) -> Result<()> {
+        let Monitor::IoUring(monitor) = &self.monitor else { return Ok(()) };
+        if monitor.mode() != RingMode::Deferred {
+            return Ok(());
+        }
+        let params = RingParams { mode: RingMode::Cooperative, ..self.ring.clone() };
+        let ring = uring(&params, shared).map_err(|why| refused("", "io_uring", why))?;
+        let ring = self.fill(ring).map_err(|errno| {
+            refused("", "io_uring", Refusal { call: "io_uring_enter", errno })
+        })?;
+        self.monitor = ring;
+        Ok(())
     }
 
     #[cold]
@@ -187,7 +280,7 @@ impl State {
                 self.monitor = monitor;
                 self.fill_outer(shared);
             }
-            Err(refusal) => self.move_to_poll(shared, &format!("epoll refused an fd: {refusal}")),
+            Err(refusal) => self.move_down(shared, refusal),
         }
     }
 
@@ -212,8 +305,13 @@ impl State {
     #[cold]
     pub(crate) fn clear_notifier(&mut self, shared: &Shared) {
         self.reg.notifier_signalled = false;
-        // On epoll it is edge-triggered and keeps its count.
-        if matches!(self.monitor, Monitor::Poll(_)) {
+        // Elsewhere it is edge-triggered and keeps its count.
+        let must_be_read = match &self.monitor {
+            Monitor::Poll(_) => true,
+            Monitor::Epoll(_) => false,
+            Monitor::IoUring(monitor) => monitor.notifier_must_be_read(),
+        };
+        if must_be_read {
             let _ = notifier::test_and_clear(shared.notifier.as_fd());
         }
     }

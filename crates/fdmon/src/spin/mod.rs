@@ -254,6 +254,7 @@ impl AioContext {
     fn spin_window<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Held<'a> {
         let shared = &*self.0.shared;
         let Some(window) = st.window(shared, plan) else { return st };
+        st.submit_due(shared);
         st.spin.mode = true;
         if st.spin.unbegun {
             drop(st);
@@ -467,7 +468,7 @@ impl State {
     pub(crate) fn may_end_here(&mut self, shared: &Shared) -> bool {
         if self.reg.armed != 0 {
             self.spin.quiet += 1;
-            if self.reg.unspun != 0 || self.spin.quiet >= SERIES {
+            if self.reg.unspun != 0 || self.spin.quiet >= SERIES || self.monitor.need_wait() {
                 return false;
             }
         }
@@ -552,6 +553,13 @@ impl State {
         plan.asked = found;
         plan.awake |= found;
         found
+    }
+
+    /// Lets the kernel know everything, so that what it finds can be seen without asking it.
+    pub(crate) fn submit_due(&mut self, shared: &Shared) {
+        if let Err(refusal) = self.monitor.submit_due() {
+            self.move_down(shared, refusal);
+        }
     }
 
     /// How long this turn may spin; `None` = not at all.

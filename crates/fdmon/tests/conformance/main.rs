@@ -10,4 +10,6 @@ mod support;
 #[path = "suite/mod.rs"]
 mod epoll;
 #[path = "suite/mod.rs"]
+mod io_uring;
+#[path = "suite/mod.rs"]
 mod poll;

@@ -171,6 +171,8 @@ pub enum RingMode {
     Cooperative,
     /// They interrupt the thread.
     Plain,
+    /// No ring: `auto` does without, and asking for io_uring is refused.
+    Off,
 }
 
 impl RingMode {
@@ -182,6 +184,7 @@ impl RingMode {
             Self::Deferred => "deferred",
             Self::Cooperative => "cooperative",
             Self::Plain => "plain",
+            Self::Off => "off",
         }
     }
 }

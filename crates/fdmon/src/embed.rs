@@ -328,11 +328,11 @@ impl State {
         old: Interest,
         new: Interest,
     ) {
-        if let Some(outer) = &mut self.outer
-            && old != new
-            && !outer.update(token, fd, old, new)
-        {
+        let Some(outer) = &mut self.outer else { return };
+        if old != new && !outer.update(token, fd, old, new) {
             self.fill_outer(shared);
+        } else if outer.plan.is_some() {
+            self.submit_due(shared); // the outer loop may go to sleep next
         }
     }
 }

@@ -266,8 +266,9 @@ impl State {
 
     /// A turn that does not sleep skips the kernel where that starves nobody.
     pub(crate) fn kernel_is_due(&mut self, inner: &Inner, plan: &Plan) -> bool {
-        if self.monitor.need_wait() {
-            return true;
+        if self.monitor.sees_readiness() {
+            self.spin.last_look = plan.start;
+            return self.monitor.need_wait() || self.monitor.has_due();
         }
         if self.reg.armed == 0 {
             return false;

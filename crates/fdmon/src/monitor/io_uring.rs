@@ -16,17 +16,18 @@ use rustix::io_uring::{
 };
 
 use super::ring::{Completion, Refusal, Ring, RingFeatures};
-use super::{FdMonitor, MonitorToken, Sink, timespec};
+use super::{FdMonitor, MonitorToken, Sink, borrow, timespec};
 use crate::config::{RingMode, RingParams};
 use crate::interest::{Events, Interest};
+use crate::notifier;
 
-/// `user_data` of a poll: generation, then which of the handler's polls it is, then slot. Nothing
-/// else has this bit clear.
-const NOT_A_POLL: u64 = 1 << 31;
+/// `user_data` of a poll: generation, 0, which poll of that handler it is, slot. The bit between
+/// is set in the `user_data` of everything else.
 const TURN_SHIFT: u32 = 21;
 const TURN_MASK: u64 = 0x3ff << TURN_SHIFT;
-/// Completions of requests that only cancel.
-const CANCEL: u64 = u64::MAX - 1;
+const NOT_A_POLL: u64 = 1 << 31;
+/// Requests that change or cancel polls.
+const CHANGE: u64 = NOT_A_POLL;
 
 /// A wait asks at most once for so many watched fds…
 const FDS_A_CALL: u32 = 16;
@@ -66,6 +67,8 @@ pub(crate) struct UringMonitor {
     notifier_due: bool,
     /// The notifier's request completes once, as on old kernels.
     notifier_once: bool,
+    /// Requests may be silent about their success.
+    skip_success: bool,
     /// Completions since the wait began.
     batch: u32,
     /// Some of them were not believed.
@@ -79,6 +82,7 @@ impl UringMonitor {
         let ring = Ring::new(params)?;
         let mut monitor = Self {
             notifier_once: ring.mode() == RingMode::Plain,
+            skip_success: ring.features().skip_success,
             ring,
             polls: Vec::new(),
             due: Vec::new(),
@@ -92,7 +96,7 @@ impl UringMonitor {
         };
         // Tries the call as well: a sandbox may allow rings to be made, and nothing to be done
         // with them.
-        monitor.look(&mut Nobody).map_err(|errno| Refusal { call: "io_uring_enter", errno })?;
+        monitor.look().map_err(|errno| Refusal { call: "io_uring_enter", errno })?;
         Ok(monitor)
     }
 
@@ -113,12 +117,17 @@ impl UringMonitor {
         self.notifier_once
     }
 
-    /// What is ready now, without sleeping.
-    fn look(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
-        self.batch = 0;
-        self.push_due(sink)?;
-        self.ring.flush()?;
-        self.reap(sink, false);
+    /// The first call: puts the notifier in.
+    fn look(&mut self) -> Result<(), Errno> {
+        for _ in 0..2 {
+            let mut unheard = Unheard::default();
+            self.push_due(&mut unheard)?;
+            self.ring.flush()?;
+            self.reap(&mut unheard, false);
+            if !self.notifier_due {
+                break; // else it was refused, and is put in again in another way
+            }
+        }
         self.refused.map_or(Ok(()), Err)
     }
 
@@ -207,13 +216,23 @@ impl UringMonitor {
             self.doubted = true;
         } else {
             #[allow(clippy::cast_sign_loss, reason = "it is not negative")]
-            sink.ready(token, Events::from_bits_retain(result as u32));
+            let events = Events::from_bits_retain(result as u32);
+            // It may have completed before the interest was changed.
+            if events.intersects(poll.interest.to_events() | Events::ERR | Events::HUP) {
+                sink.ready(token, events);
+            }
         }
     }
 
     /// The notifier, a request that cancelled, or a poll that was cancelled.
     #[cold]
     fn take_other(&mut self, completion: Completion, sink: &mut impl Sink) {
+        if completion.user_data == CHANGE {
+            if completion.result == -Errno::INVAL.raw_os_error() {
+                self.refused = Some(Errno::INVAL); // polls cannot be changed here
+            }
+            return;
+        }
         if completion.user_data != MonitorToken::NOTIFIER.0 {
             return;
         }
@@ -241,28 +260,28 @@ impl UringMonitor {
         }
     }
 
-    /// Takes an armed poll back. It may complete nevertheless; nobody listens then.
-    fn push_cancel(&mut self, user_data: u64) -> Result<(), Errno> {
-        let flags = if self.ring.features().skip_success {
-            IoringSqeFlags::CQE_SKIP_SUCCESS
-        } else {
-            IoringSqeFlags::empty()
-        };
-        let entry = io_uring_sqe {
-            opcode: IoringOp::PollRemove,
-            flags,
-            fd: -1,
-            addr_or_splice_off_in: addr_or_splice_off_in_union {
-                user_data: io_uring_user_data::from_u64(user_data),
-            },
-            user_data: io_uring_user_data::from_u64(CANCEL),
-            ..io_uring_sqe::default()
-        };
-        if self.ring.push(entry) {
-            return Ok(());
+    /// Queues a request between waits.
+    fn push(&mut self, entry: io_uring_sqe) -> Result<(), Errno> {
+        if !self.ring.push(entry) {
+            self.ring.submit()?;
+            self.ring.push(entry);
         }
-        self.ring.submit()?;
-        self.ring.push(entry);
+        Ok(())
+    }
+
+    /// Takes an armed poll back, now: the caller may close the fd next, and the request holds its
+    /// file.
+    fn cancel_now(&mut self, user_data: u64) -> Result<(), Errno> {
+        self.push(poll_remove(user_data, self.skip_success))?;
+        self.ring.flush()?;
+        // Nobody waits for what just completed, so it must not end the next wait. What completed
+        // beside it is due again and completes once more.
+        let mut unheard = Unheard::default();
+        self.batch = 0;
+        self.reap(&mut unheard, false);
+        if unheard.notified {
+            let _ = notifier::set(borrow(self.notifier));
+        }
         Ok(())
     }
 
@@ -295,6 +314,30 @@ fn token_of(user_data: u64) -> MonitorToken {
     MonitorToken(user_data & !TURN_MASK)
 }
 
+/// Takes a poll back. Says nothing about its success, if the kernel can be silent.
+fn poll_remove(user_data: u64, silent: bool) -> io_uring_sqe {
+    let flags = if silent { IoringSqeFlags::CQE_SKIP_SUCCESS } else { IoringSqeFlags::empty() };
+    io_uring_sqe {
+        opcode: IoringOp::PollRemove,
+        flags,
+        fd: -1,
+        addr_or_splice_off_in: addr_or_splice_off_in_union {
+            user_data: io_uring_user_data::from_u64(user_data),
+        },
+        user_data: io_uring_user_data::from_u64(CHANGE),
+        ..io_uring_sqe::default()
+    }
+}
+
+/// Changes what a poll waits for, where it is.
+fn poll_change(user_data: u64, interest: Interest, silent: bool) -> io_uring_sqe {
+    io_uring_sqe {
+        len: len_union { poll_flags: IoringPollFlags::UPDATE_EVENTS },
+        op_flags: op_flags_union { poll32_events: interest.to_events().bits() },
+        ..poll_remove(user_data, silent)
+    }
+}
+
 #[inline]
 fn poll_add(fd: RawFd, interest: Interest, user_data: u64) -> io_uring_sqe {
     io_uring_sqe {
@@ -319,27 +362,25 @@ impl FdMonitor for UringMonitor {
         if old.is_empty() && new.is_empty() {
             return Ok(());
         }
-        let before = self.polls.get(token.slot() as usize).copied().unwrap_or(ABSENT);
-        let was_armed = !old.is_empty() && before.stage == Stage::Armed;
-        if was_armed {
-            self.push_cancel(before.user_data)?;
-        }
-        if !new.is_empty() {
-            self.watched += u32::from(old.is_empty());
-            if was_armed || before.stage != Stage::Due || old.is_empty() {
-                self.watch(token, fd, new);
-            } else {
-                self.polls[token.slot() as usize].interest = new;
-            }
+        if old.is_empty() {
+            self.watched += 1;
+            self.watch(token, fd, new);
             return Ok(());
         }
-        self.watched -= 1;
-        if let Some(poll) = self.polls.get_mut(token.slot() as usize) {
+        let Some(poll) = self.polls.get_mut(token.slot() as usize) else { return Ok(()) };
+        let was_armed = poll.stage == Stage::Armed;
+        let user_data = poll.user_data;
+        poll.interest = new;
+        if new.is_empty() {
             poll.stage = Stage::Absent;
-        }
-        if was_armed {
-            // Now, since the caller may close the fd next, and the request holds its file.
-            self.ring.flush()?;
+            self.watched -= 1;
+            if was_armed {
+                self.cancel_now(user_data)?;
+            }
+        } else if was_armed {
+            self.push(poll_change(user_data, new, self.skip_success))?;
+        } else if poll.stage == Stage::Absent {
+            self.watch(token, fd, new);
         }
         Ok(())
     }
@@ -377,12 +418,17 @@ impl FdMonitor for UringMonitor {
         self.ring.has_completions() || self.ring.has_work()
     }
 
+    #[inline]
+    fn has_due(&self) -> bool {
+        !self.due.is_empty() || self.notifier_due || self.ring.has_unsubmitted()
+    }
+
     /// So that readiness can be seen in memory.
     fn submit_due(&mut self) -> Result<(), Errno> {
-        if self.due.is_empty() && !self.notifier_due && !self.ring.has_unsubmitted() {
+        if !self.has_due() {
             return Ok(());
         }
-        self.push_due(&mut Nobody)?;
+        self.push_due(&mut Unheard::default())?;
         self.ring.submit()
     }
 }
@@ -424,14 +470,14 @@ impl Drop for UringMonitor {
             })
             .collect();
         for user_data in armed {
-            if self.push_cancel(user_data).is_err() {
+            if self.push(poll_remove(user_data, self.skip_success)).is_err() {
                 return; // the kernel takes them back some time after the ring is closed
             }
         }
         loop {
             self.batch = 0;
             let done = self.ring.flush();
-            self.reap(&mut Nobody, false);
+            self.reap(&mut Unheard::default(), false);
             if done.is_err() || !self.ring.has_work() {
                 return;
             }
@@ -439,9 +485,16 @@ impl Drop for UringMonitor {
     }
 }
 
-/// Takes no reports.
-struct Nobody;
+/// Takes reports outside of a wait. Nothing is lost: polls are due again, and complete again if
+/// their fds are still ready.
+#[derive(Default)]
+struct Unheard {
+    /// The notifier was among them, which does not report again by itself.
+    notified: bool,
+}
 
-impl Sink for Nobody {
-    fn ready(&mut self, _: MonitorToken, _: Events) {}
+impl Sink for Unheard {
+    fn ready(&mut self, token: MonitorToken, _: Events) {
+        self.notified |= token == MonitorToken::NOTIFIER;
+    }
 }

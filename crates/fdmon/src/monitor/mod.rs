@@ -79,6 +79,11 @@ pub(crate) trait FdMonitor {
         false
     }
 
+    /// There is something that the kernel does not know yet.
+    fn has_due(&self) -> bool {
+        false
+    }
+
     /// Hands the kernel what it does not know yet: before a spin, and before somebody else's sleep.
     fn submit_due(&mut self) -> Result<(), Errno> {
         Ok(())
@@ -115,6 +120,15 @@ impl Monitor {
             Self::Poll(m) => m.need_wait(),
             Self::Epoll(m) => m.need_wait(),
             Self::IoUring(m) => m.need_wait(),
+        }
+    }
+
+    #[inline]
+    pub fn has_due(&self) -> bool {
+        match self {
+            Self::Poll(m) => m.has_due(),
+            Self::Epoll(m) => m.has_due(),
+            Self::IoUring(m) => m.has_due(),
         }
     }
 

@@ -57,7 +57,7 @@ pub(crate) struct SpinState {
     budget: budget::Budget,
     sweep: idle::Sweep,
     /// When the kernel was asked last, while spinning is on.
-    last_look: u64,
+    pub last_look: u64,
     /// Non-blocking turns in a row that neither found nor asked anything.
     quiet: u32,
     /// When this turn stopped waiting, if that was read from the clock.

@@ -201,6 +201,7 @@ fn a_handler_without_poll_turns_spinning_into_waiting_where_readiness_costs_a_sy
         assert_eq!(guard, fdmon::Guard::HandlerWithoutPoll);
     }
     ctx.remove_fd_handler(bell.as_raw_fd());
+    ctx.suspend().unwrap();
     sleep_for(&ctx, WINDOW);
     assert_eq!(predicate.begins(), 1 + u32::from(spun), "and back again");
     assert_eq!(ctx.stats().guard, None);

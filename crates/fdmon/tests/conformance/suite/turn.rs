@@ -278,7 +278,9 @@ fn a_non_blocking_turn_asks_the_kernel_once_when_a_handler_is_not_on_the_spin_li
         assert!(!ctx.poll(false).unwrap());
     }
     let after = ctx.stats();
-    assert_eq!((after.waits - before.waits, after.sleeps - before.sleeps), (10, 0));
+    // A ring is told of the fd once, and then seen in memory.
+    let waits = if super::sees_readiness() { 1 } else { 10 };
+    assert_eq!((after.waits - before.waits, after.sleeps - before.sleeps), (waits, 0));
     late.set().unwrap();
     assert!(ctx.poll(false).unwrap());
     assert_eq!(runs.get(), 1);

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use fdmon::{AioContext, EventNotifier, Events, Handlers, MonitorKind, Token};
+use fdmon::{
+    AioContext, EventNotifier, Events, Handlers, MonitorKind, RingMode, RingParams, Token,
+};
 use rustix::event::epoll;
 
 use super::super::{builder, context, manual, monitor};
@@ -14,8 +16,10 @@ use crate::support::{Count, alone, block, drain, pair, pipe, regular_file, rung,
 /// `auto` goes to epoll at so many fds.
 const EPOLL_AT: usize = 64;
 
+/// What `auto` does where there is no ring.
 fn auto() -> AioContext {
-    AioContext::builder().monitor(MonitorKind::Auto).build().unwrap()
+    let none = RingParams { mode: RingMode::Off, ..RingParams::default() };
+    AioContext::builder().monitor(MonitorKind::Auto).ring(none).build().unwrap()
 }
 
 /// The environment decides for `auto`; these tests are about what it decides by itself.
@@ -375,7 +379,7 @@ fn the_environment_replaces_auto_and_an_option_beats_it() {
     if !alone("FDMON_MONITOR", name) {
         return;
     }
-    let ctx = auto();
+    let ctx = AioContext::builder().build().unwrap();
     assert_eq!(ctx.monitor(), monitor());
     assert!(ctx.monitor_reason().contains("FDMON_MONITOR"), "{}", ctx.monitor_reason());
     let other = if monitor() == MonitorKind::Poll { MonitorKind::Epoll } else { MonitorKind::Poll };

@@ -7,33 +7,29 @@
 //! ```
 //!
 //! A round writes K of N eventfds (the next K each time), waits until all K were reported and reads
-//! each of them. A wait takes all that is ready before anything is dispatched. `--level` instead leaves
-//! one fd of each kind half read and counts how often it is reported. Prints one line of `name=value` pairs.
+//! each of them. A wait takes all that is ready before anything is dispatched. `--level` looks at one fd
+//! of each kind instead: is it reported while there is something to read, only then, and does a wait sleep
+//! when there is nothing. Prints one line of `name=value` pairs.
 #![allow(clippy::print_stdout, reason = "a program for scripts, which read its output")]
 
-use std::ffi::c_void;
-use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::ptr::{from_mut, null_mut, without_provenance_mut};
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::Duration;
 
 use lexopt::ValueExt;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, read, write};
-use rustix::io_uring::{
-    IORING_OFF_SQ_RING, IORING_OFF_SQES, IoringCqeFlags, IoringEnterFlags, IoringFeatureFlags,
-    IoringOp, IoringPollFlags, IoringRegisterOp, IoringSetupFlags, IoringSqFlags, io_uring_enter,
-    io_uring_params, io_uring_register, io_uring_rsrc_update, io_uring_setup, io_uring_sqe,
-};
-use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::io_uring::IoringPollFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
+#[path = "strategies/ring.rs"]
+mod ring;
+use ring::{CQ_ENTRIES, Ring, SQ_ENTRIES};
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-const SQ_ENTRIES: u32 = 512;
-const CQ_ENTRIES: u32 = 1024;
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// What the command line asks for.
@@ -178,28 +174,58 @@ fn rounds(
     Ok(counted)
 }
 
-/// Each fd is a semaphore of 3 of which a dispatch takes 1: a level-triggered wait reports it three
-/// times, an edge-triggered one once.
+/// What a level-triggered wait must do, with eventfds of which a read takes 1.
 fn level(fds: &[OwnedFd], wait: &mut impl Wait) -> Outcome<String> {
-    let mut reports = vec![0; fds.len()];
-    let (mut ready, mut stale) = (Vec::new(), 0);
+    let mut ready = Vec::new();
     wait.wait(false, fds, &mut ready)?; // arms them
-    for fd in fds {
-        write(fd, &3_u64.to_ne_bytes())?;
-    }
+    // 3 written, 1 read in each dispatch: three reports, or one where only edges count.
+    write_all(fds, 3)?;
+    let mut reports = vec![0; fds.len()];
     for _ in 0..8 {
         wait.wait(false, fds, &mut ready)?;
         for entry in ready.drain(..) {
-            if clear(&fds[index(entry)])? {
-                reports[index(entry)] += 1;
-            } else {
-                stale += 1;
-            }
+            clear(&fds[index(entry)])?;
+            reports[index(entry)] += 1;
             wait.dispatched(entry, fds)?;
         }
     }
-    let reports = reports.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
-    Ok(format!("reports={reports} of=3 stale={stale}"))
+    // Written again between the report and the dispatch that reads it all: nothing is left to report.
+    while fds.iter().try_fold(false, |any, fd| clear(fd).map(|one| one | any))? {}
+    write_all(fds, 1)?;
+    wait.wait(false, fds, &mut ready)?;
+    write_all(fds, 1)?;
+    for entry in ready.drain(..) {
+        while clear(&fds[index(entry)])? {}
+        wait.dispatched(entry, fds)?;
+    }
+    let mut stale = vec![0; fds.len()];
+    for _ in 0..4 {
+        wait.wait(false, fds, &mut ready)?;
+        for entry in ready.drain(..) {
+            stale[index(entry)] += 1;
+            wait.dispatched(entry, fds)?;
+        }
+    }
+    // Nothing is ready until another thread writes, so a wait must sleep until then.
+    let since = ns(ClockId::Monotonic);
+    let late = Duration::from_millis(20);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(late);
+            write_all(fds, 1)
+        });
+        wait.wait(true, fds, &mut ready)
+    })?;
+    let slept = ns(ClockId::Monotonic) - since >= late.as_nanos() as u64 && !ready.is_empty();
+    let list = |counts: &[i32]| counts.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
+    Ok(format!("reports={} of=3 stale={} slept={slept}", list(&reports), list(&stale)))
+}
+
+fn write_all(fds: &[OwnedFd], value: u64) -> Outcome<()> {
+    for fd in fds {
+        write(fd, &value.to_ne_bytes())?;
+    }
+    Ok(())
 }
 
 /// Reads an eventfd; false when there was nothing in it.
@@ -213,7 +239,11 @@ fn clear(fd: &OwnedFd) -> Outcome<bool> {
 
 /// The time this thread ran: nothing here sleeps, and what else the machine does is left out.
 fn cpu_ns() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
+    ns(ClockId::ThreadCPUTime)
+}
+
+fn ns(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
@@ -317,13 +347,23 @@ impl RingWait {
         let (keep_head, look) = (args.keep_head, Vec::new());
         let mut wait = Self { ring, keep_head, reported, checking, look, turn: 0 };
         for (index, fd) in fds.iter().enumerate() {
-            wait.ring.poll(entry(kinds[index % kinds.len()], index), fd)?;
+            wait.arm(entry(kinds[index % kinds.len()], index), fd)?;
         }
-        wait.ring.enter(0, IoringEnterFlags::empty())?;
+        wait.ring.submit()?;
         Ok(wait)
     }
 
-    fn take(&mut self, fds: &[OwnedFd], ready: &mut Vec<u64>) -> Outcome<()> {
+    fn arm(&mut self, entry: u64, fd: &OwnedFd) -> Outcome<()> {
+        let flags = match kind(entry) {
+            Kind::OneShot | Kind::Check => IoringPollFlags::empty(),
+            Kind::Edge | Kind::Checked | Kind::PollChecked => IoringPollFlags::ADD_MULTI,
+        };
+        self.ring.poll(entry, fd, flags)
+    }
+
+    /// Takes what the completion queue has; returns how many entries that were.
+    fn take(&mut self, fds: &[OwnedFd], ready: &mut Vec<u64>) -> Outcome<u32> {
+        let before = self.ring.kept();
         while let Some((found, more)) = self.ring.next() {
             let index = index(found);
             match kind(found) {
@@ -337,10 +377,10 @@ impl RingWait {
                 }
             }
             if !more && !matches!(kind(found), Kind::OneShot) {
-                self.ring.poll(found, &fds[index])?;
+                self.arm(found, &fds[index])?;
             }
         }
-        Ok(())
+        Ok(self.ring.kept() - before)
     }
 
     fn report(&mut self, found: u64, ready: &mut Vec<u64>) {
@@ -351,259 +391,68 @@ impl RingWait {
         }
     }
 
-    fn look_again(&mut self, fds: &[OwnedFd], ready: &mut Vec<u64>) -> Outcome<()> {
+    /// Takes completions as long as the kernel has some; returns the entries taken and the calls.
+    fn flush(&mut self, fds: &[OwnedFd], ready: &mut Vec<u64>) -> Outcome<(u32, u32)> {
+        let (mut taken, mut calls) = (self.take(fds, ready)?, 0);
+        while self.ring.has_more() {
+            // Kept entries count as completions that are there: as many are looked for, without a sleep.
+            self.ring.release(if self.keep_head { self.ring.kept() } else { 0 });
+            self.ring.wait(self.ring.kept())?;
+            calls += 1;
+            taken += self.take(fds, ready)?;
+        }
+        Ok((taken, calls))
+    }
+
+    /// What `ppoll` says of the fds of the last batch. Their completions that are there by now may be
+    /// older than their dispatch, so they are taken first and do not count; later ones are news.
+    fn look_again(&mut self, fds: &[OwnedFd], ready: &mut Vec<u64>) -> Outcome<(u32, u32)> {
+        for &found in &self.look {
+            self.reported[index(found)] = self.turn;
+        }
+        let (taken, calls) = self.flush(fds, ready)?;
         let ask = |&found: &u64| PollFd::new(&fds[index(found)], PollFlags::IN);
         let mut asked = self.look.iter().map(ask).collect::<Vec<_>>();
         if poll(&mut asked, Some(&NOW))? > 0 {
-            for (at, _) in asked.iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty()) {
-                self.report(self.look[at], ready);
-            }
+            let said_yes = asked.iter().zip(&self.look).filter(|(fd, _)| !fd.revents().is_empty());
+            ready.extend(said_yes.map(|(_, found)| found));
         }
         self.look.clear();
-        Ok(())
+        self.turn += 1;
+        Ok((taken, calls + 1))
     }
 }
 
 impl Wait for RingWait {
     fn wait(&mut self, block: bool, fds: &[OwnedFd], ready: &mut Vec<u64>) -> Outcome<u32> {
         self.turn += 1;
-        let mut calls = 0;
+        let (mut taken, mut calls) = (0, 0);
         if !self.look.is_empty() {
-            self.look_again(fds, ready)?;
-            calls += 1;
+            (taken, calls) = self.look_again(fds, ready)?;
         }
-        let kept = self.ring.kept();
-        if self.ring.unsubmitted > 0 || self.ring.is_empty() {
-            let sleep = block && ready.is_empty();
-            self.ring.enter(kept + u32::from(sleep), IoringEnterFlags::GETEVENTS)?;
-            calls += 1;
-        }
-        self.take(fds, ready)?;
-        while self.ring.has_more() {
-            if !self.keep_head {
-                self.ring.release(0);
+        if ready.is_empty() {
+            if self.ring.has_queued() || self.ring.is_empty() {
+                self.ring.wait(self.ring.kept() + u32::from(block))?;
+                calls += 1;
             }
-            // Entries that were not released count as completions that are there: no sleep.
-            self.ring.enter(self.ring.kept(), IoringEnterFlags::GETEVENTS)?;
-            calls += 1;
-            self.take(fds, ready)?;
+            let more = self.flush(fds, ready)?;
+            (taken, calls) = (taken + more.0, calls + more.1);
         }
-        self.ring.release(if self.keep_head { self.ring.kept() - kept } else { 0 });
+        self.ring.release(if self.keep_head { taken } else { 0 });
         Ok(calls)
     }
 
     fn dispatched(&mut self, found: u64, fds: &[OwnedFd]) -> Outcome<()> {
         let index = index(found);
         match kind(found) {
-            Kind::OneShot => self.ring.poll(found, &fds[index])?,
+            Kind::OneShot => self.arm(found, &fds[index])?,
             Kind::Checked if !self.checking[index] => {
                 self.checking[index] = true;
-                self.ring.poll(entry(Kind::Check, index), &fds[index])?;
+                self.arm(entry(Kind::Check, index), &fds[index])?;
             }
             Kind::PollChecked => self.look.push(found),
             Kind::Checked | Kind::Check | Kind::Edge => {}
         }
         Ok(())
-    }
-}
-
-/// A ring and its memory, which stays mapped until the process ends.
-struct Ring {
-    fd: BorrowedFd<'static>,
-    enter_flags: IoringEnterFlags,
-    sq_flags: &'static AtomicU32,
-    sq_tail: &'static AtomicU32,
-    sqes: &'static mut [io_uring_sqe],
-    tail: u32,
-    unsubmitted: u32,
-    cq_head: &'static AtomicU32,
-    cq_tail: &'static AtomicU32,
-    cqes: &'static [Cqe],
-    /// What was read; the head that the kernel sees lies behind it when entries are kept.
-    head: u32,
-    released: u32,
-}
-
-#[repr(C)]
-struct Cqe {
-    user_data: AtomicU64,
-    _result: AtomicI32,
-    flags: AtomicU32,
-}
-
-impl Ring {
-    fn new(mode: &str) -> Outcome<Self> {
-        let flags = IoringSetupFlags::CQSIZE | IoringSetupFlags::TASKRUN_FLAG;
-        let flags = match mode {
-            "deferred" => flags | IoringSetupFlags::SINGLE_ISSUER | IoringSetupFlags::DEFER_TASKRUN,
-            "cooperative" => flags | IoringSetupFlags::COOP_TASKRUN,
-            other => return Err(format!("--mode {other}: use deferred or cooperative").into()),
-        };
-        let (fd, params) = setup(flags | IoringSetupFlags::NO_SQARRAY) // 6.6
-            .or_else(|_| setup(flags))
-            .map_err(|error| format!("this kernel refuses a {mode} ring: {error}"))?;
-        if !params.features.contains(IoringFeatureFlags::SINGLE_MMAP) {
-            return Err("this kernel maps the two queues apart; use 5.4 or newer".into());
-        }
-        let (sq, cq) = (params.sq_off, params.cq_off);
-        let (sq_entries, cq_entries) = (params.sq_entries as usize, params.cq_entries as usize);
-        let queues = (cq.cqes as usize + cq_entries * size_of::<Cqe>())
-            .max(sq.array as usize + sq_entries * size_of::<u32>());
-        let queues = Mapping::new(&fd, queues, IORING_OFF_SQ_RING)?;
-        let sqes = Mapping::new(&fd, sq_entries * size_of::<io_uring_sqe>(), IORING_OFF_SQES)?;
-        if !params.flags.contains(IoringSetupFlags::NO_SQARRAY) {
-            let array: &[AtomicU32] = queues.slice(sq.array, sq_entries);
-            for (slot, at) in array.iter().zip(0..) {
-                slot.store(at, Ordering::Relaxed);
-            }
-        }
-        let word = |offset| &queues.slice::<AtomicU32>(offset, 1)[0];
-        let (index, registered) = register(&fd);
-        // The ring is open until the process ends, as is its memory.
-        std::mem::forget(fd);
-        Ok(Self {
-            // SAFETY: a number that stays in use until the process ends: the ring's or its place.
-            fd: unsafe { BorrowedFd::borrow_raw(index) },
-            enter_flags: registered,
-            sq_flags: word(sq.flags),
-            sq_tail: word(sq.tail),
-            sqes: sqes.slice_mut(sq_entries),
-            tail: 0,
-            unsubmitted: 0,
-            cq_head: word(cq.head),
-            cq_tail: word(cq.tail),
-            cqes: queues.slice(cq.cqes, cq_entries),
-            head: 0,
-            released: 0,
-        })
-    }
-
-    /// Queues a poll, one-shot or multishot by the entry's kind.
-    #[inline]
-    fn poll(&mut self, user_data: u64, fd: &OwnedFd) -> Outcome<()> {
-        if self.unsubmitted as usize == self.sqes.len() {
-            self.enter(0, IoringEnterFlags::empty())?;
-        }
-        let mut sqe = io_uring_sqe::default();
-        sqe.opcode = IoringOp::PollAdd;
-        sqe.fd = fd.as_raw_fd();
-        sqe.len.poll_flags = match kind(user_data) {
-            Kind::OneShot | Kind::Check => IoringPollFlags::empty(),
-            Kind::Edge | Kind::Checked | Kind::PollChecked => IoringPollFlags::ADD_MULTI,
-        };
-        sqe.op_flags.poll32_events = u32::from(PollFlags::IN.bits());
-        sqe.user_data = user_data.into();
-        let at = self.tail as usize & (self.sqes.len() - 1);
-        self.sqes[at] = sqe;
-        self.tail = self.tail.wrapping_add(1);
-        self.unsubmitted += 1;
-        Ok(())
-    }
-
-    #[inline]
-    fn enter(&mut self, min_complete: u32, flags: IoringEnterFlags) -> Outcome<()> {
-        self.sq_tail.store(self.tail, Ordering::Release);
-        // SAFETY: the entries are polls of open fds; they point to no memory.
-        let taken = unsafe {
-            io_uring_enter(self.fd, self.unsubmitted, min_complete, flags | self.enter_flags)
-        }?;
-        self.unsubmitted -= taken;
-        Ok(())
-    }
-
-    /// The next completion, and whether more will come from its poll.
-    #[inline]
-    fn next(&mut self) -> Option<(u64, bool)> {
-        if self.is_empty() {
-            return None;
-        }
-        let cqe = &self.cqes[self.head as usize & (self.cqes.len() - 1)];
-        let flags = IoringCqeFlags::from_bits_retain(cqe.flags.load(Ordering::Relaxed));
-        self.head = self.head.wrapping_add(1);
-        Some((cqe.user_data.load(Ordering::Relaxed), flags.contains(IoringCqeFlags::MORE)))
-    }
-
-    #[inline]
-    fn is_empty(&self) -> bool {
-        self.cq_tail.load(Ordering::Acquire) == self.head
-    }
-
-    /// Whether the kernel has completions that an enter would post.
-    #[inline]
-    fn has_more(&self) -> bool {
-        let flags = IoringSqFlags::from_bits_retain(self.sq_flags.load(Ordering::Relaxed));
-        flags.intersects(IoringSqFlags::TASKRUN | IoringSqFlags::CQ_OVERFLOW)
-    }
-
-    /// Entries that were read and not given back.
-    #[inline]
-    fn kept(&self) -> u32 {
-        self.head.wrapping_sub(self.released)
-    }
-
-    /// Gives all but the last `keep` entries back, and half of the queue in any case.
-    #[inline]
-    fn release(&mut self, keep: u32) {
-        self.released = self.head.wrapping_sub(keep.min(self.cqes.len() as u32 / 2));
-        self.cq_head.store(self.released, Ordering::Release);
-    }
-}
-
-fn setup(flags: IoringSetupFlags) -> Result<(OwnedFd, io_uring_params), Errno> {
-    let mut params = io_uring_params::default();
-    (params.flags, params.cq_entries) = (flags, CQ_ENTRIES);
-    // SAFETY: no flag in use makes the kernel look at memory of ours besides the parameters.
-    let fd = unsafe { io_uring_setup(SQ_ENTRIES, &mut params) }?;
-    Ok((fd, params))
-}
-
-/// The number to enter by: the ring's place in the table of this thread, or its fd before 5.18.
-fn register(fd: &OwnedFd) -> (RawFd, IoringEnterFlags) {
-    let mut place = io_uring_rsrc_update::default();
-    place.offset = u32::MAX; // any
-    place.data = without_provenance_mut::<c_void>(fd.as_raw_fd() as usize).into();
-    // SAFETY: the argument is one update, which lives over the call.
-    let done = unsafe {
-        io_uring_register(
-            fd.as_fd(),
-            IoringRegisterOp::RegisterRingFds,
-            from_mut(&mut place).cast(),
-            1,
-        )
-    };
-    match done {
-        Ok(1) => (place.offset as RawFd, IoringEnterFlags::REGISTERED_RING),
-        _ => (fd.as_raw_fd(), IoringEnterFlags::empty()),
-    }
-}
-
-/// Memory shared with the kernel, never unmapped.
-struct Mapping {
-    start: *mut u8,
-    length: usize,
-}
-
-impl Mapping {
-    fn new(fd: &OwnedFd, length: usize, offset: u64) -> Outcome<Self> {
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::SHARED | MapFlags::POPULATE;
-        // SAFETY: a new mapping of the ring, at a place the kernel chooses.
-        let start = unsafe { mmap(null_mut(), length, access, flags, fd, offset) }?;
-        Ok(Self { start: start.cast(), length })
-    }
-
-    /// Atomics, or a struct of them, at an offset that the kernel gave.
-    fn slice<T>(&self, offset: u32, length: usize) -> &'static [T] {
-        let offset = offset as usize;
-        assert!(offset + length * size_of::<T>() <= self.length, "the ring is too short");
-        let start = self.start.wrapping_add(offset).cast::<T>();
-        // SAFETY: inside the mapping, which stays; what the kernel writes is read by atomics only.
-        unsafe { std::slice::from_raw_parts(start, length) }
-    }
-
-    fn slice_mut(&self, length: usize) -> &'static mut [io_uring_sqe] {
-        assert!(length * size_of::<io_uring_sqe>() <= self.length, "the ring is too short");
-        // SAFETY: the mapping is the entries, stays, is asked for once, and the kernel only reads it.
-        unsafe { std::slice::from_raw_parts_mut(self.start.cast(), length) }
     }
 }

@@ -8,7 +8,7 @@ use std::ptr::{from_mut, null_mut, without_provenance_mut};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use rustix::event::PollFlags;
-use rustix::io::Errno;
+use rustix::io::{self, Errno};
 use rustix::io_uring::{
     IORING_OFF_SQ_RING, IORING_OFF_SQES, IoringCqeFlags, IoringEnterFlags, IoringFeatureFlags,
     IoringOp, IoringPollFlags, IoringRegisterOp, IoringSetupFlags, IoringSqFlags, io_uring_enter,
@@ -95,7 +95,7 @@ impl Ring {
 
     /// Queues a poll for reading.
     #[inline]
-    pub fn poll(&mut self, user_data: u64, fd: &OwnedFd, flags: IoringPollFlags) -> Outcome<()> {
+    pub fn poll(&mut self, user_data: u64, fd: &OwnedFd, flags: IoringPollFlags) -> io::Result<()> {
         if self.unsubmitted as usize == self.sqes.len() {
             self.submit()?;
         }
@@ -115,18 +115,18 @@ impl Ring {
     }
 
     /// Submits, and looks for no completion.
-    pub fn submit(&mut self) -> Outcome<()> {
+    pub fn submit(&mut self) -> io::Result<()> {
         self.enter(0, IoringEnterFlags::empty())
     }
 
     /// Submits and waits for so many completions, entries that were not released included.
     #[inline]
-    pub fn wait(&mut self, min_complete: u32) -> Outcome<()> {
+    pub fn wait(&mut self, min_complete: u32) -> io::Result<()> {
         self.enter(min_complete, IoringEnterFlags::GETEVENTS)
     }
 
     #[inline]
-    fn enter(&mut self, min_complete: u32, flags: IoringEnterFlags) -> Outcome<()> {
+    fn enter(&mut self, min_complete: u32, flags: IoringEnterFlags) -> io::Result<()> {
         self.sq_tail.store(self.tail, Ordering::Release);
         // SAFETY: the entries are polls of open fds; they point to no memory.
         let taken = unsafe {

@@ -113,7 +113,7 @@ function tables() {
     '\nSystem calls · instructions in user space an event; the calls without its write and its read\n\n' +
     line(['way', ...loads]) +
     line(['---', ...right]) +
-    ways.map(({ name, cells }) => line([name, ...cells.map(({ calls, instructions }) => `${show(calls, 3)} · ${show(instructions, 0)}`)])).join('') +
+    ways.filter(({ level }) => level).map(({ name, cells }) => line([name, ...cells.map(({ calls, instructions }) => `${show(calls, 3)} · ${show(instructions, 0)}`)])).join('') +
     '\nWritten by `npm run bench:strategies`. A round of a bare loop writes that many eventfds, the next ones each time, waits until all were\n' +
     'reported and reads each. In "256 of 256" the round writes before the polls of the round before are submitted again, so these complete\n' +
     `while they are submitted; elsewhere they are armed. ns: time of the thread, pinned to one CPU, median of ${TIMES} interleaved rounds of\n` +

@@ -7,15 +7,14 @@
 // --check compares the rows with a budget with docs/BUDGETS.md instead of writing it: no instruction count may be more than 3 %
 // above the one there, and nothing that counts exactly and kept its budget there may miss it.
 // --top N shows where the instructions of each row are; --only TEXT measures the rows that contain it and writes nothing.
-import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { cpus, release, tmpdir } from 'node:os'
+import { execFileSync } from 'node:child_process'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { systemCallCounter } from '../examples/main-job/counter.mjs'
 import { usableCpus } from '../examples/main-job/rows.mjs'
+import { buildBench, callgrindFile, count, instructionsOf, line, machine, machineLine, median, needCounters, systemCallsOf } from './measure.mjs'
 import { seal } from './seal.mjs'
-import { fail, has, install, needCargo, ready, root, say, sayOnStderr, seconds } from './step.mjs'
+import { install, needCargo, ready, root, say, sayOnStderr, seconds } from './step.mjs'
 
 const { values: options } = parseArgs({
   options: {
@@ -28,20 +27,16 @@ const { values: options } = parseArgs({
   },
 })
 if (options.json) sayOnStderr()
-if (!has('valgrind')) fail('valgrind is missing; run: apt-get install valgrind')
+const counter = needCounters()
 // What is written down is measured on what is checked out.
 if (options.only || options['no-js'] || options.check) {
   needCargo()
   install()
 } else ready()
-const counter = systemCallCounter()
-if (!counter) fail('strace is missing; run: apt-get install strace')
 
 const TIMES = 3
 const since = performance.now()
-const folder = mkdtempSync(join(tmpdir(), 'fdmon-counts-'))
-process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
-const program = build()
+const program = buildBench('counts')
 const rows = []
 
 // Long windows: under callgrind a turn takes 50 times as long, and must still fit.
@@ -84,17 +79,12 @@ function instructions(name, budget, args, [short, long]) {
 }
 
 function callgrind(args, rounds) {
-  const out = join(folder, 'callgrind.out')
-  const command = ['--tool=callgrind', `--callgrind-out-file=${out}`, program, ...args, '--rounds', `${rounds}`]
-  const { status, stdout, stderr } = spawnSync('valgrind', command, { encoding: 'utf8' })
-  const collected = /Collected : (\d+)/.exec(stderr)
-  if (status !== 0 || !collected) throw new Error(`${args.join(' ')}: exit code ${status}\n${stdout}${stderr}`)
-  return Number(collected[1])
+  return instructionsOf([program, ...args, '--rounds', `${rounds}`])
 }
 
 /** The functions that the instructions of the last run are in. */
 function top(name) {
-  const text = execFileSync('callgrind_annotate', ['--threshold=99', join(folder, 'callgrind.out')], { encoding: 'utf8' })
+  const text = execFileSync('callgrind_annotate', ['--threshold=99', callgrindFile], { encoding: 'utf8' })
   const lines = text.split('\n').filter((line) => /^ *[\d,]+ \(.*:/.test(line)).slice(0, Number(options.top))
   process.stderr.write(`${name}\n${lines.map((line) => line.replace(/ \[.*/, '').replace(/\/\S*\/(?=\w+\/src\/)/, '')).join('\n')}\n`)
 }
@@ -106,15 +96,8 @@ function systemCalls(name, budget, args, lengths, times = 1) {
 
 /** The least of three short runs is the start-up; a long run in which something went badly must not hide behind another. */
 function callsARound(command, [short, long], times) {
-  const startUp = Math.min(...[0, 1, 2].map(() => systemCallsOf([...command, `${short}`])))
-  return Array.from({ length: times }, () => (systemCallsOf([...command, `${long}`]) - startUp) / (long - short))
-}
-
-function systemCallsOf(command) {
-  const [tool, ...args] = [...counter.command, ...command]
-  const { status, stderr, error } = spawnSync(tool, args, { cwd: root, encoding: 'utf8', timeout: 120_000 })
-  if (status !== 0) throw new Error(`${command.join(' ')}: ${error?.message ?? `exit code ${status}`}\n${stderr}`)
-  return counter.counted()
+  const startUp = Math.min(...[0, 1, 2].map(() => systemCallsOf(counter, [...command, `${short}`])))
+  return Array.from({ length: times }, () => (systemCallsOf(counter, [...command, `${long}`]) - startUp) / (long - short))
 }
 
 function registering() {
@@ -168,9 +151,9 @@ function add(name, { budget, unit, best = false }, measure) {
   const row = { name, budget, unit, best }
   if (typeof values === 'string') row.reason = values
   else {
-    values.sort((a, b) => a - b)
-    row.value = best ? values[0] : values[Math.floor(values.length / 2)]
-    row.spread = values.at(-1) - values[0]
+    const least = Math.min(...values)
+    row.value = best ? least : median(values)
+    row.spread = Math.max(...values) - least
     row.measurements = values.length
   }
   row.kept = budget === undefined ? undefined : row.value !== undefined && row.value <= budget
@@ -233,15 +216,13 @@ function reasons() {
 }
 
 function document(head, cells) {
-  const { commit, kernel, cpu, cpuCount, tools } = machine()
-  const line = (row) => `| ${row.join(' | ')} |\n`
   return (
     '# Budgets\n\n' +
     'Written by `npm run bench:counts`; do not edit. What a turn of the loop costs, beside what it may cost.\n\n' +
     line(head) +
     line(['---', '---:', '---:', '---:', '---']) +
     cells.map(line).join('') +
-    `\n${reasons()}- Commit ${commit}; ${cpuCount} × ${cpu}, Linux ${kernel}; ${tools}.\n` +
+    `\n${reasons()}- ${machineLine()}\n` +
     `- Instructions: callgrind, user space, release build with symbols, median of ${TIMES} differences of two run lengths\n` +
     '  (4,000 rounds apart, fewer where a round is long). An event includes the write and the read of its eventfd and the\n' +
     '  blocking turn between them. Callgrind hides the vDSO, so a reading of the clock counts as the bare system call that\n' +
@@ -254,31 +235,7 @@ function document(head, cells) {
   )
 }
 
-function machine() {
-  const first = (command, args) => execFileSync(command, args, { cwd: root, encoding: 'utf8' }).split('\n')[0].trim()
-  const changed = first('git', ['status', '--porcelain', '--', 'crates', 'ts', 'Cargo.lock']) === '' ? '' : ' with changes'
-  return {
-    commit: first('git', ['rev-parse', '--short', 'HEAD']) + changed,
-    kernel: release(),
-    cpu: cpus()[0]?.model.trim() || 'CPU',
-    cpuCount: cpus().length,
-    tools: `${first('rustc', ['--version']).replace(/ \(.*/, '')}, Node ${process.versions.node}, ${first('valgrind', ['--version'])}`,
-  }
-}
-
-function build() {
-  const args = ['bench', '--package', 'fdmon', '--bench', 'counts', '--no-run', '--message-format', 'json']
-  const { status, stdout } = spawnSync('cargo', args, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 26 })
-  if (status !== 0) fail('cannot build the workloads; look above for the reason')
-  const made = stdout.split('\n').filter(Boolean).map((line) => JSON.parse(line))
-  return made.findLast((message) => message.target?.name === 'counts' && message.executable).executable
-}
-
 function show(value, unit) {
   if (unit === 'instructions') return count(Math.round(value))
   return value === 0 ? '0' : value.toFixed(value < 1 && unit === 'system calls' ? 4 : 2)
-}
-
-function count(number) {
-  return number.toLocaleString('en-US')
 }

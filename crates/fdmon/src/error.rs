@@ -268,6 +268,8 @@ pub(crate) fn errno_name(errno: rustix::io::Errno) -> std::borrow::Cow<'static, 
         Errno::NOMEM => "ENOMEM",
         Errno::NOSPC => "ENOSPC",
         Errno::NOSYS => "ENOSYS",
+        Errno::NOTTY => "ENOTTY",
+        Errno::OPNOTSUPP => "EOPNOTSUPP",
         Errno::PERM => "EPERM",
         other => return other.to_string().into(),
     }

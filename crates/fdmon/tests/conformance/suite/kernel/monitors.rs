@@ -12,14 +12,14 @@ use super::super::{builder, context, manual, monitor};
 use crate::support::{Count, alone, block, drain, pair, pipe, regular_file, rung, sleep_for};
 
 /// `auto` goes to epoll at so many fds.
-const EPOLL_AT: usize = 64;
+pub(super) const EPOLL_AT: usize = 64;
 
-fn auto() -> AioContext {
+pub(super) fn auto() -> AioContext {
     AioContext::builder().monitor(MonitorKind::Auto).build().unwrap()
 }
 
 /// The environment decides for `auto`; these tests are about what it decides by itself.
-fn overridden() -> bool {
+pub(super) fn overridden() -> bool {
     std::env::var_os("FDMON_MONITOR").is_some()
 }
 
@@ -176,7 +176,7 @@ fn a_regular_file_whose_callback_runs_does_not_keep_a_nested_sleep_awake() {
 }
 
 /// Epoll sets inside one another, deeper than the kernel lets another set watch.
-fn deep_epolls() -> (Vec<OwnedFd>, EventNotifier) {
+pub(super) fn deep_epolls() -> (Vec<OwnedFd>, EventNotifier) {
     let bell = EventNotifier::new().unwrap();
     let mut chain: Vec<OwnedFd> = Vec::new();
     for _ in 0..5 {

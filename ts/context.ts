@@ -286,7 +286,10 @@ export class AioContext implements Disposable {
     this.#loop.native.notify()
   }
 
-  /** Changes how the context spins; parameters that are left out keep their value. The spin state starts anew. */
+  /**
+   * Changes how the context spins; parameters that are left out keep their value. The spin state starts anew. Throws
+   * when `kernelBusyPoll` cannot be had, and changes nothing then.
+   */
   setPollParams(params: PollParams): void {
     const loop = this.#loop
     loop.open()

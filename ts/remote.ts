@@ -33,7 +33,10 @@ export interface RemoteContext {
   stop(): void
   /** The statistics as they are now. */
   stats(): ContextStats
-  /** Changes how the context spins, from its next turn on. */
+  /**
+   * Changes how the context spins, from its next turn on. That turn throws when `kernelBusyPoll` cannot be had, and
+   * nothing of what was asked for is changed then.
+   */
   setPollParams(params: PollParams): void
   /** Changes how the context does async I/O. */
   setAioParams(params: AioParams): void

@@ -1,6 +1,6 @@
 //! What this kernel and container allow: each thing is tried, nothing is assumed from a version.
 
-use fdmon::{AioContext, Cpus, MonitorKind};
+use fdmon::{AioContext, BusyPoll, Cpus, MonitorKind, PollParams};
 use napi_derive::napi;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, inotify, memfd_create};
@@ -35,6 +35,7 @@ pub struct Features {
     pub inotify: bool,
     pub pidfd: bool,
     pub memfd: bool,
+    pub epoll_busy_poll: bool,
 }
 
 /// `Capabilities`
@@ -94,5 +95,13 @@ fn features() -> Features {
         inotify: inotify::init(inotify::CreateFlags::CLOEXEC).is_ok(),
         pidfd: pidfd_open(getpid(), PidfdFlags::empty()).is_ok(),
         memfd: memfd_create("fdmon", MemfdFlags::CLOEXEC).is_ok(),
+        epoll_busy_poll: epoll_busy_poll(),
     }
+}
+
+/// Sets the parameters of a fresh epoll set.
+fn epoll_busy_poll() -> bool {
+    let busy_poll = BusyPoll { usecs: 1, budget: 0, prefer: false };
+    let params = PollParams { kernel_busy_poll: Some(busy_poll), ..PollParams::default() };
+    AioContext::builder().monitor(MonitorKind::Epoll).poll(params).build().is_ok()
 }

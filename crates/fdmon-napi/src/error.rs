@@ -120,7 +120,8 @@ impl From<&fdmon::Error> for Failure {
     fn from(error: &fdmon::Error) -> Self {
         Self {
             code: error.code(),
-            message: error.to_string(),
+            // The one option that the loop, not TypeScript, finds wrong, as TypeScript spells it.
+            message: error.to_string().replace("kernel_busy_poll", "kernelBusyPoll"),
             errno: error.errno(),
             syscall: error.syscall_name(),
         }

@@ -1,6 +1,6 @@
 //! Options and parameters, as TypeScript hands them over: checked, and only those that are set.
 
-use fdmon::{AioParams, ErrorCode, MonitorKind, PolicyKind, PollParams};
+use fdmon::{AioParams, BusyPoll, ErrorCode, MonitorKind, PolicyKind, PollParams};
 use napi_derive::napi;
 
 use crate::error::{Failure, Result};
@@ -26,8 +26,18 @@ pub struct NativePollParams {
 #[derive(Debug)]
 pub struct NativeBusyPoll {
     pub usecs: u32,
-    pub budget: u32,
+    pub budget: u16,
     pub prefer: bool,
+}
+
+impl NativeBusyPoll {
+    fn wanted(&self) -> Option<BusyPoll> {
+        (self.usecs != 0).then_some(BusyPoll {
+            usecs: self.usecs,
+            budget: self.budget,
+            prefer: self.prefer,
+        })
+    }
 }
 
 /// `NativeAioParams`
@@ -93,16 +103,10 @@ impl NativePollParams {
         if let Some(value) = self.guards {
             to.guards = value;
         }
-        match &self.kernel_busy_poll {
-            Some(busy) if busy.usecs != 0 => Err(Failure::new(
-                ErrorCode::Unsupported,
-                format!(
-                    "kernelBusyPoll = {{ usecs: {} }} is not part of this build; leave it out",
-                    busy.usecs
-                ),
-            )),
-            _ => Ok(to),
+        if let Some(busy) = &self.kernel_busy_poll {
+            to.kernel_busy_poll = busy.wanted();
         }
+        Ok(to)
     }
 }
 

@@ -138,8 +138,8 @@ impl Builder {
     /// The context, at home in the calling thread.
     ///
     /// # Errors
-    /// `InvalidArg` for a parameter out of range, `Unsupported` for a monitor that cannot be had,
-    /// `Syscall` when there is no fd left.
+    /// `InvalidArg` for a parameter out of range, `Unsupported` for a monitor or for kernel busy
+    /// polling that cannot be had, `Syscall` when there is no fd left.
     pub fn build(self) -> Result<AioContext> {
         self.poll.validate()?;
         self.aio.validate()?;
@@ -151,6 +151,8 @@ impl Builder {
             wanted.poll = self.poll.clone();
             wanted.aio = self.aio.clone();
         }
+        let busy_poll = self.poll.kernel_busy_poll;
+        let poll = PollParams { kernel_busy_poll: None, ..self.poll };
         let mut state = State {
             reg: Registry::new(),
             may_move_up: chosen.auto && matches!(chosen.monitor, Monitor::Poll(_)),
@@ -158,7 +160,7 @@ impl Builder {
             auto: chosen.auto,
             ring: self.ring,
             ring_refused: chosen.ring_refused,
-            spin: SpinState::new(self.poll),
+            spin: SpinState::new(poll),
             timers: TimerHeap::default(),
             scheduled: VecDeque::new(),
             aio: self.aio,
@@ -170,6 +172,7 @@ impl Builder {
             home: shared.home,
         };
         state.note_spinning();
+        state.set_busy_poll(&shared, busy_poll)?;
         Ok(AioContext(Rc::new(Inner {
             state: RefCell::new(state),
             home: shared.home,
@@ -317,15 +320,17 @@ impl AioContext {
     /// Sets the spin parameters: the spin state starts anew, and `max_ns` 0 leaves spin mode.
     ///
     /// # Errors
-    /// `Closed`, `InvalidArg`
+    /// `Closed`, `InvalidArg`; `Unsupported` for kernel busy polling that cannot be had, after which
+    /// the old parameters are in force.
     pub fn set_poll_params(&self, params: PollParams) -> Result<()> {
         params.validate()?;
-        drop(self.0.open_state()?);
+        self.0.open_state()?.set_busy_poll(&self.0.shared, params.kernel_busy_poll)?;
         lock(&self.0.shared.wanted).poll = params.clone();
         self.apply_poll_params(params);
         Ok(())
     }
 
+    /// After [`State::set_busy_poll`], the one part that can be refused.
     pub(crate) fn apply_poll_params(&self, params: PollParams) {
         let off = params.max_ns == 0;
         {
@@ -495,8 +500,24 @@ impl AioContext {
             (wanted.poll.clone(), wanted.aio.clone(), changed)
         };
         self.0.state().aio = aio;
-        if poll_changed {
-            self.apply_poll_params(poll);
+        if !poll_changed {
+            return;
+        }
+        let result = self.0.state().set_busy_poll(&self.0.shared, poll.kernel_busy_poll);
+        match result {
+            Ok(()) => self.apply_poll_params(poll),
+            Err(refusal) => self.keep_poll_params(refusal),
+        }
+    }
+
+    /// The old parameters stay; who asked for others is not there to be told, so the turn reports.
+    #[cold]
+    fn keep_poll_params(&self, refusal: Error) {
+        let mut st = self.0.state();
+        st.fail(None, Box::new(refusal));
+        let mut wanted = lock(&self.0.shared.wanted);
+        if !wanted.poll_changed {
+            wanted.poll = st.spin.params.clone();
         }
     }
 }

@@ -69,7 +69,7 @@ mod words;
 
 pub use bottom_half::BottomHalf;
 pub use clock::ManualClock;
-pub use config::{AioParams, MonitorKind, PolicyKind, PollParams, RingMode, RingParams};
+pub use config::{AioParams, BusyPoll, MonitorKind, PolicyKind, PollParams, RingMode, RingParams};
 pub use context::{AioContext, Builder, LeakReport};
 pub use error::{Error, ErrorCode, Outcome, Result};
 pub use foreign::{ForeignBatch, ForeignHandler, ForeignHooks};

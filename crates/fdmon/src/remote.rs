@@ -321,7 +321,8 @@ impl Remote {
         self.0.notify();
     }
 
-    /// Sets the spin parameters from the next turn on.
+    /// Sets the spin parameters from the next turn on. Kernel busy polling that cannot be had is
+    /// reported by that turn, as a failing callback is, and the old parameters stay in force.
     ///
     /// # Errors
     /// `Closed`, `InvalidArg`

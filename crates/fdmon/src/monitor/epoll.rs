@@ -9,7 +9,8 @@ use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
-use super::{FdMonitor, MonitorToken, Sink, borrow, timespec};
+use super::{FdMonitor, MonitorToken, Sink, borrow, busy_poll, timespec};
+use crate::config::BusyPoll;
 use crate::interest::{Events, Interest};
 
 const NO_EVENT: epoll::Event =
@@ -177,5 +178,9 @@ impl FdMonitor for EpollMonitor {
             self.report_always_ready(sink);
         }
         Ok(())
+    }
+
+    fn busy_poll(&mut self, params: Option<BusyPoll>) -> Result<(), Errno> {
+        busy_poll::set_on_epoll(self.fd(), params)
     }
 }

@@ -3,6 +3,7 @@
 //! A monitor knows tokens, fds and interests, and nothing of handlers. It reports what the kernel
 //! says and which fds the kernel refuses; what follows from that is decided in [`switch`].
 
+pub(crate) mod busy_poll;
 pub(crate) mod epoll;
 pub(crate) mod io_uring;
 pub(crate) mod poll;
@@ -13,6 +14,7 @@ use rustix::event::Timespec;
 use rustix::fd::{BorrowedFd, RawFd};
 use rustix::io::Errno;
 
+use crate::config::BusyPoll;
 use crate::interest::{Events, Interest};
 
 /// Names a registration to the kernel: generation and slot. An event that carries an old
@@ -88,6 +90,12 @@ pub(crate) trait FdMonitor {
     fn submit_due(&mut self) -> Result<(), Errno> {
         Ok(())
     }
+
+    /// Sets kernel busy polling of network queues for its waits; `None` = off. The error is the
+    /// kernel's refusal, after which what was in force stays so.
+    fn busy_poll(&mut self, params: Option<BusyPoll>) -> Result<(), Errno> {
+        params.map_or(Ok(()), |_| Err(Errno::OPNOTSUPP))
+    }
 }
 
 /// The monitor that runs: matched once a turn, so that the spin loop is compiled once a monitor.
@@ -162,6 +170,14 @@ impl Monitor {
             Self::Poll(m) => m.wait(timeout, sink),
             Self::Epoll(m) => m.wait(timeout, sink),
             Self::IoUring(m) => m.wait(timeout, sink),
+        }
+    }
+
+    pub fn busy_poll(&mut self, params: Option<BusyPoll>) -> Result<(), Errno> {
+        match self {
+            Self::Poll(m) => m.busy_poll(params),
+            Self::Epoll(m) => m.busy_poll(params),
+            Self::IoUring(m) => m.busy_poll(params),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use rustix::io::Errno;
 
+use super::busy_poll::BUSY_POLL_REASON;
 use super::epoll::EpollMonitor;
 use super::io_uring::UringMonitor;
 use super::poll::PollMonitor;
@@ -128,7 +129,7 @@ fn poll(shared: &Shared) -> PollMonitor {
     monitor
 }
 
-fn epoll(shared: &Shared) -> std::result::Result<EpollMonitor, Errno> {
+pub(super) fn epoll(shared: &Shared) -> std::result::Result<EpollMonitor, Errno> {
     let mut monitor = EpollMonitor::new()?;
     monitor.watch_notifier(shared.notifier.as_fd())?;
     Ok(monitor)
@@ -191,7 +192,7 @@ impl State {
         shift(&mut reg.kernel_spinners, before.kernel, after.kernel);
     }
 
-    /// Moves `auto` to epoll when there are enough fds. Not to be called while a nested turn runs.
+    /// Moves `auto` to epoll when there is a reason to. Not to be called while a nested turn runs.
     #[inline]
     pub(crate) fn maybe_move_up(&mut self, shared: &Shared) {
         if !self.may_move_up {
@@ -199,6 +200,8 @@ impl State {
         }
         if self.outer.is_some() {
             self.move_to_epoll(shared, EMBEDDED_REASON);
+        } else if self.spin.params.kernel_busy_poll.is_some() {
+            self.move_to_epoll(shared, BUSY_POLL_REASON);
         } else if self.reg.armed >= EPOLL_AT {
             let reason = format!("auto: {}; epoll from {EPOLL_AT} fds on", self.ring_refused);
             self.move_to_epoll(shared, &reason);
@@ -218,6 +221,7 @@ impl State {
                 shared.set_monitor(MonitorKind::Poll, format!("auto: epoll refused: {refusal}"));
             }
         }
+        self.renew_busy_poll(shared);
     }
 
     /// The kernel refused something that the monitor cannot do without.
@@ -235,6 +239,7 @@ impl State {
                 self.fill_outer(shared);
                 shared.stats.fallbacks.bump();
                 shared.set_monitor(MonitorKind::Epoll, self.ring_refused.clone());
+                self.renew_busy_poll(shared);
             }
             Err(_) => self.move_to_poll(shared, &self.ring_refused.clone()),
         }
@@ -253,6 +258,7 @@ impl State {
             .fill(ring)
             .map_err(|errno| refused("", "io_uring", Refusal { call: "io_uring_enter", errno }))?;
         self.monitor = ring;
+        self.renew_busy_poll(shared);
         Ok(())
     }
 
@@ -265,6 +271,7 @@ impl State {
             self.monitor = monitor;
         }
         self.fill_outer(shared);
+        self.renew_busy_poll(shared);
     }
 
     /// The kernel still reports a registration that is gone: its fd was closed while registered
@@ -279,13 +286,14 @@ impl State {
             Ok(monitor) => {
                 self.monitor = monitor;
                 self.fill_outer(shared);
+                self.renew_busy_poll(shared);
             }
             Err(refusal) => self.move_down(shared, refusal),
         }
     }
 
     /// Arms every watched fd on a monitor that is about to take over.
-    fn fill(&mut self, mut monitor: Monitor) -> std::result::Result<Monitor, Errno> {
+    pub(super) fn fill(&mut self, mut monitor: Monitor) -> std::result::Result<Monitor, Errno> {
         let slots: Vec<u32> = self.reg.handler_slots().collect();
         for slot in slots {
             let generation = self.reg.generation(slot);

@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 
 use fdmon::{
-    AioContext, AioParams, EventNotifier, ForeignHandler, Handlers, Interest, MonitorKind, Ops,
-    Outcome, PollParams, Source,
+    AioContext, AioParams, BusyPoll, EventNotifier, ForeignHandler, Handlers, Interest,
+    MonitorKind, Ops, Outcome, PollParams, Source,
 };
 
 use super::{builder, context, manual};
@@ -103,6 +103,7 @@ fn a_replacement_that_is_refused_leaves_the_old_handler_in_place() {
 #[test]
 fn parameters_out_of_range_are_refused_at_every_door() {
     let day = 86_400_000_000_000;
+    let busy = |usecs| Some(BusyPoll { usecs, budget: 8, prefer: true });
     let cases = [
         (PollParams { max_ns: day + 1, ..spin() }, "max_ns = 86400000000001"),
         (PollParams { max_ns: u64::MAX, ..spin() }, "max_ns = 18446744073709551615"),
@@ -116,6 +117,11 @@ fn parameters_out_of_range_are_refused_at_every_door() {
         (PollParams { latency_weight: f64::NAN, ..spin() }, "latency_weight = NaN"),
         (PollParams { latency_weight: -1.0, ..spin() }, "latency_weight = -1"),
         (PollParams { latency_weight: 1e300, ..spin() }, "latency_weight = 1"),
+        (PollParams { kernel_busy_poll: busy(0), ..spin() }, "kernel_busy_poll.usecs = 0 "),
+        (
+            PollParams { kernel_busy_poll: busy(u32::MAX), ..spin() },
+            "kernel_busy_poll.usecs = 4294967295 ",
+        ),
     ];
     let (ctx, _clock) = manual();
     for (params, message) in cases {

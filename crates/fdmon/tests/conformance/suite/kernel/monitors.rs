@@ -14,16 +14,16 @@ use super::super::{builder, context, manual, monitor};
 use crate::support::{Count, alone, block, drain, pair, pipe, regular_file, rung, sleep_for};
 
 /// `auto` goes to epoll at so many fds.
-const EPOLL_AT: usize = 64;
+pub(super) const EPOLL_AT: usize = 64;
 
 /// What `auto` does where there is no ring.
-fn auto() -> AioContext {
+pub(super) fn auto() -> AioContext {
     let none = RingParams { mode: RingMode::Off, ..RingParams::default() };
     AioContext::builder().monitor(MonitorKind::Auto).ring(none).build().unwrap()
 }
 
 /// The environment decides for `auto`; these tests are about what it decides by itself.
-fn overridden() -> bool {
+pub(super) fn overridden() -> bool {
     std::env::var_os("FDMON_MONITOR").is_some()
 }
 
@@ -180,7 +180,7 @@ fn a_regular_file_whose_callback_runs_does_not_keep_a_nested_sleep_awake() {
 }
 
 /// Epoll sets inside one another, deeper than the kernel lets another set watch.
-fn deep_epolls() -> (Vec<OwnedFd>, EventNotifier) {
+pub(super) fn deep_epolls() -> (Vec<OwnedFd>, EventNotifier) {
     let bell = EventNotifier::new().unwrap();
     let mut chain: Vec<OwnedFd> = Vec::new();
     for _ in 0..5 {

@@ -3,6 +3,7 @@
 mod closed_fds;
 mod embedding;
 mod fork;
+mod kernel_polling;
 mod monitors;
 mod threads;
 mod time;

@@ -249,9 +249,9 @@ impl State {
         }
         let params = RingParams { mode: RingMode::Cooperative, ..self.ring.clone() };
         let ring = uring(&params, shared).map_err(|why| refused("", "io_uring", why))?;
-        let ring = self.fill(ring).map_err(|errno| {
-            refused("", "io_uring", Refusal { call: "io_uring_enter", errno })
-        })?;
+        let ring = self
+            .fill(ring)
+            .map_err(|errno| refused("", "io_uring", Refusal { call: "io_uring_enter", errno }))?;
         self.monitor = ring;
         Ok(())
     }

@@ -171,7 +171,8 @@ fn the_kernel_is_asked_every_few_microseconds_only_where_memory_does_not_tell() 
     member(&ctx, &EventNotifier::new().unwrap(), &predicate);
     let seldom = waits_of_a_spin();
     if sees_readiness() {
-        assert_eq!((often, seldom), (0, 0), "it is all in memory");
+        // But for the one when the timer is due.
+        assert!(often <= 1 && seldom <= 1, "it is all in memory: {often} and {seldom}");
     } else {
         assert!((WINDOW / 2_000 - 1..=WINDOW / 1_000).contains(&often), "{often} in {WINDOW} ns");
         assert!(seldom <= WINDOW / 50_000 + 1, "once it is removed: {seldom} in {WINDOW} ns");

@@ -44,7 +44,13 @@ impl Chosen {
 }
 
 /// Makes the monitor of a new context.
-pub(crate) fn choose(kind: MonitorKind, ring: &RingParams, shared: &Shared) -> Result<Chosen> {
+pub(crate) fn choose(
+    kind: MonitorKind,
+    by_environment: bool,
+    ring: &RingParams,
+    shared: &Shared,
+) -> Result<Chosen> {
+    let asked_by_environment = |kind| format!("asked for by FDMON_MONITOR={kind}");
     let (kind, reason) = match kind {
         MonitorKind::Auto => match std::env::var("FDMON_MONITOR") {
             Err(_) => (MonitorKind::Auto, String::new()),
@@ -57,9 +63,10 @@ pub(crate) fn choose(kind: MonitorKind, ring: &RingParams, shared: &Shared) -> R
                         "'auto', 'poll', 'epoll' or 'io_uring', or unset it",
                     )
                 })?;
-                (kind, format!("asked for by FDMON_MONITOR={name}"))
+                (kind, asked_by_environment(kind))
             }
         },
+        kind if by_environment => (kind, asked_by_environment(kind)),
         kind => (kind, String::from("asked for")),
     };
     match kind {

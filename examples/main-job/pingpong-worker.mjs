@@ -15,7 +15,7 @@ const MOST = 1 << 22
 // Some virtual CPUs take 35 to 45 µs to wake up, longer than the usual window of 32.8 µs.
 const SPIN = { maxNs: 200_000, policy: 'classic', grow: 2, guards }
 
-const links = { message: overMessages, net: overNetSocket, ring: overRings, socket: overSocket }
+const links = { message: overMessages, net: overNetSocket, ring: () => overRings('words'), eventfd: () => overRings('kernel'), socket: overSocket }
 const link = (links[variant] ?? links[over])()
 /** Milliseconds, on a clock that both sides share where the way in one direction is measured. */
 const clock = pauseUs > 0 ? () => Number(process.hrtime.bigint()) / 1e6 : () => performance.now()
@@ -99,13 +99,14 @@ function newContext() {
   return new AioContext({ name: role, monitor, poll: variant === 'spin' ? SPIN : { maxNs: 0 } })
 }
 
-function overRings() {
+/** A ring with a doorbell; `spin` as in ring.mjs. */
+function overRings(spin) {
   const context = newContext()
   const [outward, inward] = [out, into].map(({ memory, handle }) => new Ring(memory, EventNotifier.from(handle)))
   return {
     context,
     send: (message) => outward.send(message),
-    listen: (onMessage) => inward.listen(context, onMessage),
+    listen: (onMessage) => inward.listen(context, onMessage, spin),
     run() {
       context.run() // until the main thread says stop
       context.close()

@@ -1,6 +1,6 @@
 // One row of a ping-pong: two workers exchange 64-byte messages, then idle. Prints what it measured as JSON.
 //
-//   node pingpong.mjs --over ring|socket --variant message|net|block|spin (--rounds N | --ms MS)
+//   node pingpong.mjs --over ring|socket|eventfd --variant message|net|block|spin (--rounds N | --ms MS)
 //     [--monitor NAME] [--pause-us US] [--warm-up-ms MS] [--idle-ms MS] [--no-guards] [--pin CPU,CPU]
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'

@@ -18,7 +18,7 @@ const BYTES_TITLE = "A stranger's bytes: cat pushes a file through a FIFO; a tim
 const RING_TITLE = 'ring-pingpong: two workers, rings in shared memory, a doorbell for the one that sleeps'
 const BYTES_HEAD = ['monitor', 'MiB', 'MiB/s', 'SHA-256', 'ticks', 'files', 'exits', 'events', 'turns', '']
 const SOCKET_TITLE = "socket-pingpong: two workers, a plain socketpair, poll: 'kernel' where it spins"
-const PAUSED_TITLE = (us) => `socket-pingpong after ${us} µs of idle: how soon the other side has a message, one way`
+const PAUSED_TITLE = (us) => `After ${us} µs of idle: how soon the other side has a message, one way, poll: 'kernel' where it spins`
 const COST_HEAD = ['p50 µs', 'p99 µs', 'CPU µs', 'system calls', 'switches', 'idle CPU']
 const ROUND_HEAD = ['64-byte round trips', ...COST_HEAD]
 const ONE_WAY_HEAD = ['64 bytes, one way', ...COST_HEAD]

@@ -38,6 +38,9 @@ export function ringRows(tools) {
 /** Microseconds without a message before each one, in the rows that measure one way. */
 const PAUSE_US = 50
 
+/** What is spun on, in those rows. */
+const KINDS = { socket: 'a socketpair', eventfd: 'an eventfd, the message in memory' }
+
 /** All rows of socket-pingpong: each of the monitors, blocking and spinning. `quick` leaves out what needs no proof again. */
 export function socketRows(tools, monitors, quick) {
   const { pinned, free, one } = places(tools)
@@ -45,10 +48,12 @@ export function socketRows(tools, monitors, quick) {
     { ...place, variant: 'net' },
     ...of.flatMap((monitor) => ['block', 'spin'].map((variant) => ({ ...place, variant, monitor }))),
   ]
-  const paused = at(pinned, quick ? monitors.slice(0, 1) : monitors).map((row) => ({ ...row, pauseUs: PAUSE_US }))
+  const paused = at(pinned, quick ? monitors.slice(0, 1) : monitors).map((row) => ({ ...row, over: 'socket' }))
+  const bells = quick ? [] : at(pinned).filter(({ variant }) => variant !== 'net').map((row) => ({ ...row, over: 'eventfd' }))
+  const oneWay = [...paused, ...bells].map((row) => ({ ...row, placement: `${row.placement}; ${KINDS[row.over]}`, pauseUs: PAUSE_US }))
   const worst = { ...one, variant: 'spin', monitor: monitors[0], guards: false }
   const rows = quick ? at(pinned).slice(1) : [...at(pinned), ...at(free), ...at(one), worst]
-  return [...rows, ...paused].map((row) => ({ over: 'socket', ...row }))
+  return [...rows, ...oneWay].map((row) => ({ over: 'socket', ...row }))
 }
 
 /** The row's name in the table. */
@@ -68,8 +73,8 @@ export function rowName({ variant, monitor, guards }) {
  */
 export async function measureRow(row, { ms, warmUpMs, idleMs, quick, counter }) {
   if (row.missing) return { ...row, name: rowName(row) }
-  const timed = ['--ms', `${ms}`, '--warm-up-ms', `${warmUpMs}`, '--idle-ms', `${idleMs}`]
-  const counted = counter?.name === 'perf' && (quick || row.over === 'socket')
+  const timed = ['--ms', `${ms}`, '--warm-up-ms', `${warmUpMs}`, '--idle-ms', `${row.pauseUs ? 0 : idleMs}`]
+  const counted = counter?.name === 'perf' && (quick || row.over !== 'ring')
   const main = await child(row, timed, counted ? counter : undefined)
   let systemCalls
   if (counter && (counter.name === 'perf' || !quick || row.pin !== undefined)) {
@@ -155,7 +160,8 @@ export function socketConclusion(rows) {
       .map(({ monitor, less, more }) => `${times(more.p50, less.p50)} on ${monitor} (${micros(less.p50)} against ${micros(more.p50)})`)
     return pairs.length === 0 ? [] : [`${text} ${pairs.join(', ')}`]
   }
-  const paused = { pauseUs: PAUSE_US }
+  const paused = { pauseUs: PAUSE_US, over: 'socket' }
+  const bells = { pauseUs: PAUSE_US, over: 'eventfd' }
   const pinned = { placement: rows.find(({ pin }) => pin !== undefined)?.placement, pauseUs: undefined }
   const one = { placement: rows.find(({ cpu }) => cpu !== undefined)?.placement, pauseUs: undefined }
   const [net, spin] = [find({ ...paused, variant: 'net' }), find({ ...paused, variant: 'spin' })]
@@ -166,6 +172,7 @@ export function socketConclusion(rows) {
       { ...paused, variant: 'block' },
     ),
     ...(net && spin ? [`Node's net.Socket has it after ${micros(net.p50)}`] : []),
+    ...compare('over an eventfd it is', { ...bells, variant: 'spin' }, { ...bells, variant: 'block' }),
     ...compare('without a pause round trips are shorter,', { ...pinned, variant: 'spin' }, { ...pinned, variant: 'block' }),
     ...compare(
       'on one CPU it is blocking that is faster than spinning without guards,',

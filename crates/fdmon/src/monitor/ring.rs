@@ -19,8 +19,9 @@ use rustix::io_uring::{
     IORING_OFF_SQ_RING, IORING_OFF_SQES, IoringEnterFlags, IoringFeatureFlags, IoringOp,
     IoringRegisterOp, IoringRestrictionOp, IoringSetupFlags, IoringSqFlags, IoringSqeFlags,
     io_uring_cqe, io_uring_enter, io_uring_enter_arg, io_uring_getevents_arg, io_uring_napi,
-    io_uring_params, io_uring_ptr, io_uring_register, io_uring_restriction, io_uring_rsrc_update,
-    io_uring_setup, io_uring_sqe, register_or_sqe_op_or_sqe_flags_union,
+    io_uring_params,
+    io_uring_ptr, io_uring_register, io_uring_restriction, io_uring_rsrc_update, io_uring_setup,
+    io_uring_sqe, register_or_sqe_op_or_sqe_flags_union,
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -89,9 +90,7 @@ impl Refusal {
             }
             Errno::NOSYS | Errno::INVAL => "use Linux 5.11 or newer, or 'auto'",
             Errno::NOMEM => "raise the memory limit, or use 'auto'",
-            Errno::MFILE | Errno::NFILE => {
-                "raise the limit of open files (ulimit -n), or use 'auto'"
-            }
+            Errno::MFILE | Errno::NFILE => "raise the limit of open files (ulimit -n), or use 'auto'",
             _ => "use 'auto'",
         }
     }
@@ -279,7 +278,11 @@ impl Ring {
         let has_array = !params.flags.contains(IoringSetupFlags::NO_SQARRAY);
         let array = if has_array { sq.array + params.sq_entries * 4 } else { 0 };
         let completions = cq.cqes as usize + params.cq_entries as usize * size_of::<io_uring_cqe>();
-        let queues = Mapping::new(fd.as_fd(), completions.max(array as usize), IORING_OFF_SQ_RING)?;
+        let queues = Mapping::new(
+            fd.as_fd(),
+            completions.max(array as usize),
+            IORING_OFF_SQ_RING,
+        )?;
         let entries = Mapping::new(
             fd.as_fd(),
             params.sq_entries as usize * size_of::<io_uring_sqe>(),

@@ -3,7 +3,8 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
-import { capabilities } from 'fdmon'
+import { capabilities, type Capabilities } from 'fdmon'
+import { refusing } from './refusing.js'
 
 const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
   version: string
@@ -29,6 +30,71 @@ test('capabilities() names each monitor with a reason', (t) => {
   t.true(found.cpuQuota === null || found.cpuQuota > 0)
   t.true(Object.values(found.features).every((here) => typeof here === 'boolean'))
 })
+
+test('capabilities() names the features of io_uring, and none of them where it is refused', (t) => {
+  const { features, monitors } = capabilities()
+  const ring = Object.entries(features).filter(([name]) => name.startsWith('ioUring'))
+  for (const name of ['ioUringExtArg', 'ioUringDeferTaskrun', 'ioUringMultishotPoll', 'ioUringNapi']) t.true(name in features, name)
+  t.is(features['ioUringExtArg'], monitors.io_uring.available)
+  if (!monitors.io_uring.available) t.false(ring.some(([, here]) => here))
+})
+
+const refusals = [
+  { pair: 'io_uring_setup=EPERM', reason: 'seccomp profile refuses io_uring_setup', advice: 'docker run' },
+  { pair: 'io_uring_setup=ENOSYS', reason: 'ENOSYS', advice: 'Linux 5.11|CONFIG_IO_URING' },
+  { pair: 'io_uring_setup=ENOMEM', reason: 'ENOMEM', advice: 'RLIMIT_AS' },
+  { pair: 'io_uring_enter=EPERM', reason: 'seccomp profile refuses io_uring_enter', advice: 'docker run', needsRing: true },
+  { pair: 'io_uring_enter=ENOSYS', reason: 'a sandbox hides it', advice: 'three calls', needsRing: true },
+]
+for (const { pair, reason, advice, needsRing } of refusals) {
+  test(`where ${pair}, fdmon probe says so, and auto works all the same [SPEC 45]`, (t) => {
+    // Where a sysctl refuses as well, or there is no ring to use, that is what is said.
+    const other = needsRing === true && !capabilities().monitors.io_uring.available
+    const result = refusing([pair], main, 'probe', '--json')
+    t.is(result.status, 0, result.stderr)
+    const { io_uring, poll, epoll } = (JSON.parse(result.stdout) as Capabilities).monitors
+    t.false(io_uring.available)
+    t.true(poll.available && epoll.available)
+    if (!other && !/io_uring_disabled is [12]/.test(io_uring.reason)) {
+      t.true(io_uring.reason.includes(reason), io_uring.reason)
+      t.regex(io_uring.advice ?? '', new RegExp(advice))
+    }
+    t.deepEqual(Object.entries((JSON.parse(result.stdout) as Capabilities).features).filter(([name, here]) => here && name.startsWith('ioUring')), [])
+    const shown = refusing([pair], main, 'probe').stdout
+    t.regex(shown, /^Advice: io_uring: .+\.$/m, shown)
+    t.true(shown.includes('nothing has to change'), shown)
+  })
+
+  test(`where ${pair}, who asks for io_uring hears why, also by FDMON_MONITOR [SPEC 45]`, (t) => {
+    const script = `
+      const { AioContext, FdmonError } = require('fdmon')
+      const tried = (options) => {
+        try {
+          const ctx = new AioContext(options)
+          return { monitor: ctx.monitor, reason: ctx.monitorReason, fallbacks: ctx.stats().fallbacks }
+        } catch (error) {
+          const { code, errno, syscall, message } = error
+          return { typed: error instanceof FdmonError, code, errno, syscall, message }
+        }
+      }
+      const auto = tried()
+      const explicit = tried({ monitor: 'io_uring' })
+      process.env.FDMON_MONITOR = 'io_uring'
+      console.log(JSON.stringify({ auto, explicit, environment: tried() }))`
+    const { status, stdout, stderr } = refusing([pair], '-e', script)
+    t.is(status, 0, stderr)
+    const { auto, explicit, environment } = JSON.parse(stdout)
+    t.is(auto.monitor, 'poll')
+    t.regex(auto.reason, /^auto: io_uring refused: E[A-Z]+/)
+    for (const [option, error] of [['monitor', explicit], ['FDMON_MONITOR', environment]] as const) {
+      t.true(error.typed, option)
+      t.is(error.code, 'ERR_FDMON_UNSUPPORTED', error.message)
+      t.true(error.errno > 0, error.message)
+      t.true(error.syscall.startsWith('io_uring_'), error.syscall)
+      t.regex(error.message, new RegExp(`${option}.* 'io_uring' is refused: E[A-Z]+.*; .*'auto'`))
+    }
+  })
+}
 
 test('fdmon probe prints the monitors as a table, without colour where there is no terminal', (t) => {
   const { status, stdout, stderr } = fdmon('probe')

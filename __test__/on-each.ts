@@ -1,9 +1,26 @@
 // What the tests of the loop share: each behaviour is tested on every monitor that is built.
 import test, { type ExecutionContext } from 'ava'
-import { AioContext, EventNotifier, FdmonError, type AioContextOptions, type FdmonErrorCode } from 'fdmon'
+import {
+  AioContext,
+  capabilities,
+  EventNotifier,
+  FdmonError,
+  type AioContextOptions,
+  type FdmonErrorCode,
+  type MonitorName,
+} from 'fdmon'
 import { read, socketpair, write, type Fd } from 'fdmon/fd'
 
-export const monitors = ['poll', 'epoll'] as const
+/** The monitors that this kernel has. One without io_uring must be left out on purpose, by FDMON_WITHOUT_IO_URING=1. */
+export const monitors = (['poll', 'epoll', 'io_uring'] as const).filter((name) => {
+  const { available, reason, advice } = capabilities().monitors[name]
+  if (available || (name === 'io_uring' && process.env['FDMON_WITHOUT_IO_URING'] === '1')) return available
+  const without = name === 'io_uring' ? ', or set FDMON_WITHOUT_IO_URING=1 to test the others alone' : ''
+  throw new Error(`${name} cannot be tested here: ${reason}; ${advice ?? 'run the tests on another kernel'}${without}`)
+})
+
+/** It sees readiness in memory, so a handler without `poll` does not keep it from spinning. */
+export const seesReadiness = (monitor: MonitorName): boolean => monitor === 'io_uring'
 
 /** What a test of one monitor is given; everything that it makes is closed at the end. */
 export class Kit {

@@ -151,7 +151,8 @@ export type NativeAioParams = AioParams
 /** `AioContextOptions` after the checks. */
 export interface NativeOptions {
   monitor: string
-  explicit: boolean
+  /** FDMON_MONITOR named it. */
+  byEnvironment: boolean
   name: string
   poll: NativePollParams
   aio: NativeAioParams
@@ -255,7 +256,7 @@ export function checkContextOptions(options: unknown): NativeOptions {
   }
   return {
     monitor,
-    explicit: monitor !== 'auto',
+    byEnvironment: asked === 'auto' && monitor !== 'auto',
     name,
     poll: checkPollParams('options.poll', given['poll']),
     aio: checkAioParams('options.aio', given['aio']),

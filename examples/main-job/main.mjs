@@ -5,54 +5,68 @@ import { Command } from 'commander'
 import { capabilities } from 'fdmon'
 import { systemCallCounter } from './counter.mjs'
 import { problemsOf, show, write } from './report.mjs'
-import { conclusion, measureRow, pingpongRows, rowName } from './rows.mjs'
+import { measureRow, ringConclusion, ringRows, rowName, socketConclusion, socketRows } from './rows.mjs'
 import { strangersBytes } from './strangers-bytes.mjs'
 
 const options = new Command('npm start --')
   .description('Moves real bytes through one loop and counts them; then compares ways to exchange messages between threads.')
-  .option('--quick', 'a smaller file and shorter runs, about 10 s')
+  .option('--quick', 'a smaller file, shorter runs and fewer of them, about 15 s')
   .option('--json', 'the results as JSON on standard output, without a table')
   .option('--write', 'also write the tables of docs/MAIN-JOB.md and README.md')
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
   .parse()
   .opts()
 const { quick = false, json = false } = options
-const size = quick ? { mebibytes: 8, ms: 120, warmUpMs: 120, idleMs: 80 } : { mebibytes: 64, ms: 1500, warmUpMs: 400, idleMs: 500 }
+const mebibytes = quick ? 8 : 64
+const sizes = quick
+  ? { rings: { ms: 120, warmUpMs: 120, idleMs: 80 }, sockets: { ms: 60, warmUpMs: 40, idleMs: 0 } }
+  : { rings: { ms: 1500, warmUpMs: 400, idleMs: 500 }, sockets: { ms: 250, warmUpMs: 200, idleMs: 100 } }
 
 const since = performance.now()
 const tools = lookForTools()
 const monitors = Object.entries(capabilities().monitors)
   .filter(([name, { available }]) => available && name !== 'wasi')
   .map(([name]) => name)
-const rows = pingpongRows(tools)
-const bar = progress(monitors.length + rows.length)
+const rows = { rings: ringRows(tools), sockets: socketRows(tools, monitors, quick) }
+const bar = progress(monitors.length + rows.rings.length + rows.sockets.length)
+let done = 0
 
 const bytes = strangersBytes({
-  ...size,
+  mebibytes,
   monitors,
   onProgress: (monitor, share) => bar.at(monitors.indexOf(monitor) + share, `bytes through a FIFO, ${monitor}`),
 })
+done = monitors.length
 const counter = systemCallCounter(tools)
-const pingpong = []
-for (const row of rows) {
-  bar.at(monitors.length + pingpong.length, `64-byte messages, ${row.placement}: ${row.variant}`)
-  try {
-    pingpong.push(await measureRow(row, { ...size, quick, counter }))
-  } catch (error) {
-    const reason = /\w*Error\b.*/.exec(error.stderr ?? '')?.[0] ?? error.message.split('\n')[0]
-    pingpong.push({ ...row, name: rowName(row), failed: error.killed ? 'not finished after a minute' : reason })
-  }
-}
+const rings = await measure(rows.rings, sizes.rings)
+const sockets = await measure(rows.sockets, sizes.sockets)
 bar.end()
 
-const problems = problemsOf(bytes, pingpong)
+const results = { bytes, rings, sockets }
+const problems = problemsOf(results)
 const seconds = (performance.now() - since) / 1000
-if (options.write) write(bytes, pingpong, size)
+if (options.write) write(results, sizes)
 if (json) {
-  const result = { ok: problems.length === 0, seconds, problems, strangersBytes: bytes, ringPingpong: pingpong }
-  process.stdout.write(`${JSON.stringify({ ...result, conclusion: conclusion(pingpong) ?? null }, undefined, 2)}\n`)
-} else process.stdout.write(show(bytes, pingpong, problems, seconds))
+  const result = { ok: problems.length === 0, seconds, problems, strangersBytes: bytes, ringPingpong: rings, socketPingpong: sockets }
+  const conclusion = [ringConclusion(rings), socketConclusion(sockets)].filter(Boolean).join(' ')
+  process.stdout.write(`${JSON.stringify({ ...result, conclusion: conclusion || null }, undefined, 2)}\n`)
+} else process.stdout.write(show(results, problems, seconds))
 process.exitCode = problems.length === 0 ? 0 : 1
+
+/** Measures one row after the other; one that fails says why. */
+async function measure(rows, size) {
+  const measured = []
+  for (const row of rows) {
+    bar.at(done++, `64-byte messages over a ${row.over}, ${row.placement}: ${rowName(row)}`)
+    try {
+      measured.push(await measureRow(row, { ...size, quick, counter }))
+    } catch (error) {
+      const reason = /\w*Error\b.*/.exec(error.stderr ?? '')?.[0] ?? error.message.split('\n')[0]
+      measured.push({ ...row, name: rowName(row), failed: error.killed ? 'not finished after a minute' : reason })
+    }
+  }
+  return measured
+}
 
 /** A bar on standard error, if that is a terminal. */
 function progress(total) {

@@ -1,21 +1,29 @@
 // One of the two sides: 'ping' sends, measures and sends again; 'pong' sends back what it gets.
 import { execFileSync } from 'node:child_process'
 import { readlinkSync } from 'node:fs'
+import { Socket } from 'node:net'
 import { basename } from 'node:path'
 import { parentPort, workerData } from 'node:worker_threads'
 import { AioContext, EventNotifier } from 'fdmon'
+import { read, write } from 'fdmon/fd'
 import { MESSAGE_WORDS, Ring } from './ring.mjs'
 
-const { role, variant, rounds, ms, warmUpMs, guards, out, into, port, cpu } = workerData
+const { role, over, variant, monitor, rounds, ms, warmUpMs, pauseUs, guards, out, into, port, fd, arrival, cpu } = workerData
 if (cpu !== undefined) execFileSync('taskset', ['-p', '-c', cpu, basename(readlinkSync('/proc/thread-self'))])
 /** Round trips that are measured at most. */
 const MOST = 1 << 22
 // Some virtual CPUs take 35 to 45 µs to wake up, longer than the usual window of 32.8 µs.
 const SPIN = { maxNs: 200_000, policy: 'classic', grow: 2, guards }
 
-const link = variant === 'message' ? overMessages() : overRings()
+const links = { message: overMessages, net: overNetSocket, ring: () => overRings('words'), eventfd: () => overRings('kernel'), socket: overSocket }
+const link = (links[variant] ?? links[over])()
+/** Milliseconds, on a clock that both sides share where the way in one direction is measured. */
+const clock = pauseUs > 0 ? () => Number(process.hrtime.bigint()) / 1e6 : () => performance.now()
 if (role === 'pong') {
-  link.listen((message) => link.send(message))
+  link.listen((message) => {
+    if (pauseUs > 0) arrival[0] = clock()
+    link.send(message)
+  })
   parentPort.postMessage({ what: 'ready', id: link.context?.id })
   link.run()
 } else {
@@ -26,10 +34,13 @@ if (role === 'pong') {
   })
 }
 
-/** Sends one message after the other, each when the last has come back; then reports. */
+/**
+ * Sends one message after the other, each when the last has come back; then reports. With a pause, the other side has
+ * nothing to do for that long before each message, and what counts is how soon it has it.
+ */
 function ping() {
   const warmUp = rounds > 0 ? Math.ceil(rounds / 10) : 500
-  const begin = performance.now()
+  const begin = clock()
   const last = rounds > 0 ? rounds - warmUp : MOST
   const message = new Int32Array(MESSAGE_WORDS)
   const took = new Float64Array(Math.min(last, MOST)) // made before: nothing is allocated while it measures
@@ -42,14 +53,15 @@ function ping() {
   let reported = false
   const next = () => {
     for (let i = 0; i < MESSAGE_WORDS; i++) message[i] = seq + i
-    sent = performance.now()
+    if (pauseUs > 0) for (const until = clock() + pauseUs / 1000; clock() < until; );
+    sent = clock()
     link.send(message)
   }
   link.listen((back) => {
-    const now = performance.now()
+    const now = clock()
     for (let i = 0; i < MESSAGE_WORDS; i++) if (back[i] !== seq + i) lost++
     seq++
-    if (before !== undefined) took[count++] = now - sent
+    if (before !== undefined) took[count++] = (pauseUs > 0 ? arrival[0] : now) - sent
     if (before === undefined && seq >= warmUp && now - begin >= warmUpMs) {
       before = process.resourceUsage()
       end = now + (ms > 0 ? ms : Infinity)
@@ -83,13 +95,18 @@ function report(took, allRounds, lost, before) {
   })
 }
 
-function overRings() {
-  const context = new AioContext({ name: role, poll: variant === 'spin' ? SPIN : { maxNs: 0 } })
+function newContext() {
+  return new AioContext({ name: role, monitor, poll: variant === 'spin' ? SPIN : { maxNs: 0 } })
+}
+
+/** A ring with a doorbell; `spin` as in ring.mjs. */
+function overRings(spin) {
+  const context = newContext()
   const [outward, inward] = [out, into].map(({ memory, handle }) => new Ring(memory, EventNotifier.from(handle)))
   return {
     context,
     send: (message) => outward.send(message),
-    listen: (onMessage) => inward.listen(context, onMessage),
+    listen: (onMessage) => inward.listen(context, onMessage, spin),
     run() {
       context.run() // until the main thread says stop
       context.close()
@@ -98,15 +115,72 @@ function overRings() {
   }
 }
 
+/** A plain socket: while it spins, the kernel itself is asked whether there is something. */
+function overSocket() {
+  const context = newContext()
+  const sending = new Int32Array(MESSAGE_WORDS)
+  const bytes = new Uint8Array(sending.buffer)
+  return {
+    context,
+    send(message) {
+      sending.set(message)
+      if (write(fd, bytes) !== bytes.length) throw new Error('the socket is full although one message is on its way')
+    },
+    listen(onMessage) {
+      const take = collector(onMessage)
+      context.setFdHandler(fd, {
+        read: () => take((free) => Math.max(0, read(fd, free))),
+        ...(variant === 'spin' && { poll: 'kernel' }),
+      })
+    },
+    run() {
+      context.run() // until the main thread says stop
+      context.close()
+      parentPort.close()
+    },
+  }
+}
+
+/** The same socket on Node's own loop. */
+function overNetSocket() {
+  const socket = new Socket({ fd, readable: true, writable: true })
+  return {
+    send: (message) => socket.write(Buffer.from(new Uint8Array(message.buffer))),
+    listen(onMessage) {
+      const take = collector(onMessage)
+      socket.on('data', (chunk) => {
+        for (let at = 0; at < chunk.length; ) take((free) => chunk.copy(free, 0, at, (at += Math.min(free.length, chunk.length - at))))
+      })
+    },
+    run: () => untilEnd(() => socket.destroy()),
+  }
+}
+
+/** Puts messages together from the bytes that `read` puts into what is free of one; a stream may cut them anywhere. */
+function collector(onMessage) {
+  const message = new Int32Array(MESSAGE_WORDS)
+  const bytes = new Uint8Array(message.buffer)
+  let filled = 0
+  return (read) => {
+    filled += read(filled === 0 ? bytes : bytes.subarray(filled))
+    if (filled < bytes.length) return
+    filled = 0
+    onMessage(message)
+  }
+}
+
 function overMessages() {
   return {
     send: (message) => port.postMessage(message),
     listen: (onMessage) => port.on('message', onMessage),
-    run() {
-      parentPort.once('message', () => {
-        port.close()
-        parentPort.close()
-      })
-    },
+    run: () => untilEnd(() => port.close()),
   }
+}
+
+/** On Node's own loop: until the main thread says so. */
+function untilEnd(close) {
+  parentPort.once('message', () => {
+    close()
+    parentPort.close()
+  })
 }

@@ -1,15 +1,20 @@
-// One row of ring-pingpong: two workers exchange 64-byte messages, then idle. Prints what it measured as JSON.
+// One row of a ping-pong: two workers exchange 64-byte messages, then idle. Prints what it measured as JSON.
 //
-//   node pingpong.mjs --variant message|block|spin (--rounds N | --ms MS) [--warm-up-ms MS] [--idle-ms MS] [--no-guards] [--pin CPU,CPU]
+//   node pingpong.mjs --over ring|socket|eventfd --variant message|net|block|spin (--rounds N | --ms MS)
+//     [--monitor NAME] [--pause-us US] [--warm-up-ms MS] [--idle-ms MS] [--no-guards] [--pin CPU,CPU]
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { MessageChannel, Worker } from 'node:worker_threads'
 import { AioContext, EventNotifier } from 'fdmon'
+import { socketpair } from 'fdmon/fd'
 import { ringMemory } from './ring.mjs'
 
 const { values } = parseArgs({
   options: {
+    over: { type: 'string', default: 'ring' },
     variant: { type: 'string', default: 'spin' },
+    monitor: { type: 'string', default: 'auto' },
+    'pause-us': { type: 'string', default: '0' },
     rounds: { type: 'string', default: '0' },
     ms: { type: 'string', default: '0' },
     'warm-up-ms': { type: 'string', default: '0' },
@@ -22,16 +27,21 @@ const idleMs = Number(values['idle-ms'])
 const bells = [new EventNotifier(), new EventNotifier()]
 const rings = bells.map((bell) => ({ memory: ringMemory(), handle: bell.handle }))
 const { port1, port2 } = new MessageChannel()
+const sockets = values.over === 'socket' ? socketpair() : []
 const common = {
+  over: values.over,
   variant: values.variant,
+  monitor: values.monitor,
+  pauseUs: Number(values['pause-us']),
+  arrival: new Float64Array(new SharedArrayBuffer(8)), // of the last message, written before the answer
   rounds: Number(values.rounds),
   ms: Number(values.ms),
   warmUpMs: Number(values['warm-up-ms']),
   guards: !values['no-guards'],
 }
 const [first, second] = values.pin?.split(',') ?? []
-const ping = start('ping', rings[0], rings[1], port1, first)
-const pong = start('pong', rings[1], rings[0], port2, second)
+const ping = start('ping', { out: rings[0], into: rings[1], port: port1, fd: sockets[0]?.fd, cpu: first })
+const pong = start('pong', { out: rings[1], into: rings[0], port: port2, fd: sockets[1]?.fd, cpu: second })
 await Promise.all([ping.said('ready'), pong.said('ready')])
 const result = ping.said('result')
 ping.worker.postMessage('go')
@@ -53,9 +63,9 @@ for (const { worker, context } of [ping, pong]) {
 await Promise.all([ping.ended, pong.ended])
 process.stdout.write(`${JSON.stringify({ ...measured, idleCpu })}\n`)
 
-function start(role, out, into, port, cpu) {
-  const workerData = { ...common, role, out, into, port, cpu }
-  const worker = new Worker(new URL('pingpong-worker.mjs', import.meta.url), { workerData, transferList: [port] })
+function start(role, side) {
+  const workerData = { ...common, role, ...side }
+  const worker = new Worker(new URL('pingpong-worker.mjs', import.meta.url), { workerData, transferList: [side.port] })
   const waiting = new Map()
   let context
   worker.on('message', ({ what, ...rest }) => {

@@ -37,8 +37,11 @@ export class Ring {
     return true
   }
 
-  /** Registers with a context; `onMessage` gets each message, valid until it returns. */
-  listen(context, onMessage) {
+  /**
+   * Registers with a context; `onMessage` gets each message, valid until it returns. `spin` says on what: 'words' of the
+   * ring, the 'kernel' and its readiness of the doorbell, which then rings for each message, or nothing.
+   */
+  listen(context, onMessage, spin = 'words') {
     const words = this.#words
     const message = this.#message
     const take = () => {
@@ -50,9 +53,10 @@ export class Ring {
         onMessage(message)
       }
     }
+    const condition = { memory: words, index: HEAD, notEqual: { index: TAIL }, suppress: { index: SUPPRESS } }
     return context.setEventNotifier(this.#bell, {
-      poll: { memory: words, index: HEAD, notEqual: { index: TAIL }, suppress: { index: SUPPRESS } },
-      pollReady: take,
+      ...(spin === 'words' && { poll: condition, pollReady: take }),
+      ...(spin === 'kernel' && { poll: 'kernel' }),
       read: () => {
         this.#bell.testAndClear()
         take()

@@ -1,13 +1,17 @@
-// `fdmon probe`: capabilities() as a table, and one line of advice for what is missing.
+// `fdmon probe`: capabilities() as a table, and a line of advice for each thing that could be better.
 import Table from 'cli-table3'
 import { capabilities, type Capabilities } from '../capabilities.js'
 
 /** What `fdmon probe` prints. */
 export function probe(json: boolean, colour: boolean): string {
   const found = capabilities()
-  if (json) return `${JSON.stringify(found, null, 2)}\n`
-  const advice = adviceFor(found)
-  return `${tables(found, colour)}\n${advice === null ? '' : `\n${advice}\n`}`
+  return json ? `${JSON.stringify(found, null, 2)}\n` : describe(found, colour)
+}
+
+/** The tables and the advice, for a person. */
+export function describe(found: Capabilities, colour: boolean): string {
+  const advice = adviceFor(found).map((line) => `Advice: ${line}.\n`)
+  return `${tables(found, colour)}\n${advice.length === 0 ? '' : `\n${advice.join('')}`}`
 }
 
 function tables(found: Capabilities, colour: boolean): string {
@@ -24,20 +28,22 @@ function tables(found: Capabilities, colour: boolean): string {
   return `${monitors.toString()}\n${rest.toString()}`
 }
 
-/** The most useful thing that could be changed here, or null. */
-function adviceFor(found: Capabilities): string | null {
-  const usable = Math.min(found.cpus, Math.ceil(found.cpuQuota ?? Infinity))
-  if (usable <= 1) {
-    return 'Advice: one usable CPU, so contexts do not spin here; give the process a second CPU if latency matters.'
+/** What could be changed here: one line for each refused monitor, for features, for CPUs. */
+function adviceFor(found: Capabilities): string[] {
+  const lines = Object.entries(found.monitors).flatMap(([name, { available, advice }]) =>
+    available || advice === undefined ? [] : [`${name}: ${advice}`],
+  )
+  if (!found.monitors.io_uring.available) {
+    lines.push("without io_uring, monitor 'auto' uses poll and epoll; nothing has to change")
   }
-  const { epoll, io_uring } = found.monitors
-  if (!epoll.available) {
-    return 'Advice: epoll is unavailable, so cost grows with the number of descriptors; allow epoll_create1 in the sandbox.'
+  const missing = Object.entries(found.features).filter(
+    ([name, here]) => !here && (found.monitors.io_uring.available || !name.startsWith('ioUring')),
+  )
+  if (missing.length > 0) {
+    lines.push(`a newer kernel or a wider sandbox may have ${missing.map(([name]) => name).join(', ')}; all else works without`)
   }
-  if (!io_uring.available) {
-    return `Advice: without io_uring (${io_uring.reason}) monitor 'auto' uses poll and epoll; nothing needs to change.`
+  if (Math.min(found.cpus, Math.ceil(found.cpuQuota ?? Infinity)) <= 1) {
+    lines.push('one CPU is usable, so contexts do not spin here; give the process a second one if latency matters')
   }
-  const missing = Object.entries(found.features).filter(([, here]) => !here)
-  if (missing.length === 0) return null
-  return `Advice: ${missing.map(([name]) => name).join(', ')} unavailable; a newer kernel may have it, and all works without.`
+  return lines
 }

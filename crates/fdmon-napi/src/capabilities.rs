@@ -1,11 +1,13 @@
 //! What this kernel and container allow: each thing is tried, nothing is assumed from a version.
 
-use fdmon::{AioContext, BusyPoll, Cpus, MonitorKind, PollParams};
+use fdmon::{AioContext, BusyPoll, Cpus, MonitorKind, PollParams, RingFeatures, probe_io_uring};
 use napi_derive::napi;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, inotify, memfd_create};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+
+use crate::refusal::{Facts, explain};
 
 /// Whether a monitor can be had.
 #[napi(object, object_from_js = false)]
@@ -13,6 +15,8 @@ use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
 pub struct Availability {
     pub available: bool,
     pub reason: String,
+    /// What to do about it.
+    pub advice: Option<String>,
 }
 
 /// All monitors by name.
@@ -36,6 +40,17 @@ pub struct Features {
     pub pidfd: bool,
     pub memfd: bool,
     pub epoll_busy_poll: bool,
+    pub io_uring_defer_taskrun: bool,
+    pub io_uring_cooperative: bool,
+    pub io_uring_ext_arg: bool,
+    pub io_uring_no_iowait: bool,
+    pub io_uring_no_sqarray: bool,
+    pub io_uring_registered_ring: bool,
+    pub io_uring_restrictions: bool,
+    pub io_uring_napi: bool,
+    pub io_uring_multishot_poll: bool,
+    pub io_uring_min_timeout: bool,
+    pub io_uring_skip_success: bool,
 }
 
 /// `Capabilities`
@@ -54,18 +69,21 @@ pub struct NativeCapabilities {
 #[must_use]
 pub fn capabilities() -> NativeCapabilities {
     let cpus = Cpus::now();
+    let ring = probe_io_uring();
+    let (epoll, poll) = (built(MonitorKind::Epoll), built(MonitorKind::Poll));
     NativeCapabilities {
         native: true,
         monitors: Monitors {
-            io_uring: availability(MonitorKind::IoUring),
-            epoll: availability(MonitorKind::Epoll),
-            poll: availability(MonitorKind::Poll),
+            io_uring: availability(ring.as_ref().err()),
+            epoll: availability(epoll.as_ref().err()),
+            poll: availability(poll.as_ref().err()),
             wasi: Availability {
                 available: false,
                 reason: "for WebAssembly builds, and this is a native one".into(),
+                advice: None,
             },
         },
-        features: features(),
+        features: features(ring.unwrap_or_default()),
         cpus: cpus.affinity,
         cpu_quota: match cpus.quota {
             Some(quota) => napi::Either::A(quota),
@@ -75,20 +93,31 @@ pub fn capabilities() -> NativeCapabilities {
 }
 
 /// Builds a context on it and drops it again.
-fn availability(kind: MonitorKind) -> Availability {
-    match AioContext::builder().monitor(kind).build() {
-        Ok(_) => Availability { available: true, reason: "works here".into() },
-        Err(error) => {
-            // "monitor = … is refused: <reason>; <what to do>"
-            let text = error.to_string();
-            let reason = text.split_once(": ").map_or(text.as_str(), |(_, rest)| rest);
-            let reason = reason.split_once("; ").map_or(reason, |(reason, _)| reason);
-            Availability { available: false, reason: reason.into() }
-        }
+fn built(kind: MonitorKind) -> fdmon::Result<()> {
+    AioContext::builder().monitor(kind).build().map(drop)
+}
+
+fn availability(refusal: Option<&fdmon::Error>) -> Availability {
+    let Some(error) = refusal else {
+        return Availability { available: true, reason: "works here".into(), advice: None };
+    };
+    let (reason, advice) = explain(&Facts::of(error)).map_or_else(
+        || as_it_says(&error.to_string()),
+        |(reason, advice)| (reason, Some(advice.into())),
+    );
+    Availability { available: false, reason, advice }
+}
+
+/// "monitor = … is refused: <reason>; <what to do>"
+fn as_it_says(text: &str) -> (String, Option<String>) {
+    let text = text.split_once(": ").map_or(text, |(_, rest)| rest);
+    match text.split_once("; ") {
+        Some((reason, advice)) => (reason.into(), Some(advice.into())),
+        None => (text.into(), None),
     }
 }
 
-fn features() -> Features {
+fn features(ring: RingFeatures) -> Features {
     Features {
         eventfd: eventfd(0, EventfdFlags::CLOEXEC).is_ok(),
         timerfd: timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).is_ok(),
@@ -96,6 +125,17 @@ fn features() -> Features {
         pidfd: pidfd_open(getpid(), PidfdFlags::empty()).is_ok(),
         memfd: memfd_create("fdmon", MemfdFlags::CLOEXEC).is_ok(),
         epoll_busy_poll: epoll_busy_poll(),
+        io_uring_defer_taskrun: ring.defer_taskrun,
+        io_uring_cooperative: ring.cooperative,
+        io_uring_ext_arg: ring.ext_arg,
+        io_uring_no_iowait: ring.no_iowait,
+        io_uring_no_sqarray: ring.no_sqarray,
+        io_uring_registered_ring: ring.registered_ring,
+        io_uring_restrictions: ring.restrictions,
+        io_uring_napi: ring.napi,
+        io_uring_multishot_poll: ring.multishot_poll,
+        io_uring_min_timeout: ring.min_timeout,
+        io_uring_skip_success: ring.skip_success,
     }
 }
 

@@ -85,6 +85,7 @@ impl NativeContext {
         guard(&env, || {
             let ctx = AioContext::builder()
                 .monitor(options::monitor(&options.monitor)?)
+                .monitor_by_environment(options.by_environment)
                 .poll(options.poll.apply(fdmon::PollParams::default())?)
                 .aio(options.aio.apply(fdmon::AioParams::default())?)
                 .name(options.name)

@@ -24,6 +24,7 @@ mod handler;
 mod hot;
 mod memory;
 mod options;
+mod refusal;
 mod remote;
 mod stats;
 mod word;

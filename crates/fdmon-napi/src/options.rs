@@ -57,7 +57,8 @@ pub struct NativeAioParams {
 #[derive(Debug)]
 pub struct NativeOptions {
     pub monitor: String,
-    pub explicit: bool,
+    /// `FDMON_MONITOR` named it; a worker has an environment of its own.
+    pub by_environment: bool,
     pub name: String,
     pub poll: NativePollParams,
     pub aio: NativeAioParams,

@@ -91,6 +91,7 @@ pub struct LeakReport {
 #[must_use]
 pub struct Builder {
     monitor: MonitorKind,
+    by_environment: bool,
     poll: PollParams,
     aio: AioParams,
     ring: RingParams,
@@ -102,6 +103,13 @@ impl Builder {
     /// Which monitor. Default [`MonitorKind::Auto`]; any other that cannot be had is an error.
     pub fn monitor(mut self, kind: MonitorKind) -> Self {
         self.monitor = kind;
+        self
+    }
+
+    /// The monitor stands in FDMON_MONITOR, of an environment that only the caller sees.
+    #[doc(hidden)]
+    pub fn monitor_by_environment(mut self, by_environment: bool) -> Self {
+        self.by_environment = by_environment;
         self
     }
 
@@ -144,7 +152,7 @@ impl Builder {
         self.poll.validate()?;
         self.aio.validate()?;
         let shared = Shared::new(self.name)?;
-        let chosen = switch::choose(self.monitor, &self.ring, &shared)?;
+        let chosen = switch::choose(self.monitor, self.by_environment, &self.ring, &shared)?;
         shared.set_monitor(chosen.monitor.kind(), chosen.reason);
         {
             let mut wanted = lock(&shared.wanted);

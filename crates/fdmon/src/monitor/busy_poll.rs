@@ -1,8 +1,8 @@
 //! ② Kernel busy polling of network queues: a sleep begins with asking the network card's queue.
 //!
-//! Opt-in, since the kernel spins there. On epoll by ioctl_eventpoll(2), from Linux 6.9 on, where it
-//! serves sockets with a NAPI queue. Limits: it is at work only while the loop itself sleeps in
-//! epoll_wait. Not in what is left of a timeout below a millisecond, which ppoll(2) waits for,
+//! Opt-in, since the kernel spins there. On epoll by ioctl_eventpoll(2), on a ring by a registration
+//! (which has no budget of its own), both from Linux 6.9 on, for sockets with a NAPI queue. Limits: it is at work only while the loop itself sleeps in
+//! epoll_wait or io_uring_enter. Not in what is left of a timeout below a millisecond, which ppoll(2) waits for,
 //! and not while an outer loop sleeps, which has a set of its own.
 
 use rustix::fd::BorrowedFd;
@@ -63,8 +63,8 @@ fn explain(kind: MonitorKind, budget: u16, errno: Errno) -> (&'static str, &'sta
             "monitor 'poll' cannot do it",
             "ask for monitor 'epoll' or 'io_uring', or leave it out",
         ),
-        (MonitorKind::IoUring, Errno::OPNOTSUPP) => {
-            ("monitor 'io_uring' cannot do it", "ask for monitor 'epoll', or leave it out")
+        (MonitorKind::IoUring, Errno::INVAL) => {
+            ("this kernel's rings cannot do it", "use Linux 6.9 or newer, or leave it out")
         }
         (_, Errno::NOTTY) => {
             ("this kernel's epoll cannot do it", "use Linux 6.9 or newer, or leave it out")
@@ -88,14 +88,15 @@ fn explain(kind: MonitorKind, budget: u16, errno: Errno) -> (&'static str, &'sta
 fn refused(kind: MonitorKind, params: Option<BusyPoll>, errno: Errno) -> Error {
     let value = params.map_or_else(|| String::from("off"), |params| params.to_string());
     let (why, what_to_do) = explain(kind, params.map_or(0, |params| params.budget), errno);
-    if kind != MonitorKind::Epoll {
+    if kind == MonitorKind::Poll {
         return Error::unsupported(format!(
             "kernel_busy_poll = {value} is refused: {why}; {what_to_do}"
         ));
     }
     let name = errno_name(errno);
     let message = format!("kernel_busy_poll = {value} is refused: {why} ({name}); {what_to_do}");
-    Error::refused(message, "ioctl", errno)
+    let call = if kind == MonitorKind::IoUring { "io_uring_register" } else { "ioctl" };
+    Error::refused(message, call, errno)
 }
 
 /// `auto` cannot move to epoll, which busy polling needs.
@@ -220,7 +221,8 @@ mod tests {
         let epoll = MonitorKind::Epoll;
         let cases = [
             (MonitorKind::Poll, 8, Errno::OPNOTSUPP, "monitor 'poll'", "monitor 'epoll'"),
-            (MonitorKind::IoUring, 8, Errno::OPNOTSUPP, "monitor 'io_uring'", "monitor 'epoll'"),
+            (MonitorKind::IoUring, 8, Errno::INVAL, "rings", "use Linux 6.9 or newer"),
+            (MonitorKind::IoUring, 8, Errno::OPNOTSUPP, "this kernel", "CONFIG_NET_RX_BUSY_POLL"),
             (epoll, 8, Errno::NOTTY, "epoll", "use Linux 6.9 or newer"),
             (epoll, 8, Errno::OPNOTSUPP, "this kernel", "CONFIG_NET_RX_BUSY_POLL"),
             (epoll, 65, Errno::PERM, "budget above 64 needs CAP_NET_ADMIN", "at most 64"),
@@ -233,8 +235,13 @@ mod tests {
             let error = refused(kind, Some(params), errno);
             assert!(error.is_unsupported());
             let from_call = (error.errno(), error.syscall_name());
-            let call = (Some(errno.raw_os_error()), Some("ioctl"));
-            assert_eq!(from_call, if kind == epoll { call } else { (None, None) });
+            let errno = Some(errno.raw_os_error());
+            let call = match kind {
+                MonitorKind::Poll => (None, None),
+                MonitorKind::IoUring => (errno, Some("io_uring_register")),
+                _ => (errno, Some("ioctl")),
+            };
+            assert_eq!(from_call, call);
             let text = error.to_string();
             let (reason, advice) = text.split_once("; ").unwrap();
             let value =

@@ -17,7 +17,7 @@ use rustix::io_uring::{
 
 use super::ring::{Completion, Refusal, Ring, RingFeatures};
 use super::{FdMonitor, MonitorToken, Sink, borrow, timespec};
-use crate::config::{RingMode, RingParams};
+use crate::config::{BusyPoll, RingMode, RingParams};
 use crate::interest::{Events, Interest};
 use crate::notifier;
 
@@ -305,7 +305,7 @@ pub(crate) fn probe(eventfd: RawFd) -> Result<RingFeatures, Refusal> {
     Ok(RingFeatures {
         cooperative: made(RingMode::Cooperative, false),
         restrictions: made(RingMode::Auto, true),
-        napi: monitor.ring.can_poll_queues(),
+        napi: monitor.ring.poll_queues(1, false).is_ok(),
         ..monitor.features()
     })
 }
@@ -416,6 +416,11 @@ impl FdMonitor for UringMonitor {
     #[inline]
     fn need_wait(&self) -> bool {
         self.ring.has_completions() || self.ring.has_work()
+    }
+
+    fn busy_poll(&mut self, params: Option<BusyPoll>) -> Result<(), Errno> {
+        let (usecs, prefer) = params.map_or((0, false), |params| (params.usecs, params.prefer));
+        self.ring.poll_queues(usecs, prefer)
     }
 
     #[inline]

@@ -374,11 +374,14 @@ impl Ring {
         }
     }
 
-    /// Waits could poll network queues. Changes nothing.
-    pub fn can_poll_queues(&self) -> bool {
-        let on = self.register(IoringRegisterOp::RegisterNapi, &mut [io_uring_napi::default()]);
-        let off = self.register(IoringRegisterOp::UnregisterNapi, &mut [io_uring_napi::default()]);
-        on.is_ok() && off.is_ok()
+    /// Waits poll network queues first, for this many microseconds; 0 = not at all.
+    pub fn poll_queues(&self, usecs: u32, prefer: bool) -> Result<(), Errno> {
+        let mut napi = io_uring_napi::default();
+        napi.busy_poll_to = usecs;
+        napi.prefer_busy_poll = prefer.into();
+        let on = usecs != 0;
+        let op = if on { IoringRegisterOp::RegisterNapi } else { IoringRegisterOp::UnregisterNapi };
+        self.register(op, &mut [napi])
     }
 
     fn unregister_fd(&mut self) {

@@ -45,7 +45,13 @@ impl Chosen {
 }
 
 /// Makes the monitor of a new context.
-pub(crate) fn choose(kind: MonitorKind, ring: &RingParams, shared: &Shared) -> Result<Chosen> {
+pub(crate) fn choose(
+    kind: MonitorKind,
+    by_environment: bool,
+    ring: &RingParams,
+    shared: &Shared,
+) -> Result<Chosen> {
+    let asked_by_environment = |kind| format!("asked for by FDMON_MONITOR={kind}");
     let (kind, reason) = match kind {
         MonitorKind::Auto => match std::env::var("FDMON_MONITOR") {
             Err(_) => (MonitorKind::Auto, String::new()),
@@ -58,9 +64,10 @@ pub(crate) fn choose(kind: MonitorKind, ring: &RingParams, shared: &Shared) -> R
                         "'auto', 'poll', 'epoll' or 'io_uring', or unset it",
                     )
                 })?;
-                (kind, format!("asked for by FDMON_MONITOR={name}"))
+                (kind, asked_by_environment(kind))
             }
         },
+        kind if by_environment => (kind, asked_by_environment(kind)),
         kind => (kind, String::from("asked for")),
     };
     match kind {
@@ -218,7 +225,8 @@ impl State {
                 shared.set_monitor(MonitorKind::Epoll, reason.into());
             }
             Err(refusal) => {
-                shared.set_monitor(MonitorKind::Poll, format!("auto: epoll refused: {refusal}"));
+                let reason = format!("auto: epoll refused: {}", errno_name(refusal));
+                shared.set_monitor(self.monitor.kind(), reason);
             }
         }
         self.renew_busy_poll(shared);

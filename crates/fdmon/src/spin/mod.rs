@@ -297,8 +297,9 @@ impl AioContext {
         let look_every = if st.reg.kernel_spinners > 0 { KERNEL_LOOK_NS } else { LOOK_NS };
         let until = plan.start.saturating_add(window);
         let mut yielded_at = plan.start;
+        let mut yielded = false; // just before
         loop {
-            plan.awake |= shared.notified.load(Ordering::Acquire) || st.monitor.need_wait();
+            plan.awake |= shared.notified.load(Ordering::Acquire);
             let mut now = clock.now();
             if plan.awake {
                 return (st, now);
@@ -307,11 +308,17 @@ impl AioContext {
                 manual.at_least(until); // it stands still: one round is the whole window
                 now = until;
             }
-            if st.look_while_spinning(&self.0, plan, now, look_every) || now >= until {
+            if st.look_while_spinning(&self.0, plan, now, look_every) {
+                if guards {
+                    st.spin.guards.found(yielded, yielded_at);
+                }
                 return (st, now);
             }
-            let yields = guards && now.saturating_sub(yielded_at) >= YIELD_NS;
-            if yields {
+            if now >= until {
+                return (st, now);
+            }
+            yielded = guards && now.saturating_sub(yielded_at) >= YIELD_NS;
+            if yielded {
                 rustix::thread::sched_yield();
                 yielded_at = clock.now();
             } else {
@@ -320,7 +327,7 @@ impl AioContext {
             st = self.round(st, plan);
             let found = plan.awake || shared.notified.load(Ordering::Relaxed);
             if found && guards {
-                st.spin.guards.found(yields, yielded_at);
+                st.spin.guards.found(yielded, yielded_at);
             }
             if plan.awake {
                 return (st, clock.now());
@@ -541,10 +548,12 @@ impl State {
         now: u64,
         every: u64,
     ) -> bool {
-        if self.monitor.sees_readiness()
-            || self.reg.armed == 0
-            || now.saturating_sub(self.spin.last_look) < every
-        {
+        let is_due = if self.monitor.sees_readiness() {
+            self.monitor.need_wait()
+        } else {
+            self.reg.armed != 0 && now.saturating_sub(self.spin.last_look) >= every
+        };
+        if !is_due {
             return false;
         }
         self.spin.last_look = now;

@@ -4,6 +4,7 @@ mod busy_poll;
 mod closed_fds;
 mod embedding;
 mod fork;
+mod kernel_polling;
 mod monitors;
 mod threads;
 mod time;

@@ -46,13 +46,16 @@ for (const idle of [1, 64, 1000, 10_000]) {
   const name = `one ready eventfd among ${count(idle)} idle, epoll`
   at[idle] = instructions(name, 300, ['event', '--monitor', 'epoll', '--idle', `${idle}`], [1000, 5000])
 }
-add('the same from N = 1 to N = 10,000, epoll', { budget: 3, unit: '% apart' }, () => {
-  const values = Object.values(at).filter((value) => value !== undefined)
-  return values.length === 4 ? [(100 * (Math.max(...values) - Math.min(...values))) / at[1]] : 'needs all four rows'
-})
+apart('epoll', at)
 for (const [idle, lengths] of [[1, [1000, 5000]], [64, [1000, 5000]], [1000, [200, 600]], [10_000, [20, 60]]]) {
   instructions(`one ready eventfd among ${count(idle)} idle, poll`, undefined, ['event', '--monitor', 'poll', '--idle', `${idle}`], lengths)
 }
+const onRing = {}
+for (const idle of [1, 64, 1000, 10_000]) {
+  const args = ['event', '--monitor', 'io_uring', '--idle', `${idle}`]
+  onRing[idle] = instructions(`one ready eventfd among ${count(idle)} idle, io_uring`, 400, args, [1000, 5000])
+}
+apart('io_uring', onRing)
 instructions('hit by a memory word, handler with nothing but the word', 200, ['hit', ...SPIN], [1000, 5000])
 // The clock goes 100 ns a reading here, so that the kernel is asked as often as at full speed: every 50 µs.
 instructions('hit by a memory word, handler with a doorbell', 200, ['hit', '--doorbell', '--clock-step', '100', ...SPIN], [1000, 5000])
@@ -65,6 +68,14 @@ await roundTrips()
 await fromTypeScript()
 
 await finish()
+
+/** How far the rows of one monitor are apart. */
+function apart(monitor, rows) {
+  add(`the same from N = 1 to N = 10,000, ${monitor}`, { budget: 3, unit: '% apart' }, () => {
+    const values = Object.values(rows).filter((value) => value !== undefined)
+    return values.length === 4 ? [(100 * (Math.max(...values) - Math.min(...values))) / rows[1]] : 'needs all four rows'
+  })
+}
 
 /** Instructions a round, by callgrind. */
 function instructions(name, budget, args, [short, long]) {

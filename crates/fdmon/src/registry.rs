@@ -397,7 +397,7 @@ impl Registry {
     }
 
     /// The kernel watches this handler's fd for one report from now on.
-    #[inline]
+    #[cold]
     pub fn arming(&mut self, token: MonitorToken) {
         if let Some(handler) = self.handler(token.slot())
             && handler.running != 0

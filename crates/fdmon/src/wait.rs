@@ -40,6 +40,8 @@ pub(crate) enum Quick {
 /// Takes a wait's reports into the registry.
 struct Reports<'a> {
     reg: &'a mut Registry,
+    /// Callbacks run in turns around this one.
+    nested: bool,
     /// Something is due now.
     found: bool,
 }
@@ -60,13 +62,16 @@ impl Sink for Reports<'_> {
 
     #[inline]
     fn arming(&mut self, token: MonitorToken) {
-        self.reg.arming(token);
+        if self.nested {
+            self.reg.arming(token);
+        }
     }
 }
 
 /// …keeping the first one in hand: most of the time it stays alone.
 struct FirstReport<'a> {
     reg: &'a mut Registry,
+    nested: bool,
     first: Option<(u32, u32)>,
     several: bool,
 }
@@ -92,7 +97,9 @@ impl Sink for FirstReport<'_> {
 
     #[inline]
     fn arming(&mut self, token: MonitorToken) {
-        self.reg.arming(token);
+        if self.nested {
+            self.reg.arming(token);
+        }
     }
 }
 
@@ -209,7 +216,8 @@ impl State {
         let mut quick = Quick::Nothing;
         if self.reg.armed != 0 {
             shared.stats.looks.bump();
-            let mut sink = Reports { reg: &mut self.reg, found: false };
+            let nested = self.depth != 0;
+            let mut sink = Reports { reg: &mut self.reg, nested, found: false };
             match self.monitor.wait(Some(0), &mut sink) {
                 Ok(()) if sink.found => quick = Quick::Due,
                 Ok(()) => {}
@@ -229,7 +237,8 @@ impl State {
     #[inline(always)]
     pub(crate) fn wait_once(&mut self, shared: &Shared) -> Result<Quick> {
         shared.stats.sleeps.bump();
-        let mut sink = FirstReport { reg: &mut self.reg, first: None, several: false };
+        let nested = self.depth != 0;
+        let mut sink = FirstReport { reg: &mut self.reg, nested, first: None, several: false };
         let result = self.monitor.wait(None, &mut sink);
         let FirstReport { first, several, .. } = sink;
         if self.reg.hints.any(Hints::PARKED) {
@@ -324,7 +333,8 @@ impl State {
         if leap.is_some() {
             timeout = Some(0);
         }
-        let mut sink = Reports { reg: &mut self.reg, found: false };
+        let nested = self.depth > 1;
+        let mut sink = Reports { reg: &mut self.reg, nested, found: false };
         let result = self.monitor.wait(timeout, &mut sink);
         let found = sink.found || !self.reg.bad.is_empty();
         if let Err(errno) = result

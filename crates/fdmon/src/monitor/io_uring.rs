@@ -16,7 +16,7 @@ use rustix::io_uring::{
 };
 
 use super::ring::{Completion, Refusal, Ring, RingFeatures};
-use super::{FdMonitor, MonitorToken, Sink, borrow, timespec};
+use super::{FdMonitor, MonitorToken, Sink, borrow};
 use crate::config::{BusyPoll, RingMode, RingParams};
 use crate::interest::{Events, Interest};
 use crate::notifier;
@@ -58,10 +58,8 @@ pub(crate) struct UringMonitor {
     ring: Ring,
     /// By slot.
     polls: Vec<Poll>,
-    /// Slots whose poll is to be put in by the next call…
+    /// Slots whose poll is to be put in by the next call.
     due: Vec<u32>,
-    /// …and room for those that become due meanwhile.
-    next_due: Vec<u32>,
     watched: u32,
     notifier: RawFd,
     notifier_due: bool,
@@ -71,9 +69,8 @@ pub(crate) struct UringMonitor {
     skip_success: bool,
     /// Completions since the wait began.
     batch: u32,
-    /// Some of them were not believed.
-    doubted: bool,
-    /// A poll was refused for a reason other than its fd.
+    /// Some of them were not believed, or a poll was refused for a reason other than its fd.
+    odd: bool,
     refused: Option<Errno>,
 }
 
@@ -86,12 +83,11 @@ impl UringMonitor {
             ring,
             polls: Vec::new(),
             due: Vec::new(),
-            next_due: Vec::new(),
             watched: 0,
             notifier,
             notifier_due: true,
             batch: 0,
-            doubted: false,
+            odd: false,
             refused: None,
         };
         // Tries the call as well: a sandbox may allow rings to be made, and nothing to be done
@@ -132,13 +128,14 @@ impl UringMonitor {
     }
 
     /// Queues the polls that are due.
-    #[inline]
+    #[inline(always)] // most of the time it is one
     fn push_due(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
         if self.notifier_due {
             self.push_notifier(sink)?;
         }
-        let mut due = std::mem::replace(&mut self.due, std::mem::take(&mut self.next_due));
-        for &slot in &due {
+        let count = self.due.len();
+        for at in 0..count {
+            let slot = self.due[at];
             let Some(poll) = self.polls.get_mut(slot as usize) else { continue };
             if poll.stage != Stage::Due {
                 continue;
@@ -146,13 +143,16 @@ impl UringMonitor {
             poll.stage = Stage::Armed;
             let poll = *poll;
             sink.arming(token_of(poll.user_data));
-            let entry = poll_add(poll.fd, poll.interest, poll.user_data);
-            if !self.ring.push(entry) {
-                self.push_to_full_queue(entry, sink)?;
+            if self.ring.is_full() {
+                self.make_room(sink)?;
             }
+            self.ring.push(poll_add(poll.fd, poll.interest, poll.user_data));
         }
-        due.clear();
-        self.next_due = due;
+        if self.due.len() == count {
+            self.due.clear();
+        } else {
+            self.due.drain(..count); // some became due meanwhile
+        }
         Ok(())
     }
 
@@ -163,19 +163,16 @@ impl UringMonitor {
         if !self.notifier_once {
             entry.len = len_union { poll_flags: IoringPollFlags::ADD_MULTI };
         }
-        if !self.ring.push(entry) {
-            self.push_to_full_queue(entry, sink)?;
+        if self.ring.is_full() {
+            self.make_room(sink)?;
         }
+        self.ring.push(entry);
         Ok(())
     }
 
     #[cold]
-    fn push_to_full_queue(
-        &mut self,
-        entry: io_uring_sqe,
-        sink: &mut impl Sink,
-    ) -> Result<(), Errno> {
-        while !self.ring.push(entry) {
+    fn make_room(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
+        while self.ring.is_full() {
             match self.ring.submit() {
                 Ok(()) | Err(Errno::INTR) => {}
                 // Old kernels take no more while completions wait to be seen.
@@ -193,11 +190,13 @@ impl UringMonitor {
     /// their handler.
     #[inline]
     fn reap(&mut self, sink: &mut impl Sink, doubt: bool) {
+        let mut batch = self.batch;
         while let Some(completion) = self.ring.next() {
-            self.batch += 1;
+            batch += 1;
             self.take(completion, sink, doubt);
         }
-        self.ring.release(self.batch);
+        self.batch = batch;
+        self.ring.release(batch);
     }
 
     #[inline(always)]
@@ -213,7 +212,7 @@ impl UringMonitor {
         if result < 0 {
             self.take_failure(token, result, sink);
         } else if doubt && sink.doubts(token) {
-            self.doubted = true;
+            self.odd = true;
         } else {
             #[allow(clippy::cast_sign_loss, reason = "it is not negative")]
             let events = Events::from_bits_retain(result as u32);
@@ -229,7 +228,7 @@ impl UringMonitor {
     fn take_other(&mut self, completion: Completion, sink: &mut impl Sink) {
         if completion.user_data == CHANGE {
             if completion.result == -Errno::INVAL.raw_os_error() {
-                self.refused = Some(Errno::INVAL); // polls cannot be changed here
+                self.refuse(Errno::INVAL); // polls cannot be changed here
             }
             return;
         }
@@ -244,7 +243,7 @@ impl UringMonitor {
         } else if completion.result == -Errno::INVAL.raw_os_error() && !self.notifier_once {
             self.notifier_once = true; // no multishot polls here
         } else if completion.result != -Errno::CANCELED.raw_os_error() {
-            self.refused = Some(Errno::from_raw_os_error(-completion.result));
+            self.refuse(Errno::from_raw_os_error(-completion.result));
         }
     }
 
@@ -256,16 +255,22 @@ impl UringMonitor {
                 self.polls[token.slot() as usize].stage = Stage::Absent;
                 sink.ready(token, Events::NVAL);
             }
-            errno => self.refused = Some(errno),
+            errno => self.refuse(errno),
         }
+    }
+
+    #[cold]
+    fn refuse(&mut self, errno: Errno) {
+        self.odd = true;
+        self.refused = Some(errno);
     }
 
     /// Queues a request between waits.
     fn push(&mut self, entry: io_uring_sqe) -> Result<(), Errno> {
-        if !self.ring.push(entry) {
-            self.ring.submit()?;
-            self.ring.push(entry);
+        if self.ring.is_full() {
+            self.make_room(&mut Unheard::default())?;
         }
+        self.ring.push(entry);
         Ok(())
     }
 
@@ -387,24 +392,20 @@ impl FdMonitor for UringMonitor {
 
     fn wait(&mut self, timeout: Option<u64>, sink: &mut impl Sink) -> Result<(), Errno> {
         self.batch = 0;
+        let (seen, work) = (self.ring.has_completions(), self.ring.has_work());
         // What completes after this look happened after the last callback of its handler.
-        let doubt = self.need_wait();
+        let doubt = seen || work;
         self.push_due(sink)?;
-        let result = if timeout == Some(0) || self.ring.has_completions() {
-            if self.ring.has_unsubmitted() || self.ring.has_work() {
-                self.ring.flush()
-            } else {
-                Ok(())
-            }
+        let result = if timeout != Some(0) && !seen {
+            self.ring.sleep(timeout)
+        } else if work || self.ring.has_unsubmitted() {
+            self.ring.flush()
         } else {
-            self.ring.sleep(timeout.map(timespec))
+            Ok(())
         };
         self.reap(sink, doubt);
-        if self.ring.has_work() || self.doubted {
+        if self.odd || self.ring.has_work() {
             self.take_the_rest(sink, doubt)?;
-        }
-        if let Some(errno) = self.refused {
-            return Err(errno);
         }
         match result {
             Err(Errno::BUSY) => Ok(()), // there were completions to take first
@@ -451,7 +452,10 @@ impl UringMonitor {
                 Err(errno) => return Err(errno),
             }
         }
-        if std::mem::take(&mut self.doubted) {
+        if std::mem::take(&mut self.odd) {
+            if let Some(errno) = self.refused {
+                return Err(errno);
+            }
             // Asked anew: what is ready completes in this call.
             self.push_due(sink)?;
             self.ring.flush()?;

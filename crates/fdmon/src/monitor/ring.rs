@@ -24,7 +24,7 @@ use rustix::io_uring::{
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::borrow;
+use super::{borrow, timespec};
 use crate::config::{RingMode, RingParams};
 use crate::error::errno_name;
 use crate::fork::Home;
@@ -426,12 +426,16 @@ impl Ring {
         }
     }
 
-    /// Queues a request. `false` = the queue is full: submit first.
+    /// No request can be queued before some are submitted.
     #[inline]
-    pub fn push(&mut self, entry: io_uring_sqe) -> bool {
-        if self.unsubmitted > self.submission_mask {
-            return false;
-        }
+    pub fn is_full(&self) -> bool {
+        self.unsubmitted > self.submission_mask
+    }
+
+    /// Queues a request; the queue must not be full.
+    #[inline(always)] // so that it is made in its place
+    pub fn push(&mut self, entry: io_uring_sqe) {
+        assert!(!self.is_full());
         let index = (self.tail & self.submission_mask) as usize;
         // SAFETY: below the number of entries, and not in use: fewer than that are unsubmitted.
         let place = unsafe { self.submissions.add(index) };
@@ -440,7 +444,6 @@ impl Ring {
         self.tail = self.tail.wrapping_add(1);
         self.unsubmitted += 1;
         self.submission_tail.set(self.tail);
-        true
     }
 
     #[inline]
@@ -517,8 +520,17 @@ impl Ring {
 
     /// Submits, and sleeps until a completion appears that was not seen yet.
     #[inline]
-    pub fn sleep(&mut self, timeout: Option<Timespec>) -> Result<(), Errno> {
-        self.enter(self.kept() + 1, self.flags, timeout.as_ref())
+    pub fn sleep(&mut self, timeout: Option<u64>) -> Result<(), Errno> {
+        let wanted = self.kept() + 1;
+        match timeout {
+            None => self.enter(wanted, self.flags, None),
+            Some(ns) => self.sleep_at_most(wanted, ns),
+        }
+    }
+
+    #[inline(never)]
+    fn sleep_at_most(&mut self, wanted: u32, ns: u64) -> Result<(), Errno> {
+        self.enter(wanted, self.flags, Some(&timespec(ns)))
     }
 
     #[inline]

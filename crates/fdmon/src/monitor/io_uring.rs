@@ -47,12 +47,12 @@ enum Stage {
 struct Poll {
     user_data: u64,
     fd: RawFd,
-    interest: Interest,
+    /// What it waits for and reports, ERR and HUP included.
+    events: u16,
     stage: Stage,
 }
 
-const ABSENT: Poll =
-    Poll { user_data: 0, fd: -1, interest: Interest::empty(), stage: Stage::Absent };
+const ABSENT: Poll = Poll { user_data: 0, fd: -1, events: 0, stage: Stage::Absent };
 
 pub(crate) struct UringMonitor {
     ring: Ring,
@@ -133,9 +133,10 @@ impl UringMonitor {
         if self.notifier_due {
             self.push_notifier(sink)?;
         }
-        let count = self.due.len();
-        for at in 0..count {
+        let (mut at, count) = (0, self.due.len());
+        while at < count {
             let slot = self.due[at];
+            at += 1;
             let Some(poll) = self.polls.get_mut(slot as usize) else { continue };
             if poll.stage != Stage::Due {
                 continue;
@@ -143,10 +144,11 @@ impl UringMonitor {
             poll.stage = Stage::Armed;
             let poll = *poll;
             sink.arming(token_of(poll.user_data));
-            if self.ring.is_full() {
+            let entry = || poll_add(poll.fd, poll.events, poll.user_data);
+            if !self.ring.push(entry) {
                 self.make_room(sink)?;
+                self.ring.push(entry);
             }
-            self.ring.push(poll_add(poll.fd, poll.interest, poll.user_data));
         }
         if self.due.len() == count {
             self.due.clear();
@@ -159,14 +161,14 @@ impl UringMonitor {
     #[cold]
     fn push_notifier(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
         self.notifier_due = false;
-        let mut entry = poll_add(self.notifier, Interest::READ, MonitorToken::NOTIFIER.0);
+        let mut entry = poll_add(self.notifier, mask(Interest::READ), MonitorToken::NOTIFIER.0);
         if !self.notifier_once {
             entry.len = len_union { poll_flags: IoringPollFlags::ADD_MULTI };
         }
-        if self.ring.is_full() {
+        if !self.ring.push(|| entry) {
             self.make_room(sink)?;
+            self.ring.push(|| entry);
         }
-        self.ring.push(entry);
         Ok(())
     }
 
@@ -188,10 +190,10 @@ impl UringMonitor {
 
     /// Takes the completions that are there. `doubt` = they may be older than the last callback of
     /// their handler.
-    #[inline]
     fn reap(&mut self, sink: &mut impl Sink, doubt: bool) {
         let mut batch = self.batch;
-        while let Some(completion) = self.ring.next() {
+        let posted = self.ring.posted();
+        while let Some(completion) = self.ring.next(posted) {
             batch += 1;
             self.take(completion, sink, doubt);
         }
@@ -215,10 +217,10 @@ impl UringMonitor {
             self.odd = true;
         } else {
             #[allow(clippy::cast_sign_loss, reason = "it is not negative")]
-            let events = Events::from_bits_retain(result as u32);
+            let events = result as u32;
             // It may have completed before the interest was changed.
-            if events.intersects(poll.interest.to_events() | Events::ERR | Events::HUP) {
-                sink.ready(token, events);
+            if events & u32::from(poll.events) != 0 {
+                sink.ready(token, Events::from_bits_retain(events));
             }
         }
     }
@@ -267,10 +269,10 @@ impl UringMonitor {
 
     /// Queues a request between waits.
     fn push(&mut self, entry: io_uring_sqe) -> Result<(), Errno> {
-        if self.ring.is_full() {
+        if !self.ring.push(|| entry) {
             self.make_room(&mut Unheard::default())?;
+            self.ring.push(|| entry);
         }
-        self.ring.push(entry);
         Ok(())
     }
 
@@ -298,7 +300,7 @@ impl UringMonitor {
         }
         let poll = &mut self.polls[index];
         let turn = (poll.user_data & TURN_MASK).wrapping_add(1 << TURN_SHIFT) & TURN_MASK;
-        *poll = Poll { user_data: token.0 | turn, fd, interest, stage: Stage::Due };
+        *poll = Poll { user_data: token.0 | turn, fd, events: mask(interest), stage: Stage::Due };
         self.due.push(slot);
     }
 }
@@ -338,17 +340,22 @@ fn poll_remove(user_data: u64, silent: bool) -> io_uring_sqe {
 fn poll_change(user_data: u64, interest: Interest, silent: bool) -> io_uring_sqe {
     io_uring_sqe {
         len: len_union { poll_flags: IoringPollFlags::UPDATE_EVENTS },
-        op_flags: op_flags_union { poll32_events: interest.to_events().bits() },
+        op_flags: op_flags_union { poll32_events: mask(interest).into() },
         ..poll_remove(user_data, silent)
     }
 }
 
-#[inline]
-fn poll_add(fd: RawFd, interest: Interest, user_data: u64) -> io_uring_sqe {
+#[allow(clippy::cast_possible_truncation, reason = "they fit 16 bits")]
+fn mask(interest: Interest) -> u16 {
+    (interest.to_events() | Events::ERR | Events::HUP).bits() as u16
+}
+
+#[inline(always)]
+fn poll_add(fd: RawFd, events: u16, user_data: u64) -> io_uring_sqe {
     io_uring_sqe {
         opcode: IoringOp::PollAdd,
         fd,
-        op_flags: op_flags_union { poll32_events: interest.to_events().bits() },
+        op_flags: op_flags_union { poll32_events: events.into() },
         user_data: io_uring_user_data::from_u64(user_data),
         ..io_uring_sqe::default()
     }
@@ -375,7 +382,7 @@ impl FdMonitor for UringMonitor {
         let Some(poll) = self.polls.get_mut(token.slot() as usize) else { return Ok(()) };
         let was_armed = poll.stage == Stage::Armed;
         let user_data = poll.user_data;
-        poll.interest = new;
+        poll.events = mask(new);
         if new.is_empty() {
             poll.stage = Stage::Absent;
             self.watched -= 1;
@@ -390,27 +397,12 @@ impl FdMonitor for UringMonitor {
         Ok(())
     }
 
+    #[inline(never)] // the turns that it is called from keep their registers for the other monitors
     fn wait(&mut self, timeout: Option<u64>, sink: &mut impl Sink) -> Result<(), Errno> {
-        self.batch = 0;
-        let (seen, work) = (self.ring.has_completions(), self.ring.has_work());
-        // What completes after this look happened after the last callback of its handler.
-        let doubt = seen || work;
-        self.push_due(sink)?;
-        let result = if timeout != Some(0) && !seen {
-            self.ring.sleep(timeout)
-        } else if work || self.ring.has_unsubmitted() {
-            self.ring.flush()
+        if timeout.is_none() && self.due.len() == 1 && self.ring.is_quiet() {
+            self.wait_again(sink)
         } else {
-            Ok(())
-        };
-        self.reap(sink, doubt);
-        if self.odd || self.ring.has_work() {
-            self.take_the_rest(sink, doubt)?;
-        }
-        match result {
-            Err(Errno::BUSY) => Ok(()), // there were completions to take first
-            Err(Errno::INTR) if self.batch != 0 => Ok(()),
-            other => other,
+            self.wait_in_full(timeout, sink)
         }
     }
 
@@ -440,6 +432,71 @@ impl FdMonitor for UringMonitor {
 }
 
 impl UringMonitor {
+    /// The wait as it is most of the time: one fd was dispatched, and its next event is slept for.
+    /// It has the steps of [`UringMonitor::wait_in_full`], less those with nothing to do.
+    #[inline(always)]
+    fn wait_again(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
+        let slot = self.due[0];
+        let poll = match self.polls.get(slot as usize) {
+            Some(poll) if poll.stage == Stage::Due && !self.notifier_due => poll,
+            _ => return self.wait_in_full(None, sink),
+        };
+        let (fd, events, user_data) = (poll.fd, poll.events, poll.user_data);
+        if !self.ring.push(|| poll_add(fd, events, user_data)) {
+            return self.wait_in_full(None, sink);
+        }
+        sink.arming(token_of(user_data));
+        let result = self.ring.sleep(None);
+        if let Some(events) = self.ring.take_only(user_data) {
+            // As if it had been armed meanwhile: it is due again.
+            sink.ready(token_of(user_data), Events::from_bits_retain(events));
+            if !self.ring.has_work() {
+                return Ok(());
+            }
+        } else {
+            self.due.clear();
+            self.polls[slot as usize].stage = Stage::Armed;
+        }
+        self.batch = 0;
+        self.finish(result, sink, false)
+    }
+
+    #[inline(never)]
+    fn wait_in_full(&mut self, timeout: Option<u64>, sink: &mut impl Sink) -> Result<(), Errno> {
+        self.batch = 0;
+        let (seen, work) = (self.ring.has_completions(), self.ring.has_work());
+        // What completes after this look happened after the last callback of its handler.
+        let doubt = seen || work;
+        self.push_due(sink)?;
+        let result = if timeout != Some(0) && !seen {
+            self.ring.sleep(timeout)
+        } else if work || self.ring.has_unsubmitted() {
+            self.ring.flush()
+        } else {
+            Ok(())
+        };
+        self.finish(result, sink, doubt)
+    }
+
+    /// What follows the call of a wait.
+    #[inline(never)]
+    fn finish(
+        &mut self,
+        result: Result<(), Errno>,
+        sink: &mut impl Sink,
+        doubt: bool,
+    ) -> Result<(), Errno> {
+        self.reap(sink, doubt);
+        if self.odd || self.ring.has_work() {
+            self.take_the_rest(sink, doubt)?;
+        }
+        match result {
+            Err(Errno::BUSY) => Ok(()), // there were completions to take first
+            Err(Errno::INTR) if self.batch != 0 => Ok(()),
+            other => other,
+        }
+    }
+
     /// Everything that was ready when the wait began, though one call fetches only so much of it.
     #[inline(never)]
     fn take_the_rest(&mut self, sink: &mut impl Sink, doubt: bool) -> Result<(), Errno> {

@@ -432,18 +432,21 @@ impl Ring {
         self.unsubmitted > self.submission_mask
     }
 
-    /// Queues a request; the queue must not be full.
-    #[inline(always)] // so that it is made in its place
-    pub fn push(&mut self, entry: io_uring_sqe) {
-        assert!(!self.is_full());
+    /// Queues a request, made in its place. `false` = the queue is full: submit first.
+    #[inline(always)]
+    pub fn push(&mut self, make: impl FnOnce() -> io_uring_sqe) -> bool {
+        if self.is_full() {
+            return false;
+        }
         let index = (self.tail & self.submission_mask) as usize;
         // SAFETY: below the number of entries, and not in use: fewer than that are unsubmitted.
         let place = unsafe { self.submissions.add(index) };
         // SAFETY: as above; the kernel reads it only after the tail has passed it.
-        unsafe { place.write(entry) };
+        unsafe { place.write(make()) };
         self.tail = self.tail.wrapping_add(1);
         self.unsubmitted += 1;
         self.submission_tail.set(self.tail);
+        true
     }
 
     #[inline]
@@ -464,10 +467,22 @@ impl Ring {
         flags & (IoringSqFlags::TASKRUN | IoringSqFlags::CQ_OVERFLOW).bits() != 0
     }
 
-    /// The next completion that was not seen yet.
+    /// No completion is there, none is on its way, and nothing waits to be submitted.
     #[inline]
-    pub fn next(&mut self) -> Option<Completion> {
-        if !self.has_completions() {
+    pub fn is_quiet(&self) -> bool {
+        !self.has_completions() && !self.has_work() && self.unsubmitted == 0
+    }
+
+    /// Where the completions end that are there now.
+    #[inline]
+    pub fn posted(&self) -> u32 {
+        self.completion_tail.get(Ordering::Acquire)
+    }
+
+    /// The next completion that was not seen yet, of those before `posted`.
+    #[inline(always)]
+    pub fn next(&mut self, posted: u32) -> Option<Completion> {
+        if self.seen == posted {
             return None;
         }
         let index = (self.seen & self.completion_mask) as usize;
@@ -481,6 +496,24 @@ impl Ring {
             result: entry.res,
             flags: entry.flags.bits(),
         })
+    }
+
+    /// Takes the next completion if it is the only one and this request succeeded: its result.
+    #[inline(always)]
+    pub fn take_only(&mut self, user_data: u64) -> Option<u32> {
+        let (posted, seen) = (self.posted(), self.seen);
+        if posted.wrapping_sub(seen) != 1 {
+            return None;
+        }
+        let completion = self.next(posted)?;
+        if completion.user_data == user_data
+            && let Ok(result) = u32::try_from(completion.result)
+        {
+            self.release(1);
+            return Some(result);
+        }
+        self.seen = seen; // for others to take
+        None
     }
 
     /// Gives the kernel its entries back after a batch of this many. In deferred mode, so many are

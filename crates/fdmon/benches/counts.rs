@@ -6,7 +6,9 @@
 //! counts hit      --monitor epoll --rounds 1000 [--doorbell] [--clock-step NS]
 //! counts idle     --monitor epoll --rounds 1000 [--handlers N] [--kernel]
 //! counts register --monitor epoll --fds 10000 --rounds 10000
+//! counts burst    --monitor epoll --ready 64 --idle 192 --rounds 1000
 //! counts pingpong --monitor epoll --rounds 1000 --max-ns 200000
+//! counts oneway   --monitor epoll --rounds 1000 --max-ns 200000
 //! ```
 //!
 //! It prints one line: what the context counted, as `name=value` pairs.
@@ -16,13 +18,15 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fdmon::{
     AioContext, EventNotifier, Handlers, ManualClock, MonitorKind, PollParams, WordSource,
 };
 use lexopt::ValueExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -33,6 +37,7 @@ struct Args {
     rounds: u32,
     idle: usize,
     fds: usize,
+    ready: usize,
     handlers: usize,
     blocking: bool,
     doorbell: bool,
@@ -49,6 +54,7 @@ impl Args {
             rounds: 1000,
             idle: 1,
             fds: 0,
+            ready: 1,
             handlers: 1,
             blocking: true,
             doorbell: false,
@@ -64,6 +70,7 @@ impl Args {
                 lexopt::Arg::Long("rounds") => args.rounds = parser.value()?.parse()?,
                 lexopt::Arg::Long("idle") => args.idle = parser.value()?.parse()?,
                 lexopt::Arg::Long("fds") => args.fds = parser.value()?.parse()?,
+                lexopt::Arg::Long("ready") => args.ready = parser.value()?.parse()?,
                 lexopt::Arg::Long("handlers") => args.handlers = parser.value()?.parse()?,
                 lexopt::Arg::Long("turn") => args.blocking = parser.value()? == "blocking",
                 lexopt::Arg::Long("doorbell") => args.doorbell = true,
@@ -99,12 +106,12 @@ fn main() -> Outcome<()> {
         "hit" => hit(&args)?,
         "idle" => idle(&args)?,
         "register" => register(&args)?,
+        "burst" => burst(&args)?,
         "pingpong" => pingpong(&args)?,
+        "oneway" => oneway(&args)?,
         "" => return Ok(()), // cargo bench runs it without a word
         other => {
-            return Err(
-                format!("workload '{other}': use event, hit, idle, register or pingpong").into()
-            );
+            return Err(format!("workload '{other}': see the head of benches/counts.rs").into());
         }
     };
     println!("{line}");
@@ -113,7 +120,15 @@ fn main() -> Outcome<()> {
 
 fn counters(ctx: &AioContext, ran: u32) -> String {
     let stats = ctx.stats();
-    format!("ran={ran} turns={} waits={} sleeps={}", stats.turns, stats.waits, stats.sleeps)
+    let row = stats.handlers.first();
+    format!(
+        "ran={ran} turns={} waits={} sleeps={} hits={} reads={}",
+        stats.turns,
+        stats.waits,
+        stats.sleeps,
+        row.map_or(0, |row| row.poll_hits),
+        row.map_or(0, |row| row.reads)
+    )
 }
 
 /// One ready eventfd among idle ones: each round writes it and runs the turn that reads it.
@@ -143,6 +158,32 @@ fn event(args: &Args) -> Outcome<String> {
         ctx.poll(blocking)?;
     }
     assert_eq!(ran.get(), args.rounds, "each round runs one handler");
+    Ok(counters(&ctx, ran.get()))
+}
+
+/// Several eventfds are ready in each turn, beside idle ones.
+fn burst(args: &Args) -> Outcome<String> {
+    let ctx = args.context(0)?;
+    let ran = Rc::new(Cell::new(0));
+    let mut bells = Vec::new();
+    for _ in 0..args.ready + args.idle {
+        let bell = EventNotifier::new()?;
+        let (clear, ran) = (bell.clone(), ran.clone());
+        let handlers = Handlers::new().read(move |_| {
+            clear.test_and_clear()?;
+            ran.set(ran.get() + 1);
+            Ok(())
+        });
+        ctx.set_fd_handler(bell.clone(), handlers)?;
+        bells.push(bell);
+    }
+    for _ in 0..args.rounds {
+        for bell in &bells[..args.ready] {
+            bell.set()?;
+        }
+        ctx.poll(true)?;
+    }
+    assert_eq!(ran.get() as usize, args.ready * args.rounds as usize, "one turn runs all");
     Ok(counters(&ctx, ran.get()))
 }
 
@@ -357,4 +398,71 @@ fn pingpong(args: &Args) -> Outcome<String> {
     }
     echo.join().map_err(|_| "the echo thread panicked")??;
     Ok(counters(&ctx, args.rounds))
+}
+
+/// One event after 50 µs of nothing, from a thread on one CPU to a context on another that sleeps
+/// or, with a window, spins on the kernel's readiness. Tells the median latency and what it costs.
+fn oneway(args: &Args) -> Outcome<String> {
+    const GAP: Duration = Duration::from_micros(50);
+    let cpus = sched_getaffinity(None)?;
+    let mut usable = (0..CpuSet::MAX_CPU).filter(|cpu| cpus.is_set(*cpu));
+    let (Some(ours), Some(theirs)) = (usable.next(), usable.next()) else {
+        return Err("it needs two CPUs".into());
+    };
+    let pin = |cpu| {
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        sched_setaffinity(None, &set)
+    };
+    let rounds = args.rounds;
+    let (bell, start) = (EventNotifier::new()?, Instant::now());
+    let (stamp, seen) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU32::new(0)));
+    let sender = {
+        let (bell, stamp, seen) = (bell.clone(), stamp.clone(), seen.clone());
+        std::thread::spawn(move || -> Outcome<()> {
+            pin(theirs)?;
+            for round in 0..rounds {
+                while seen.load(Ordering::Acquire) != round {
+                    std::hint::spin_loop();
+                }
+                let pause = Instant::now();
+                while pause.elapsed() < GAP {
+                    std::hint::spin_loop();
+                }
+                stamp.store(nanoseconds(start.elapsed()), Ordering::Release);
+                bell.set()?;
+            }
+            Ok(())
+        })
+    };
+    pin(ours)?;
+    let spin = PollParams::spin(Duration::from_nanos(args.max_ns));
+    // A pinned thread looks to the guards like a machine with one CPU.
+    let params = PollParams { guards: false, ..spin };
+    let ctx = AioContext::builder().monitor(args.monitor).poll(params).build()?;
+    let latencies = Rc::new(std::cell::RefCell::new(Vec::new()));
+    let (clear, all, count) = (bell.clone(), latencies.clone(), seen.clone());
+    let handlers = Handlers::new().poll_kernel().read(move |_| {
+        if clear.test_and_clear()? {
+            let sent = stamp.load(Ordering::Acquire);
+            all.borrow_mut().push(nanoseconds(start.elapsed()) - sent);
+            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Release);
+        }
+        Ok(())
+    });
+    ctx.set_fd_handler(bell, handlers)?;
+    let before = clock_gettime(ClockId::ThreadCPUTime);
+    ctx.poll_until(|| seen.load(Ordering::Relaxed) == rounds)?;
+    let cpu = clock_gettime(ClockId::ThreadCPUTime) - before;
+    sender.join().map_err(|_| "the sender panicked")??;
+    let mut latencies = latencies.take();
+    latencies.sort_unstable();
+    let median = latencies[latencies.len() / 2];
+    let cpu = (cpu.tv_sec * 1_000_000_000 + cpu.tv_nsec) / i64::from(rounds);
+    Ok(format!("{} p50={median} cpu={cpu}", counters(&ctx, rounds)))
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "a run takes seconds")]
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_nanos() as u64
 }

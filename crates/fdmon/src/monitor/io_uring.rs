@@ -399,10 +399,13 @@ impl FdMonitor for UringMonitor {
 
     #[inline(never)] // the turns that it is called from keep their registers for the other monitors
     fn wait(&mut self, timeout: Option<u64>, sink: &mut impl Sink) -> Result<(), Errno> {
-        if timeout.is_none() && self.due.len() == 1 && self.ring.is_quiet() {
-            self.wait_again(sink)
-        } else {
-            self.wait_in_full(timeout, sink)
+        if !self.ring.is_quiet() {
+            return self.wait_in_full(timeout, sink);
+        }
+        match (timeout, self.due.len()) {
+            (None, 1) => self.wait_again(sink),
+            (Some(0), 0) if !self.notifier_due => Ok(()), // all is seen in memory
+            _ => self.wait_in_full(timeout, sink),
         }
     }
 

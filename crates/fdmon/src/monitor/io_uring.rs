@@ -397,16 +397,12 @@ impl FdMonitor for UringMonitor {
         Ok(())
     }
 
-    #[inline(never)] // the turns that it is called from keep their registers for the other monitors
+    #[inline(always)] // without a timeout, or with one that is not 0, it is only the call
     fn wait(&mut self, timeout: Option<u64>, sink: &mut impl Sink) -> Result<(), Errno> {
-        if !self.ring.is_quiet() {
-            return self.wait_in_full(timeout, sink);
+        if timeout == Some(0) && !self.has_due() && self.ring.is_quiet() {
+            return Ok(()); // all is seen in memory
         }
-        match (timeout, self.due.len()) {
-            (None, 1) => self.wait_again(sink),
-            (Some(0), 0) if !self.notifier_due => Ok(()), // all is seen in memory
-            _ => self.wait_in_full(timeout, sink),
-        }
+        self.ask(timeout, sink)
     }
 
     #[inline]
@@ -435,6 +431,15 @@ impl FdMonitor for UringMonitor {
 }
 
 impl UringMonitor {
+    #[inline(never)] // the turns that it is called from keep their registers for the other monitors
+    fn ask(&mut self, timeout: Option<u64>, sink: &mut impl Sink) -> Result<(), Errno> {
+        if timeout.is_none() && self.due.len() == 1 && self.ring.is_quiet() {
+            self.wait_again(sink)
+        } else {
+            self.wait_in_full(timeout, sink)
+        }
+    }
+
     /// The wait as it is most of the time: one fd was dispatched, and its next event is slept for.
     /// It has the steps of [`UringMonitor::wait_in_full`], less those with nothing to do.
     #[inline(always)]

@@ -10,7 +10,7 @@ test('every option of a context is checked [SPEC 13]', (t) => {
     [null, ['options', 'null']],
     [1, ['options', '1']],
     [[], ['options']],
-    [{ monitors: 'epoll' }, ['options.monitors', 'epoll', 'monitor, poll, aio, name']],
+    [{ monitors: 'epoll' }, ['options.monitors', 'epoll', 'monitor, poll, aio, ring, name']],
     [{ monitor: 'kqueue' }, ['options.monitor', 'kqueue', "'epoll'"]],
     [{ monitor: null }, ['options.monitor', 'null']],
     [{ monitor: 1 }, ['options.monitor', '1']],
@@ -22,6 +22,12 @@ test('every option of a context is checked [SPEC 13]', (t) => {
     [{ poll: { max: 1 } }, ['options.poll.max', 'maxNs']],
     [{ aio: [] }, ['options.aio']],
     [{ aio: { batch: 1 } }, ['options.aio.batch', 'maxBatch']],
+    [{ ring: null }, ['options.ring = null', 'mode']],
+    [{ ring: 'off' }, ['options.ring', "'off'"]],
+    [{ ring: { modes: 'off' } }, ['options.ring.modes', 'mode, restricted']],
+    [{ ring: { mode: 'sqpoll' } }, ["options.ring.mode = 'sqpoll'", "'deferred'", "'off'"]],
+    [{ ring: { mode: null } }, ['options.ring.mode = null']],
+    [{ ring: { mode: 'off', restricted: 1 } }, ['options.ring.restricted = 1', 'true or false']],
   ]
   for (const [options, words] of bad) refuses(t, make(options), words)
 })

@@ -49,7 +49,10 @@ export interface PollParams {
   idleNs?: number
   /** No spin on one usable CPU, yield while spinning. @default true */
   guards?: boolean
-  /** Kernel busy polling of network queues; null = off. Under monitor 'auto' it is a wish for epoll. @default null */
+  /**
+   * Kernel busy polling of network queues; null = off. A context with monitor 'auto' does it on its ring, and moves to
+   * epoll where it has none that can. @default null
+   */
   kernelBusyPoll?: BusyPoll | null
 }
 
@@ -57,7 +60,7 @@ export interface PollParams {
  * Kernel busy polling of network queues: while the loop sleeps, the kernel asks the queue of the network card instead of
  * waiting for its interrupt. That shortens the way of a packet and costs the CPU time of the asking.
  *
- * It helps sockets of a card with NAPI queues, and nothing else. It needs epoll (Linux 6.9 or newer) or io_uring; where
+ * It helps sockets of a card with NAPI queues, and nothing else. It needs epoll or io_uring, on Linux 6.9 or newer; where
  * it cannot be had, setting it throws `ERR_FDMON_UNSUPPORTED`, which says why. While an outer loop sleeps for the
  * context, and for the last fraction of a millisecond before a deadline, it is not at work.
  *
@@ -74,7 +77,10 @@ export interface PollParams {
 export interface BusyPoll {
   /** How long one sleep asks the queue, in microseconds: 1 to 2147483647. */
   usecs: number
-  /** Packets taken each time the queue is asked; 0 = 8; above 64 needs CAP_NET_ADMIN; at most 65535. @default 0 */
+  /**
+   * On epoll, packets taken each time the queue is asked; 0 = 8; above 64 needs CAP_NET_ADMIN; at most 65535. A ring has
+   * no budget of its own: it is ignored there. @default 0
+   */
   budget?: number
   /** Keep the card's interrupts off as long as the queue is asked often enough. @default false */
   prefer?: boolean
@@ -108,6 +114,43 @@ export interface AioParams {
 }
 
 /**
+ * What kind of io_uring ring a context makes. The other monitors make none, and take no notice of it.
+ *
+ * A ring keeps the credentials of the thread that made it: one made before a process drops its privileges keeps them
+ * (CVE-2024-22017 is about that). Make contexts afterwards. No kernel thread polls a ring for you (SQPOLL): a context
+ * that sleeps costs no CPU time.
+ *
+ * @example
+ * ```ts
+ * import { AioContext, type RingParams } from 'fdmon'
+ *
+ * const none: RingParams = { mode: 'off' }
+ * using ctx = new AioContext({ ring: none })
+ * console.log(ctx.monitor) // poll
+ * console.log(ctx.monitorReason) // auto: io_uring is turned off by ring.mode; poll below 64 fds
+ * ```
+ */
+export interface RingParams {
+  /**
+   * How completions reach the loop.
+   *
+   * - `auto`: the cheapest way that this kernel has and that fits the use
+   * - `deferred`: they wait until the loop asks for them (Linux 6.1); an outer loop gets a cooperative ring in its place
+   * - `cooperative`: they wait for the thread's next system call (Linux 5.19)
+   * - `plain`: they interrupt the thread (Linux 5.11)
+   * - `off`: no ring; monitor 'auto' does without, and asking for io_uring is refused
+   *
+   * @default 'auto'
+   */
+  mode?: 'auto' | 'deferred' | 'cooperative' | 'plain' | 'off'
+  /**
+   * Limits the ring, for good, to what a context does with it: to poll, read, write and sync. Whoever gets hold of its
+   * descriptor can do nothing else with it. Right for services; costs nothing while it runs. @default false
+   */
+  restricted?: boolean
+}
+
+/**
  * Options of `new AioContext()`.
  *
  * @example
@@ -126,6 +169,8 @@ export interface AioContextOptions {
   poll?: PollParams
   /** How to do async I/O. */
   aio?: AioParams
+  /** What kind of io_uring ring to make, or none. */
+  ring?: RingParams
   /** Shown by `console.log(ctx)` and in warnings. @default `context-<id>` */
   name?: string
 }
@@ -148,6 +193,9 @@ export interface NativePollParams {
 /** `AioParams` after the checks. */
 export type NativeAioParams = AioParams
 
+/** `RingParams` after the checks. */
+export type NativeRingParams = RingParams
+
 /** `AioContextOptions` after the checks. */
 export interface NativeOptions {
   monitor: string
@@ -156,11 +204,13 @@ export interface NativeOptions {
   name: string
   poll: NativePollParams
   aio: NativeAioParams
+  ring: NativeRingParams
 }
 
 const U32 = 0xffff_ffff
 const I32 = 0x7fff_ffff
 const MONITORS = ['auto', 'io_uring', 'epoll', 'poll', 'wasi'] as const
+const RING_MODES = ['auto', 'deferred', 'cooperative', 'plain', 'off'] as const
 const POLL_KEYS = [
   'maxNs',
   'grow',
@@ -243,11 +293,21 @@ export function checkAioParams(name: string, params: unknown): NativeAioParams {
   return out
 }
 
+function checkRingParams(name: string, params: unknown): NativeRingParams {
+  if (params === undefined) return {}
+  const given = checkObject(name, params, "an object, for example { mode: 'off' }")
+  checkKeys(`${name}.`, given, ['mode', 'restricted'])
+  const out: NativeRingParams = {}
+  if (given['mode'] !== undefined) out.mode = checkOneOf(`${name}.mode`, given['mode'], RING_MODES)
+  if (given['restricted'] !== undefined) out.restricted = checkBoolean(`${name}.restricted`, given['restricted'])
+  return out
+}
+
 /** Checks the options of a context and settles which monitor is meant. */
 export function checkContextOptions(options: unknown): NativeOptions {
   const given =
     options === undefined ? {} : checkObject('options', options, "an object, for example { monitor: 'epoll' }")
-  checkKeys('options.', given, ['monitor', 'poll', 'aio', 'name'])
+  checkKeys('options.', given, ['monitor', 'poll', 'aio', 'ring', 'name'])
   const asked = given['monitor'] === undefined ? 'auto' : checkOneOf('options.monitor', given['monitor'], MONITORS)
   const monitor = asked === 'auto' ? monitorOfEnvironment() : asked
   const name = given['name'] ?? ''
@@ -260,6 +320,7 @@ export function checkContextOptions(options: unknown): NativeOptions {
     name,
     poll: checkPollParams('options.poll', given['poll']),
     aio: checkAioParams('options.aio', given['aio']),
+    ring: checkRingParams('options.ring', given['ring']),
   }
 }
 

@@ -1,13 +1,14 @@
 //! What this kernel and container allow: each thing is tried, nothing is assumed from a version.
 
-use fdmon::{AioContext, BusyPoll, Cpus, MonitorKind, PollParams, RingFeatures, probe_io_uring};
+use fdmon::{
+    AioContext, BusyPoll, Cpus, MonitorKind, PollParams, RingFeatures, explain_refusal,
+    probe_io_uring,
+};
 use napi_derive::napi;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, inotify, memfd_create};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
-
-use crate::refusal::{Facts, explain};
 
 /// Whether a monitor can be had.
 #[napi(object, object_from_js = false)]
@@ -101,7 +102,7 @@ fn availability(refusal: Option<&fdmon::Error>) -> Availability {
     let Some(error) = refusal else {
         return Availability { available: true, reason: "works here".into(), advice: None };
     };
-    let (reason, advice) = explain(&Facts::of(error)).map_or_else(
+    let (reason, advice) = explain_refusal(error).map_or_else(
         || as_it_says(&error.to_string()),
         |(reason, advice)| (reason, Some(advice.into())),
     );

@@ -88,6 +88,7 @@ impl NativeContext {
                 .monitor_by_environment(options.by_environment)
                 .poll(options.poll.apply(fdmon::PollParams::default())?)
                 .aio(options.aio.apply(fdmon::AioParams::default())?)
+                .ring(options.ring.apply(fdmon::RingParams::default())?)
                 .name(options.name)
                 .build()?;
             let trampoline = Rc::new(Trampoline::new(invoke, ctx.remote()));

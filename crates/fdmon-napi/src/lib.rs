@@ -24,7 +24,6 @@ mod handler;
 mod hot;
 mod memory;
 mod options;
-mod refusal;
 mod remote;
 mod stats;
 mod word;

@@ -1,6 +1,8 @@
 //! Options and parameters, as TypeScript hands them over: checked, and only those that are set.
 
-use fdmon::{AioParams, BusyPoll, ErrorCode, MonitorKind, PolicyKind, PollParams};
+use fdmon::{
+    AioParams, BusyPoll, ErrorCode, MonitorKind, PolicyKind, PollParams, RingMode, RingParams,
+};
 use napi_derive::napi;
 
 use crate::error::{Failure, Result};
@@ -52,6 +54,14 @@ pub struct NativeAioParams {
     pub engine: Option<String>,
 }
 
+/// `NativeRingParams`
+#[napi(object, object_to_js = false)]
+#[derive(Debug, Default)]
+pub struct NativeRingParams {
+    pub mode: Option<String>,
+    pub restricted: Option<bool>,
+}
+
 /// `NativeOptions`
 #[napi(object, object_to_js = false)]
 #[derive(Debug)]
@@ -62,6 +72,7 @@ pub struct NativeOptions {
     pub name: String,
     pub poll: NativePollParams,
     pub aio: NativeAioParams,
+    pub ring: NativeRingParams,
 }
 
 /// Checked in TypeScript to be a whole number that is not negative.
@@ -135,6 +146,29 @@ impl NativeAioParams {
             _ => Ok(to),
         }
     }
+}
+
+impl NativeRingParams {
+    /// The parameters with those that are set changed.
+    pub(crate) fn apply(&self, mut to: RingParams) -> Result<RingParams> {
+        if let Some(value) = &self.mode {
+            to.mode = ring_mode(value)?;
+        }
+        if let Some(value) = self.restricted {
+            to.restricted = value;
+        }
+        Ok(to)
+    }
+}
+
+fn ring_mode(name: &str) -> Result<RingMode> {
+    [RingMode::Auto, RingMode::Deferred, RingMode::Cooperative, RingMode::Plain, RingMode::Off]
+        .into_iter()
+        .find(|mode| mode.as_str() == name)
+        .ok_or_else(|| {
+            let message = format!("ring.mode = '{name}' is not known; pass 'auto'");
+            Failure::new(ErrorCode::InvalidArg, message)
+        })
 }
 
 /// The monitor of this name.

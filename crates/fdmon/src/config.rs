@@ -85,8 +85,8 @@ const DAY_NS: u64 = 86_400_000_000_000;
 /// network card instead of waiting for its interrupt.
 ///
 /// It shortens the way of a packet and costs the CPU time of the asking. It helps for sockets of a
-/// card with NAPI queues, and does nothing for other fds. It needs epoll (Linux 6.9 or newer) or
-/// io_uring; where it cannot be had, a typed error says why.
+/// card with NAPI queues, and does nothing for other fds. It needs epoll or io_uring, on Linux 6.9
+/// or newer; where it cannot be had, a typed error says why.
 ///
 /// ```
 /// use fdmon::{AioContext, BusyPoll, PollParams};
@@ -102,8 +102,8 @@ const DAY_NS: u64 = 86_400_000_000_000;
 pub struct BusyPoll {
     /// How long one sleep asks the queue, in microseconds: 1 to 2147483647.
     pub usecs: u32,
-    /// Packets taken each time the queue is asked; 0 = 8, the kernel's default. Above 64 needs
-    /// CAP_NET_ADMIN.
+    /// On epoll, packets taken each time the queue is asked; 0 = 8, the kernel's default. Above 64
+    /// needs CAP_NET_ADMIN. A ring has no budget of its own: it is ignored there.
     pub budget: u16,
     /// Keep the card's interrupts off as long as the queue is asked often enough.
     pub prefer: bool,
@@ -153,8 +153,8 @@ pub struct PollParams {
     pub idle_ns: u64,
     /// No spin where one CPU is usable; yield while spinning. Default true.
     pub guards: bool,
-    /// Kernel busy polling of network queues. Default `None`: off. Under `auto` it counts as a wish
-    /// for epoll.
+    /// Kernel busy polling of network queues. Default `None`: off. An `auto` context does it on its
+    /// ring, and moves to epoll where it has none that can.
     pub kernel_busy_poll: Option<BusyPoll>,
 }
 
@@ -220,7 +220,8 @@ pub enum RingMode {
     /// its thread, cooperative when embedded in an outer loop.
     #[default]
     Auto,
-    /// They wait until the loop asks for them (Linux 6.1). Such a ring cannot wake an outer loop.
+    /// They wait until the loop asks for them (Linux 6.1). Such a ring cannot wake an outer loop,
+    /// which gets a cooperative one in its place.
     Deferred,
     /// They wait for the thread's next system call (Linux 5.19).
     Cooperative,

@@ -75,6 +75,7 @@ pub use error::{Error, ErrorCode, Outcome, Result};
 pub use foreign::{ForeignBatch, ForeignHandler, ForeignHooks};
 pub use handler::{Handlers, Ops, Probe, Source, Token};
 pub use interest::{Callbacks, Events, Interest, word};
+pub use monitor::refusal::explain_refusal;
 pub use monitor::ring::RingFeatures;
 pub use monitor::switch::probe_io_uring;
 pub use notifier::EventNotifier;

@@ -275,7 +275,7 @@ fn without_memory_for_a_ring_it_is_as_if_it_were_refused() {
     let text = asked_for.to_string();
     assert!(asked_for.is_unsupported(), "{text}");
     assert_eq!(asked_for.errno(), Some(Errno::NOMEM.raw_os_error()), "{text}");
-    assert!(text.contains("ENOMEM") && text.contains("memory limit"), "{text}");
+    assert!(text.contains("ENOMEM") && text.contains("limits on memory"), "{text}");
     let ctx = auto.unwrap();
     assert_eq!(ctx.monitor(), MonitorKind::Poll);
     let reason = ctx.monitor_reason();

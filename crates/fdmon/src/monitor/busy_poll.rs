@@ -1,9 +1,10 @@
 //! ② Kernel busy polling of network queues: a sleep begins with asking the network card's queue.
 //!
-//! Opt-in, since the kernel spins there. On epoll by ioctl_eventpoll(2), on a ring by a registration
-//! (which has no budget of its own), both from Linux 6.9 on, for sockets with a NAPI queue. Limits: it is at work only while the loop itself sleeps in
-//! epoll_wait or io_uring_enter. Not in what is left of a timeout below a millisecond, which ppoll(2) waits for,
-//! and not while an outer loop sleeps, which has a set of its own.
+//! Opt-in, since the kernel spins there. On epoll by ioctl_eventpoll(2), on a ring by
+//! IORING_REGISTER_NAPI (which has no budget of its own), both from Linux 6.9 on, for sockets with
+//! a NAPI queue. Limits: it is at work only while the loop itself sleeps, in epoll_wait(2) or
+//! io_uring_enter(2). Not in what is left of a timeout below a millisecond, for which epoll waits
+//! by ppoll(2), and not while an outer loop sleeps, which has a set of its own.
 
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
@@ -73,7 +74,7 @@ fn explain(kind: MonitorKind, budget: u16, errno: Errno) -> (&'static str, &'sta
             "this kernel cannot do it",
             "use one that is built with CONFIG_NET_RX_BUSY_POLL, or leave it out",
         ),
-        (_, Errno::PERM) if budget > FREE_BUDGET => (
+        (MonitorKind::Epoll, Errno::PERM) if budget > FREE_BUDGET => (
             "a budget above 64 needs CAP_NET_ADMIN",
             "pass a budget of at most 64, or grant the capability",
         ),
@@ -226,6 +227,7 @@ mod tests {
             (epoll, 8, Errno::NOTTY, "epoll", "use Linux 6.9 or newer"),
             (epoll, 8, Errno::OPNOTSUPP, "this kernel", "CONFIG_NET_RX_BUSY_POLL"),
             (epoll, 65, Errno::PERM, "budget above 64 needs CAP_NET_ADMIN", "at most 64"),
+            (MonitorKind::IoUring, 65, Errno::PERM, "the kernel says no", "sandbox"),
             (epoll, 64, Errno::PERM, "the kernel says no", "sandbox"),
             (epoll, 8, Errno::INVAL, "these values", "fewer usecs"),
             (epoll, 8, Errno::ACCESS, "the kernel says no", "sandbox"),

@@ -15,7 +15,8 @@ use rustix::io_uring::{
     io_uring_sqe, io_uring_user_data, len_union, op_flags_union,
 };
 
-use super::ring::{Completion, Refusal, Ring, RingFeatures};
+use super::refusal::Refusal;
+use super::ring::{Completion, Ring, RingFeatures};
 use super::{FdMonitor, MonitorToken, Sink, borrow};
 use crate::config::{BusyPoll, RingMode, RingParams};
 use crate::interest::{Events, Interest};

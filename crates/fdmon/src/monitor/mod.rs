@@ -7,6 +7,7 @@ pub(crate) mod busy_poll;
 pub(crate) mod epoll;
 pub(crate) mod io_uring;
 pub(crate) mod poll;
+pub(crate) mod refusal;
 pub(crate) mod ring;
 pub(crate) mod switch;
 

@@ -24,9 +24,9 @@ use rustix::io_uring::{
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::refusal::Refusal;
 use super::{borrow, timespec};
 use crate::config::{RingMode, RingParams};
-use crate::error::errno_name;
 use crate::fork::Home;
 
 /// Requests that fit between two calls.
@@ -60,42 +60,6 @@ const REGISTRATIONS: [IoringRegisterOp; 4] = [
     IoringRegisterOp::RegisterNapi,
     IoringRegisterOp::UnregisterNapi,
 ];
-
-/// Which call the kernel refused, and how.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Refusal {
-    pub call: &'static str,
-    pub errno: Errno,
-}
-
-impl Refusal {
-    fn of(call: &'static str) -> impl Fn(Errno) -> Self {
-        move |errno| Self { call, errno }
-    }
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", errno_name(self.errno), self.call)
-    }
-}
-
-impl Refusal {
-    /// What the user can do about it.
-    pub fn advice(self) -> &'static str {
-        match self.errno {
-            Errno::PERM | Errno::ACCESS => {
-                "allow it in the seccomp profile and in the sysctl kernel.io_uring_disabled, or use 'auto'"
-            }
-            Errno::NOSYS | Errno::INVAL => "use Linux 5.11 or newer, or 'auto'",
-            Errno::NOMEM => "raise the memory limit, or use 'auto'",
-            Errno::MFILE | Errno::NFILE => {
-                "raise the limit of open files (ulimit -n), or use 'auto'"
-            }
-            _ => "use 'auto'",
-        }
-    }
-}
 
 /// What this kernel's rings can do; each thing is asked or tried, none follows from a version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -227,11 +191,8 @@ impl Ring {
             RingMode::Deferred => &[RingMode::Deferred],
             RingMode::Cooperative => &[RingMode::Cooperative],
             RingMode::Plain => &[RingMode::Plain],
-            RingMode::Off => {
-                return Err(Refusal { call: "ring.mode = 'off'", errno: Errno::OPNOTSUPP });
-            }
+            RingMode::Off => &[], // nobody comes here with it
         };
-        let mut refusal = Errno::INVAL;
         for &mode in modes {
             // An unknown flag is EINVAL: the next kind needs fewer of them.
             for extra in [IoringSetupFlags::NO_SQARRAY, IoringSetupFlags::empty()] {
@@ -240,9 +201,8 @@ impl Ring {
                     other => return other,
                 }
             }
-            refusal = Errno::INVAL;
         }
-        Err(Refusal { call: "io_uring_setup", errno: refusal })
+        Err(Refusal { call: "io_uring_setup", errno: Errno::INVAL })
     }
 
     fn set_up(mode: RingMode, extra: IoringSetupFlags, restricted: bool) -> Result<Self, Refusal> {

@@ -10,12 +10,13 @@ use super::busy_poll::BUSY_POLL_REASON;
 use super::epoll::EpollMonitor;
 use super::io_uring::UringMonitor;
 use super::poll::PollMonitor;
-use super::ring::{Refusal, RingFeatures};
+use super::refusal::Refusal;
+use super::ring::RingFeatures;
 use super::{FdMonitor, Monitor, MonitorToken};
 use crate::config::{MonitorKind, RingMode, RingParams};
 use crate::context::State;
 use crate::embed::EMBEDDED_REASON;
-use crate::error::{Error, Result, errno_name};
+use crate::error::{Error, ErrorCode, Result, errno_name};
 use crate::handler::Handler;
 use crate::interest::Interest;
 use crate::notifier;
@@ -72,16 +73,18 @@ pub(crate) fn choose(
     };
     match kind {
         MonitorKind::Auto => Ok(choose_best(ring, shared)),
+        MonitorKind::IoUring if ring.mode == RingMode::Off => Err(turned_off(option(&reason))),
         MonitorKind::Poll => Ok(Chosen::asked_for(Monitor::Poll(poll(shared)), reason)),
         MonitorKind::Epoll => {
             let monitor = epoll(shared).map_err(|errno| {
-                refused(&reason, "epoll", Refusal { call: "epoll_create1", errno })
+                let refusal = Refusal { call: "epoll_create1", errno };
+                refusal.to_error(option(&reason), "epoll", ring)
             })?;
             Ok(Chosen::asked_for(Monitor::Epoll(monitor), reason))
         }
         MonitorKind::IoUring => {
-            let monitor =
-                uring(ring, shared).map_err(|refusal| refused(&reason, "io_uring", refusal))?;
+            let monitor = uring(ring, shared)
+                .map_err(|refusal| refusal.to_error(option(&reason), "io_uring", ring))?;
             Ok(Chosen::asked_for(monitor, reason))
         }
     }
@@ -89,23 +92,39 @@ pub(crate) fn choose(
 
 /// A ring where there is one, else poll, which moves to epoll when that is cheaper.
 fn choose_best(ring: &RingParams, shared: &Shared) -> Chosen {
-    match uring(ring, shared) {
-        Ok(monitor) => Chosen {
-            monitor,
-            reason: "auto: io_uring works here".into(),
-            auto: true,
-            ring_refused: String::new(),
-        },
-        Err(refusal) => {
-            let ring_refused = format!("io_uring refused: {refusal}");
-            Chosen {
-                monitor: Monitor::Poll(poll(shared)),
-                reason: format!("auto: {ring_refused}; poll below {EPOLL_AT} fds"),
-                auto: true,
-                ring_refused,
+    let ring_refused = match ring.mode {
+        RingMode::Off => String::from("io_uring is turned off by ring.mode"),
+        _ => match uring(ring, shared) {
+            Ok(monitor) => {
+                return Chosen {
+                    monitor,
+                    reason: "auto: io_uring works here".into(),
+                    auto: true,
+                    ring_refused: String::new(),
+                };
             }
-        }
+            Err(refusal) => format!("io_uring refused: {refusal}"),
+        },
+    };
+    Chosen {
+        monitor: Monitor::Poll(poll(shared)),
+        reason: format!("auto: {ring_refused}; poll below {EPOLL_AT} fds"),
+        auto: true,
+        ring_refused,
     }
+}
+
+/// Where the request came from.
+fn option(reason: &str) -> &'static str {
+    if reason.contains("FDMON_MONITOR") { "FDMON_MONITOR" } else { "monitor" }
+}
+
+fn turned_off(option: &str) -> Error {
+    let message = format!(
+        "{option} = 'io_uring' is refused: ring.mode = 'off' turns it off; pass another \
+         ring.mode, or use 'auto'"
+    );
+    Error::new(ErrorCode::InvalidArg, message)
 }
 
 /// What the rings of this kernel can do, for this process: makes one and tries it.
@@ -115,14 +134,7 @@ fn choose_best(ring: &RingParams, shared: &Shared) -> Chosen {
 pub fn probe_io_uring() -> Result<RingFeatures> {
     let eventfd = crate::EventNotifier::new()?;
     super::io_uring::probe(eventfd.as_fd().as_raw_fd())
-        .map_err(|refusal| refused("", "io_uring", refusal))
-}
-
-/// Names where the request came from.
-fn refused(reason: &str, monitor: &str, why: Refusal) -> Error {
-    let option = if reason.contains("FDMON_MONITOR") { "FDMON_MONITOR" } else { "monitor" };
-    let message = format!("{option} = '{monitor}' is refused: {why}; {}", why.advice());
-    Error::refused(message, why.call, why.errno)
+        .map_err(|refusal| refusal.to_error("monitor", "io_uring", &RingParams::default()))
 }
 
 fn poll(shared: &Shared) -> PollMonitor {
@@ -261,11 +273,9 @@ impl State {
             return Ok(());
         }
         let params = RingParams { mode: RingMode::Cooperative, ..self.ring.clone() };
-        let ring = uring(&params, shared).map_err(|why| refused("", "io_uring", why))?;
-        let ring = self
-            .fill(ring)
-            .map_err(|errno| refused("", "io_uring", Refusal { call: "io_uring_enter", errno }))?;
-        self.monitor = ring;
+        let ring = uring(&params, shared)
+            .and_then(|ring| self.fill(ring).map_err(Refusal::of("io_uring_enter")));
+        self.monitor = ring.map_err(|why| why.to_error("monitor", "io_uring", &params))?;
         self.renew_busy_poll(shared);
         Ok(())
     }

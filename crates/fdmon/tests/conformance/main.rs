@@ -5,6 +5,8 @@
 //! in slow guests: `cargo test --test conformance kernel`.
 #![allow(clippy::duplicate_mod, reason = "that is the point: each monitor gets its own copy")]
 
+#[path = "../sandbox/mod.rs"]
+mod sandbox;
 mod support;
 
 #[path = "suite/mod.rs"]

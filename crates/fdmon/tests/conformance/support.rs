@@ -314,41 +314,6 @@ pub fn on_time() -> bool {
     std::env::var_os("FDMON_SLOW").is_none_or(|value| value != "1")
 }
 
-/// `struct sock_filter`.
-#[repr(C)]
-struct Instruction(u16, u8, u8, u32);
-
-/// `struct sock_fprog`.
-#[repr(C)]
-struct Filter(u16, *const Instruction);
-
-unsafe extern "C" {
-    fn prctl(option: i32, a: usize, b: *const Filter, c: usize, d: usize) -> i32;
-}
-
-/// Runs a test in a thread that the kernel lets make no ring, as in many containers: a seccomp
-/// filter refuses io_uring_setup(2) with EPERM.
-pub fn without_io_uring<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    const NO_NEW_PRIVS: i32 = 38;
-    const SECCOMP: i32 = 22;
-    let program = [
-        Instruction(0x20, 0, 0, 0),   // load the number of the system call
-        Instruction(0x15, 0, 1, 425), // io_uring_setup, on nearly all architectures
-        Instruction(0x06, 0, 0, 0x0005_0000 | 1), // then EPERM
-        Instruction(0x06, 0, 0, 0x7fff_0000), // else allowed
-    ];
-    let filtered = move || {
-        let filter = Filter(program.len() as u16, program.as_ptr());
-        // SAFETY: it takes numbers only, and concerns this thread alone.
-        assert_eq!(unsafe { prctl(NO_NEW_PRIVS, 1, std::ptr::null(), 0, 0) }, 0);
-        // SAFETY: the filter is a valid program that outlives the call, which copies it.
-        assert_eq!(unsafe { prctl(SECCOMP, 2, &filter, 0, 0) }, 0);
-        test()
-    };
-    let result = std::thread::scope(|scope| scope.spawn(filtered).join());
-    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
 /// Runs this test once more in a process of its own, with this variable set, and expects it to
 /// pass there. `true` = this is that process.
 pub fn alone(variable: &str, value: &str) -> bool {

@@ -279,6 +279,30 @@ fn auto_starts_on_poll_and_moves_to_epoll_at_64_fds() {
     assert_eq!(ctx.stats().fallbacks, 0);
 }
 
+/// SPEC 44, 45
+#[test]
+fn a_ring_that_is_turned_off_is_never_made_and_the_reason_says_so() {
+    let ring = RingParams { mode: RingMode::Off, ..RingParams::default() };
+    let error =
+        AioContext::builder().monitor(MonitorKind::IoUring).ring(ring.clone()).build().unwrap_err();
+    assert!(error.is_invalid_arg(), "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with("monitor = 'io_uring' is refused: ring.mode = 'off'"), "{text}");
+    assert!(text.contains("; "), "what to do: {text}");
+    if overridden() {
+        return;
+    }
+    let ctx = auto();
+    let reason = "auto: io_uring is turned off by ring.mode; ";
+    assert_eq!(ctx.monitor_reason(), format!("{reason}poll below 64 fds"));
+    for _ in 0..EPOLL_AT {
+        ctx.set_fd_handler(EventNotifier::new().unwrap(), Handlers::new().read(|_| Ok(())))
+            .unwrap();
+    }
+    ctx.poll(false).unwrap();
+    assert_eq!(ctx.monitor_reason(), format!("{reason}epoll from 64 fds on"));
+}
+
 /// SPEC 43
 #[test]
 fn moving_to_epoll_keeps_what_was_collected_and_doubles_nothing() {

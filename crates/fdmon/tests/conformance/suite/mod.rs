@@ -1,6 +1,6 @@
 //! The suite on one monitor: the one this module is named after.
 
-use fdmon::{AioContext, Builder, ManualClock, MonitorKind, PollParams};
+use fdmon::{AioContext, Builder, ManualClock, MonitorKind, PollParams, RingMode, RingParams};
 
 mod bad_input;
 mod bottom_half;
@@ -21,10 +21,25 @@ mod timers;
 mod turn;
 mod wakeup;
 
+/// The name of this instance of the suite.
+fn instance() -> &'static str {
+    module_path!().rsplit("::").next().unwrap_or_default()
+}
+
 /// The monitor under test.
 fn monitor() -> MonitorKind {
-    let name = module_path!().rsplit("::").next().unwrap_or_default();
-    name.parse().unwrap()
+    let kind = instance().strip_suffix("_cooperative").or(instance().strip_suffix("_plain"));
+    kind.unwrap_or(instance()).parse().unwrap()
+}
+
+/// The kind of ring under test; elsewhere it means nothing.
+fn ring_params() -> RingParams {
+    let mode = match instance() {
+        "io_uring_cooperative" => RingMode::Cooperative,
+        "io_uring_plain" => RingMode::Plain,
+        _ => RingMode::Auto,
+    };
+    RingParams { mode, ..RingParams::default() }
 }
 
 /// The monitor knows of readiness without a system call.
@@ -33,7 +48,7 @@ fn sees_readiness() -> bool {
 }
 
 fn builder() -> Builder {
-    AioContext::builder().monitor(monitor())
+    AioContext::builder().monitor(monitor()).ring(ring_params())
 }
 
 /// A context in real time.

@@ -43,9 +43,9 @@ struct World {
 }
 
 impl World {
-    fn new(monitor: fdmon::MonitorKind, seed: u64, spins: bool) -> Rc<Self> {
+    fn new(seed: u64, spins: bool) -> Rc<Self> {
         let clock = fdmon::ManualClock::new();
-        let mut builder = AioContext::builder().monitor(monitor).manual_clock(clock.clone());
+        let mut builder = super::builder().manual_clock(clock.clone());
         if spins {
             builder = builder.poll(spin());
             clock.set_step_ns(500);
@@ -268,8 +268,8 @@ fn act(world: &Weak<World>) -> fdmon::Outcome {
     Ok(())
 }
 
-fn live(monitor: fdmon::MonitorKind, seed: u64, spins: bool) -> u64 {
-    let world = World::new(monitor, seed, spins);
+fn live(seed: u64, spins: bool) -> u64 {
+    let world = World::new(seed, spins);
     for _ in 0..200 {
         world.step();
         world.step();
@@ -308,7 +308,7 @@ fn live(monitor: fdmon::MonitorKind, seed: u64, spins: bool) -> u64 {
 fn many(spins: bool) {
     let mut runs = 0;
     for seed in 1..=seeds() {
-        let held = std::panic::catch_unwind(|| live(super::monitor(), seed * 0x9e37_79b9, spins));
+        let held = std::panic::catch_unwind(|| live(seed * 0x9e37_79b9, spins));
         match held {
             Ok(more) => runs += more,
             Err(cause) => {

@@ -6,5 +6,6 @@ mod embedding;
 mod fork;
 mod kernel_polling;
 mod monitors;
+mod rings;
 mod threads;
 mod time;

@@ -249,6 +249,17 @@ impl RingMode {
 ///
 /// A ring keeps the credentials of the thread that made it: one that was made before a process
 /// drops its privileges keeps them. Make contexts afterwards.
+///
+/// ```
+/// use fdmon::{AioContext, RingMode, RingParams};
+///
+/// let restricted = RingParams { restricted: true, ..RingParams::default() };
+/// let ctx = AioContext::builder().ring(restricted).build()?;
+/// println!("{}: {}", ctx.monitor(), ctx.monitor_reason());
+/// let none = RingParams { mode: RingMode::Off, ..RingParams::default() };
+/// println!("{}", AioContext::builder().ring(none).build()?.monitor_reason());
+/// # Ok::<(), fdmon::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct RingParams {
     /// How completions reach the loop.

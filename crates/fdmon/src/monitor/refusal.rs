@@ -95,9 +95,10 @@ fn explain(facts: &Facts) -> Option<(String, &'static str)> {
     let said = |what: &str| format!("{what} ({call})");
     let explained = match facts.errno? {
         Errno::PERM | Errno::ACCESS if call.starts_with("io_uring_") => refused(facts, call),
-        Errno::PERM | Errno::ACCESS => {
-            (said("EPERM: a sandbox refuses it"), "allow it in the sandbox")
-        }
+        Errno::PERM | Errno::ACCESS => (
+            said(&format!("{}: a sandbox refuses it", errno_name(facts.errno?))),
+            "allow it in the sandbox",
+        ),
         // The ring was made, so the kernel has the other calls too.
         Errno::NOSYS if call != "io_uring_setup" => (
             said("ENOSYS: a sandbox hides it"),
@@ -136,26 +137,28 @@ fn explain(facts: &Facts) -> Option<(String, &'static str)> {
 
 /// The sysctl refuses only the making of rings.
 fn refused(facts: &Facts, call: &str) -> (String, &'static str) {
+    let name = facts.errno.map_or("EPERM".into(), errno_name);
     match facts.disabled.as_deref() {
         Some("2") if call == "io_uring_setup" => (
-            "EPERM: the sysctl kernel.io_uring_disabled is 2, which is for everybody".into(),
+            format!("{name}: the sysctl kernel.io_uring_disabled is 2, which is for everybody"),
             "run: sysctl -w kernel.io_uring_disabled=0",
         ),
         Some("1") if call == "io_uring_setup" => (
-            "EPERM: the sysctl kernel.io_uring_disabled is 1, which is for who has no \
-             CAP_SYS_ADMIN and is not in the group of kernel.io_uring_group"
-                .into(),
+            format!(
+                "{name}: the sysctl kernel.io_uring_disabled is 1, which is for who has no \
+                 CAP_SYS_ADMIN and is not in the group of kernel.io_uring_group"
+            ),
             "run: sysctl -w kernel.io_uring_disabled=0, or join the group of \
              kernel.io_uring_group",
         ),
         sysctl => {
             let but = sysctl.map_or(String::new(), |value| {
-                format!("; the sysctl kernel.io_uring_disabled is {value} and allows it")
+                format!(" (the sysctl kernel.io_uring_disabled is {value} and allows it)")
             });
             (
-                format!("EPERM: a seccomp profile refuses {call}{but}"),
-                "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile; \
-                 those of Docker and Kubernetes refuse them (docker run --security-opt \
+                format!("{name}: a seccomp profile refuses {call}{but}"),
+                "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile, \
+                 since those of Docker and Kubernetes refuse them (docker run --security-opt \
                  seccomp=PROFILE.json)",
             )
         }
@@ -194,6 +197,7 @@ mod tests {
             (facts(setup, Errno::PERM, "0", "6.18.0"), "seccomp profile refuses", "docker run"),
             (facts(setup, Errno::PERM, "", "5.15.0"), "seccomp profile refuses", "docker run"),
             (facts(enter, Errno::PERM, "2", "6.18.0"), "refuses io_uring_enter", "docker run"),
+            (facts(setup, Errno::ACCESS, "", "5.15.0"), "EACCES: a seccomp", "docker run"),
             (facts("epoll_create1", Errno::PERM, "2", "6.18.0"), "epoll_create1", "allow it"),
             (facts(setup, Errno::NOSYS, "", "6.1.0"), "built without it", "CONFIG_IO_URING"),
             (facts(enter, Errno::NOSYS, "", "6.1.0"), "a sandbox hides it", "sandbox that passes"),

@@ -1,8 +1,9 @@
 //! What the loop promises, on every monitor: one set of files, once for each of them.
 //!
-//! Each module below is the whole suite on the monitor it is named after, for the ring once for each
-//! kind of ring; `suite/mod.rs` reads the monitor from the module's name. `kernel` holds the tests that must also pass on other kernels,
-//! in slow guests: `cargo test --test conformance kernel`.
+//! Each module below is the whole suite on the monitor it is named after, for the ring once for
+//! each kind of ring; `suite/mod.rs` reads the monitor from the module's name. `kernel` holds the
+//! tests that must also pass on other kernels, in slow guests: `cargo test --test conformance
+//! kernel`.
 #![allow(clippy::duplicate_mod, reason = "that is the point: each monitor gets its own copy")]
 
 #[path = "../sandbox/mod.rs"]

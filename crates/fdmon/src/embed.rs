@@ -15,6 +15,7 @@ use rustix::time::{
     timerfd_settime,
 };
 
+use crate::config::RingMode;
 use crate::context::{AioContext, State};
 use crate::error::{Error, ErrorCode, Result};
 use crate::interest::Interest;
@@ -270,12 +271,14 @@ impl State {
 
     /// A monitor whose fd wakes who waits for it.
     fn make_wakeable(&mut self, shared: &Shared) -> Result<()> {
+        let deferred =
+            matches!(&self.monitor, Monitor::IoUring(m) if m.mode() == RingMode::Deferred);
         let on_ring = matches!(self.monitor, Monitor::IoUring(_));
         if self.auto && (on_ring || (self.may_move_up && self.depth == 0)) {
             self.move_to_epoll(shared, EMBEDDED_REASON);
-        } else if on_ring && self.depth == 0 {
+        } else if deferred && self.depth == 0 {
             self.make_ring_cooperative(shared)?;
-        } else if on_ring {
+        } else if deferred {
             return Err(Error::new(
                 ErrorCode::InUse,
                 "the ring cannot be made fit for an outer loop inside a callback; \

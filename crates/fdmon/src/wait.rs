@@ -68,7 +68,25 @@ impl Sink for Reports<'_> {
     }
 }
 
-/// …keeping the first one in hand: most of the time it stays alone.
+/// For a submission that is no wait: it notes what is armed while a callback runs. Readiness is
+/// reported again by the wait that follows.
+pub(crate) struct Arming<'a> {
+    /// None = no callback runs.
+    pub reg: Option<&'a mut Registry>,
+}
+
+impl Sink for Arming<'_> {
+    fn ready(&mut self, _: MonitorToken, _: Events) {}
+
+    #[inline]
+    fn arming(&mut self, token: MonitorToken) {
+        if let Some(reg) = &mut self.reg {
+            reg.arming(token);
+        }
+    }
+}
+
+/// Takes a wait's reports, keeping the first one in hand: most of the time it stays alone.
 struct FirstReport<'a> {
     reg: &'a mut Registry,
     nested: bool,

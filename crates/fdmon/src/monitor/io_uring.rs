@@ -27,8 +27,8 @@ use crate::notifier;
 const TURN_SHIFT: u32 = 21;
 const TURN_MASK: u64 = 0x3ff << TURN_SHIFT;
 const NOT_A_POLL: u64 = 1 << 31;
-/// Requests that change or cancel polls.
-const CHANGE: u64 = NOT_A_POLL;
+/// Requests that take polls back. One that changes a poll has that poll's, and this bit.
+const CANCEL: u64 = u64::MAX - 1;
 
 /// A wait asks at most once for so many watched fds…
 const FDS_A_CALL: u32 = 16;
@@ -181,7 +181,7 @@ impl UringMonitor {
                 // Old kernels take no more while completions wait to be seen.
                 Err(Errno::BUSY) => {
                     let _ = self.ring.flush();
-                    self.reap(sink, false);
+                    self.reap(sink, true);
                 }
                 Err(errno) => return Err(errno),
             }
@@ -229,13 +229,11 @@ impl UringMonitor {
     /// The notifier, a request that cancelled, or a poll that was cancelled.
     #[cold]
     fn take_other(&mut self, completion: Completion, sink: &mut impl Sink) {
-        if completion.user_data == CHANGE {
-            if completion.result == -Errno::INVAL.raw_os_error() {
-                self.refuse(Errno::INVAL); // polls cannot be changed here
-            }
-            return;
-        }
         if completion.user_data != MonitorToken::NOTIFIER.0 {
+            let failed = completion.result < 0 && completion.user_data & NOT_A_POLL != 0;
+            if failed && completion.user_data != CANCEL {
+                self.change_anew(completion.user_data & !NOT_A_POLL);
+            }
             return;
         }
         if completion.flags & IoringCqeFlags::MORE.bits() == 0 {
@@ -247,6 +245,24 @@ impl UringMonitor {
             self.notifier_once = true; // no multishot polls here
         } else if completion.result != -Errno::CANCELED.raw_os_error() {
             self.refuse(Errno::from_raw_os_error(-completion.result));
+        }
+    }
+
+    /// The poll could not be changed: it was just being woken, maybe for nothing, or this kernel
+    /// changes none. It is taken back, and put in again as it is wanted now.
+    #[cold]
+    fn change_anew(&mut self, user_data: u64) {
+        let slot = token_of(user_data).slot() as usize;
+        let is_armed = |p: &&Poll| p.user_data == user_data && p.stage == Stage::Armed;
+        if self.polls.get(slot).filter(is_armed).is_none() {
+            return; // it has completed
+        }
+        let entry = cancel(user_data, self.skip_success);
+        if self.ring.is_full() {
+            let _ = self.ring.submit();
+        }
+        if !self.ring.push(|| entry) {
+            self.refuse(Errno::AGAIN);
         }
     }
 
@@ -280,17 +296,32 @@ impl UringMonitor {
     /// Takes an armed poll back, now: the caller may close the fd next, and the request holds its
     /// file.
     fn cancel_now(&mut self, user_data: u64) -> Result<(), Errno> {
-        self.push(poll_remove(user_data, self.skip_success))?;
-        self.ring.flush()?;
-        // Nobody waits for what just completed, so it must not end the next wait. What completed
-        // beside it is due again and completes once more.
         let mut unheard = Unheard::default();
         self.batch = 0;
-        self.reap(&mut unheard, false);
+        self.push(cancel(user_data, self.skip_success))?;
+        // Nobody waits for what just completed, so it must not end the next wait. What completed
+        // beside it is due again and completes once more.
+        self.flush_all(&mut unheard)?;
         if unheard.notified {
             let _ = notifier::set(borrow(self.notifier));
         }
         Ok(())
+    }
+
+    /// Submits everything and takes all that completes, though one call does only so much of it.
+    fn flush_all(&mut self, unheard: &mut Unheard) -> Result<(), Errno> {
+        let mut calls = self.watched / FDS_A_CALL + 2;
+        loop {
+            match self.ring.flush() {
+                Ok(()) | Err(Errno::INTR | Errno::BUSY) => self.reap(unheard, false),
+                Err(errno) => return Err(errno),
+            }
+            calls = calls.saturating_sub(1);
+            let goes_on = self.ring.has_work() && calls != 0;
+            if !goes_on && !self.ring.has_unsubmitted() {
+                return Ok(());
+            }
+        }
     }
 
     fn watch(&mut self, token: MonitorToken, fd: RawFd, interest: Interest) {
@@ -322,17 +353,21 @@ fn token_of(user_data: u64) -> MonitorToken {
     MonitorToken(user_data & !TURN_MASK)
 }
 
-/// Takes a poll back. Says nothing about its success, if the kernel can be silent.
-fn poll_remove(user_data: u64, silent: bool) -> io_uring_sqe {
-    let flags = if silent { IoringSqeFlags::CQE_SKIP_SUCCESS } else { IoringSqeFlags::empty() };
+fn silent_success(silent: bool) -> IoringSqeFlags {
+    if silent { IoringSqeFlags::CQE_SKIP_SUCCESS } else { IoringSqeFlags::empty() }
+}
+
+/// Takes a poll back. Says nothing about its success, if the kernel can be silent. A request to
+/// remove it would fail while it is being woken, and leave it there if that was for nothing.
+fn cancel(user_data: u64, silent: bool) -> io_uring_sqe {
     io_uring_sqe {
-        opcode: IoringOp::PollRemove,
-        flags,
+        opcode: IoringOp::AsyncCancel,
+        flags: silent_success(silent),
         fd: -1,
         addr_or_splice_off_in: addr_or_splice_off_in_union {
             user_data: io_uring_user_data::from_u64(user_data),
         },
-        user_data: io_uring_user_data::from_u64(CHANGE),
+        user_data: io_uring_user_data::from_u64(CANCEL),
         ..io_uring_sqe::default()
     }
 }
@@ -340,9 +375,11 @@ fn poll_remove(user_data: u64, silent: bool) -> io_uring_sqe {
 /// Changes what a poll waits for, where it is.
 fn poll_change(user_data: u64, interest: Interest, silent: bool) -> io_uring_sqe {
     io_uring_sqe {
+        opcode: IoringOp::PollRemove,
         len: len_union { poll_flags: IoringPollFlags::UPDATE_EVENTS },
         op_flags: op_flags_union { poll32_events: mask(interest).into() },
-        ..poll_remove(user_data, silent)
+        user_data: io_uring_user_data::from_u64(user_data | NOT_A_POLL),
+        ..cancel(user_data, silent)
     }
 }
 
@@ -422,11 +459,11 @@ impl FdMonitor for UringMonitor {
     }
 
     /// So that readiness can be seen in memory.
-    fn submit_due(&mut self) -> Result<(), Errno> {
+    fn submit_due(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
         if !self.has_due() {
             return Ok(());
         }
-        self.push_due(&mut Unheard::default())?;
+        self.push_due(sink)?;
         self.ring.submit()
     }
 }
@@ -477,7 +514,8 @@ impl UringMonitor {
         // What completes after this look happened after the last callback of its handler.
         let doubt = seen || work;
         self.push_due(sink)?;
-        let result = if timeout != Some(0) && !seen {
+        // Making room for the polls may have brought completions.
+        let result = if timeout != Some(0) && !seen && self.batch == 0 {
             self.ring.sleep(timeout)
         } else if work || self.ring.has_unsubmitted() {
             self.ring.flush()
@@ -518,10 +556,10 @@ impl UringMonitor {
                 Err(errno) => return Err(errno),
             }
         }
+        if let Some(errno) = self.refused {
+            return Err(errno);
+        }
         if std::mem::take(&mut self.odd) {
-            if let Some(errno) = self.refused {
-                return Err(errno);
-            }
             // Asked anew: what is ready completes in this call.
             self.push_due(sink)?;
             self.ring.flush()?;
@@ -545,7 +583,7 @@ impl Drop for UringMonitor {
             })
             .collect();
         for user_data in armed {
-            if self.push(poll_remove(user_data, self.skip_success)).is_err() {
+            if self.push(cancel(user_data, self.skip_success)).is_err() {
                 return; // the kernel takes them back some time after the ring is closed
             }
         }
@@ -553,7 +591,7 @@ impl Drop for UringMonitor {
             self.batch = 0;
             let done = self.ring.flush();
             self.reap(&mut Unheard::default(), false);
-            if done.is_err() || !self.ring.has_work() {
+            if done.is_err() || !(self.ring.has_work() || self.ring.has_unsubmitted()) {
                 return;
             }
         }

@@ -88,7 +88,9 @@ pub(crate) trait FdMonitor {
     }
 
     /// Hands the kernel what it does not know yet: before a spin, and before somebody else's sleep.
-    fn submit_due(&mut self) -> Result<(), Errno> {
+    /// What is ready is left to the next wait.
+    fn submit_due(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
+        let _ = sink;
         Ok(())
     }
 
@@ -142,11 +144,11 @@ impl Monitor {
     }
 
     #[inline]
-    pub fn submit_due(&mut self) -> Result<(), Errno> {
+    pub fn submit_due(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
         match self {
-            Self::Poll(m) => m.submit_due(),
-            Self::Epoll(m) => m.submit_due(),
-            Self::IoUring(m) => m.submit_due(),
+            Self::Poll(m) => m.submit_due(sink),
+            Self::Epoll(m) => m.submit_due(sink),
+            Self::IoUring(m) => m.submit_due(sink),
         }
     }
 

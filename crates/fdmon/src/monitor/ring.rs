@@ -309,7 +309,8 @@ impl Ring {
 
     /// `arg` must be what the operation takes.
     fn register<T>(&self, op: IoringRegisterOp, arg: &mut [T]) -> Result<(), Errno> {
-        let pointer = if arg.is_empty() { ptr::null() } else { arg.as_ptr().cast() };
+        let pointer =
+            if arg.is_empty() { ptr::null() } else { arg.as_mut_ptr().cast_const().cast() };
         #[allow(clippy::cast_possible_truncation, reason = "a few entries")]
         let count = arg.len() as u32;
         // SAFETY: the kernel reads, and for some operations writes, `count` entries at `pointer`,

@@ -20,7 +20,7 @@ use crate::registry::Hints;
 use crate::remote::Shared;
 use crate::stats::Guard;
 use crate::turn::{Held, Plan};
-use crate::wait::Quick;
+use crate::wait::{Arming, Quick};
 use crate::word_source::WordSource;
 
 /// While it spins and hits, the kernel is asked at least this often, so that what no predicate
@@ -566,7 +566,9 @@ impl State {
 
     /// Lets the kernel know everything, so that what it finds can be seen without asking it.
     pub(crate) fn submit_due(&mut self, shared: &Shared) {
-        if let Err(refusal) = self.monitor.submit_due() {
+        let callbacks_run = self.depth > 1 || self.outer.is_some();
+        let mut sink = Arming { reg: callbacks_run.then_some(&mut self.reg) };
+        if let Err(refusal) = self.monitor.submit_due(&mut sink) {
             self.move_down(shared, refusal);
         }
     }

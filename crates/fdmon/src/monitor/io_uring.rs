@@ -70,7 +70,8 @@ pub(crate) struct UringMonitor {
     skip_success: bool,
     /// Completions since the wait began.
     batch: u32,
-    /// Some of them were not believed, or a poll was refused for a reason other than its fd.
+    /// Some of them were not believed or are out of date, or a poll was refused for a reason other
+    /// than its fd.
     odd: bool,
     refused: Option<Errno>,
 }
@@ -219,9 +220,10 @@ impl UringMonitor {
         } else {
             #[allow(clippy::cast_sign_loss, reason = "it is not negative")]
             let events = result as u32;
-            // It may have completed before the interest was changed.
             if events & u32::from(poll.events) != 0 {
                 sink.ready(token, Events::from_bits_retain(events));
+            } else {
+                self.odd = true; // it completed before the interest was changed
             }
         }
     }
@@ -261,6 +263,7 @@ impl UringMonitor {
         if self.ring.is_full() {
             let _ = self.ring.submit();
         }
+        self.odd = true;
         if !self.ring.push(|| entry) {
             self.refuse(Errno::AGAIN);
         }
@@ -548,7 +551,7 @@ impl UringMonitor {
     #[inline(never)]
     fn take_the_rest(&mut self, sink: &mut impl Sink, doubt: bool) -> Result<(), Errno> {
         for _ in 0..=self.watched / FDS_A_CALL {
-            if !self.ring.has_work() {
+            if !self.ring.has_work() && !self.ring.has_unsubmitted() {
                 break;
             }
             match self.ring.flush() {

@@ -6,6 +6,7 @@ mod embedding;
 mod fork;
 mod kernel_polling;
 mod monitors;
+mod requests;
 mod rings;
 mod threads;
 mod time;

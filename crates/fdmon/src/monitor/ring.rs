@@ -296,14 +296,21 @@ impl Ring {
             let what = register_or_sqe_op_or_sqe_flags_union { sqe_op };
             allowed.push(restriction(IoringRestrictionOp::SqeOp, what));
         }
+        let sqe_flags = IoringSqeFlags::CQE_SKIP_SUCCESS;
+        let what = register_or_sqe_op_or_sqe_flags_union { sqe_flags };
+        allowed.push(restriction(IoringRestrictionOp::SqeFlagsAllowed, what));
         for register_op in REGISTRATIONS {
             let what = register_or_sqe_op_or_sqe_flags_union { register_op };
             allowed.push(restriction(IoringRestrictionOp::RegisterOp, what));
         }
-        let sqe_flags = IoringSqeFlags::CQE_SKIP_SUCCESS;
-        let what = register_or_sqe_op_or_sqe_flags_union { sqe_flags };
-        allowed.push(restriction(IoringRestrictionOp::SqeFlagsAllowed, what));
-        self.register(IoringRegisterOp::RegisterRestrictions, &mut allowed)?;
+        // A kernel that does not know the last ones refuses them all, and can do without.
+        let fewest = allowed.len() - REGISTRATIONS.len();
+        loop {
+            match self.register(IoringRegisterOp::RegisterRestrictions, &mut allowed) {
+                Err(Errno::INVAL) if allowed.len() > fewest => drop(allowed.pop()),
+                other => break other?,
+            }
+        }
         self.register::<u8>(IoringRegisterOp::RegisterEnableRings, &mut [])
     }
 

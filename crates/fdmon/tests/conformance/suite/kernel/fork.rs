@@ -153,3 +153,29 @@ fn a_forked_child_may_close_and_drop_the_context_and_the_parent_goes_on() {
         assert!(!block(&ctx));
     }
 }
+
+/// SPEC 38, 44
+#[test]
+fn a_forked_childs_own_contexts_outlive_the_inherited_ones() {
+    if !alone("FDMON_FORK", "1") {
+        return;
+    }
+    let mut inherited: Vec<_> = (0..3).map(|_| context()).collect();
+    in_child(|| {
+        // They may have the numbers that the parent's have there.
+        let own: Vec<_> = (0..3).map(|_| context()).collect();
+        inherited.clear();
+        for ctx in &own {
+            let (bell, runs) = (crate::support::rung(), Count::new());
+            ctx.set_fd_handler(bell, Handlers::new().read(runs.callback())).unwrap();
+            assert!(block(ctx));
+            assert_eq!(runs.get(), 1);
+            assert_eq!(ctx.stats().fallbacks, 0);
+        }
+    });
+    for ctx in &inherited {
+        ctx.notify();
+        assert!(!block(ctx));
+        assert_eq!(ctx.stats().fallbacks, 0);
+    }
+}

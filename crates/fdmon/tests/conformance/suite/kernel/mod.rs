@@ -7,6 +7,7 @@ mod fork;
 mod kernel_polling;
 mod monitors;
 mod requests;
+mod ring_traps;
 mod rings;
 mod threads;
 mod time;

@@ -6,7 +6,6 @@ mod embedding;
 mod fork;
 mod kernel_polling;
 mod monitors;
-mod requests;
 mod ring_traps;
 mod rings;
 mod threads;

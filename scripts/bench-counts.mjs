@@ -254,9 +254,9 @@ function check() {
   const exact = new Set(['instructions', '% apart', 'times'])
   const committed = new Map(readFileSync(join(root, 'docs', 'BUDGETS.md'), 'utf8').split('\n').filter((line) => line.startsWith('| '))
     .map((line) => line.split('|').map((cell) => cell.trim()))
-    .map(([, what, measured, , , kept]) => [what, { value: Number.parseFloat(measured.replaceAll(',', '')), kept }]))
+    .map(([, what, measured, , , kept]) => [`${what}, ${measured.replace(/^[\d.,]+ /, '')}`, { value: Number.parseFloat(measured.replaceAll(',', '')), kept }]))
   const worse = rows.filter((row) => exact.has(row.unit) && row.budget !== undefined).flatMap((row) => {
-    const was = committed.get(row.name)
+    const was = committed.get(`${row.name}, ${row.unit}`) // two rows may differ in their unit alone
     if (row.value === undefined) return [`${row.name}: ${row.reason}`]
     if (!was) return [`${row.name}: not in docs/BUDGETS.md; run: npm run bench:counts -- --report`]
     if (row.unit === 'instructions' && row.value > was.value * 1.03) return [`${row.name}: ${show(row.value, row.unit)}, was ${was.value}`]

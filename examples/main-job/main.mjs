@@ -19,7 +19,7 @@ const options = new Command('npm start --')
 const { quick = false, json = false } = options
 const mebibytes = quick ? 8 : 64
 const sizes = quick
-  ? { rings: { ms: 120, warmUpMs: 120, idleMs: 80 }, sockets: { ms: 60, warmUpMs: 40, idleMs: 0 } }
+  ? { rings: { ms: 200, warmUpMs: 200, idleMs: 400 }, sockets: { ms: 60, warmUpMs: 40, idleMs: 0 } }
   : { rings: { ms: 1500, warmUpMs: 400, idleMs: 500 }, sockets: { ms: 250, warmUpMs: 200, idleMs: 100 } }
 
 const since = performance.now()

@@ -50,7 +50,7 @@ const measured = await result
 // Both sides now have nothing to do; what they still take is what spinning costs an idle program.
 let idleCpu
 if (idleMs > 0) {
-  await sleep(Math.min(100, idleMs))
+  await sleep(Math.min(200, idleMs))
   const [before, since] = [process.cpuUsage(), performance.now()]
   await sleep(idleMs)
   const { user, system } = process.cpuUsage(before)

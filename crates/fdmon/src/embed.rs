@@ -3,11 +3,12 @@
 //! `prepare` is everything up to the sleep, `check` what follows it, `dispatch` the callbacks.
 //! The outer loop watches one fd, an epoll set that the context owns: under epoll it holds the
 //! monitor's own epoll fd, under poll every fd that epoll accepts, and a timerfd for deadlines
-//! that an outer loop counting in milliseconds would miss.
+//! that an outer loop counting in milliseconds would miss, or for all of them where the outer loop
+//! keeps no time for the context ([`OuterLoop`]).
 
 use std::sync::atomic::{Ordering, fence};
 
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::time::{
@@ -29,6 +30,17 @@ pub(crate) const EMBEDDED_REASON: &str = "auto: epoll, since it is embedded in a
 /// Deadlines closer than this are met by the timerfd.
 const MILLISECOND: u64 = 1_000_000;
 
+/// What a context may know of the loop around it; see [`AioContext::set_outer_loop`].
+#[derive(Debug, Default)]
+pub struct OuterLoop {
+    /// Readable when the outer loop has something to do. A spin looks at it every 5 µs and ends
+    /// when it is, so that nothing else in that loop is kept waiting.
+    pub fd: Option<OwnedFd>,
+    /// It sleeps until an fd is readable and keeps no time for the context: deadlines make
+    /// [`AioContext::backend_fd`] readable, however far away they are.
+    pub keeps_no_time: bool,
+}
+
 /// The side for an outer loop.
 pub(crate) struct Outer {
     /// What the outer loop watches, the same for ever.
@@ -36,11 +48,13 @@ pub(crate) struct Outer {
     /// Under poll, a set within that set that holds the fds; it can be replaced.
     fds: Option<OwnedFd>,
     timer: OwnedFd,
-    timer_is_set: bool,
+    /// The time for which it is set, or was when it expired.
+    timer_at: Option<u64>,
     /// Fds that epoll does not take: as long as there are any, `prepare` returns 0.
     unwatched: Vec<MonitorToken>,
-    /// Between prepare and check: the turn that is going on.
-    plan: Option<Plan>,
+    /// Between prepare and check: the turn that is going on, and how many turns there were then.
+    plan: Option<(Plan, u64)>,
+    around: OuterLoop,
 }
 
 impl Outer {
@@ -52,9 +66,10 @@ impl Outer {
             epoll: set,
             fds: None,
             timer,
-            timer_is_set: false,
+            timer_at: None,
             unwatched: Vec::new(),
             plan: None,
+            around: OuterLoop::default(),
         };
         outer.watch(outer.timer.as_fd())?;
         Ok(outer)
@@ -64,17 +79,31 @@ impl Outer {
         epoll::add(&self.epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
     }
 
-    fn set_timer(&mut self, ns: Option<u64>) {
-        if ns.is_none() && !self.timer_is_set {
-            return;
+    /// Sets the timer for a sleep until `deadline`. One that is set already is left alone where it
+    /// is early enough: it wakes once too often, and saves a system call each time a deadline is
+    /// put off.
+    fn set_timer(&mut self, deadline: Option<u64>, now: u64) {
+        let deadline = deadline.filter(|deadline| {
+            self.around.keeps_no_time || deadline.saturating_sub(now) < MILLISECOND
+        });
+        match (self.timer_at, deadline) {
+            (None, None) => return,
+            (Some(at), Some(deadline)) if at > now && at <= deadline => return,
+            (Some(at), None) if at > now && self.around.keeps_no_time => return,
+            _ => self.timer_at = deadline,
         }
-        self.timer_is_set = ns.is_some();
-        let spec = Itimerspec {
-            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
-            it_value: timespec(ns.unwrap_or(0)),
-        };
+        let ns = deadline.map_or(0, |deadline| deadline.saturating_sub(now).max(1));
+        let spec =
+            Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: timespec(ns) };
         // Also takes back an expiry that nobody has read.
         let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec);
+    }
+
+    /// The outer loop has something to do itself.
+    pub fn has_other_work(&self) -> bool {
+        let Some(fd) = &self.around.fd else { return false };
+        let mut fds = [PollFd::new(fd, PollFlags::IN)];
+        poll(&mut fds, Some(&timespec(0))).is_ok_and(|ready| ready > 0)
     }
 
     /// `false` = the set holds something that cannot be taken out: a closed fd of which a
@@ -172,29 +201,30 @@ impl AioContext {
         if !plan.awake {
             self.0.state().submit_due(&self.0.shared);
         }
-        let ns = self.timeout_of(&mut plan);
-        let mut st = self.0.open_state()?;
-        if let Some(outer) = &mut st.outer {
-            let short = ns.filter(|ns| (1..MILLISECOND).contains(ns));
-            outer.set_timer(short);
-            outer.plan = Some(plan);
-        }
-        drop(st);
+        let ns = self.timeout_of(&mut plan)?;
         drop(turn);
         Ok(ns)
     }
 
-    fn timeout_of(&self, plan: &mut Plan) -> Option<u64> {
-        let st = self.0.state();
-        let always = matches!(&st.monitor, Monitor::Epoll(m) if m.has_always_ready());
-        let unwatched = st.outer.as_ref().is_some_and(|outer| !outer.unwatched.is_empty());
-        if always || unwatched || st.monitor.need_wait() {
-            plan.awake = true;
+    /// Closes the first third: how long the outer loop may sleep, and how it will be woken.
+    fn timeout_of(&self, plan: &mut Plan) -> Result<Option<u64>> {
+        let mut st = self.0.open_state()?;
+        plan.awake |= st.ready_unseen();
+        let shared = &self.0.shared;
+        let Some(outer) = &mut st.outer else { return Ok(Some(0)) };
+        let timed = plan.deadline.is_some() || outer.timer_at.is_some();
+        let now = if timed { self.0.clock.now() } else { 0 };
+        let mut left = Some(0);
+        if !plan.awake {
+            left = plan.deadline.map(|deadline| deadline.saturating_sub(now));
+            // The outer loop wakes by itself at its own limit.
+            let limit = plan.limit.unwrap_or(u64::MAX);
+            outer.set_timer(plan.deadline.filter(|deadline| *deadline < limit), now);
+        } else if outer.timer_at.is_some_and(|at| at <= now) {
+            outer.set_timer(None, now); // it goes on waking
         }
-        if plan.awake {
-            return Some(0);
-        }
-        plan.deadline.map(|deadline| deadline.saturating_sub(self.0.clock.now()))
+        outer.plan = Some((std::mem::replace(plan, Plan::new(false)), shared.stats.turns.get()));
+        Ok(left)
     }
 
     /// The second third: takes what happened. `true` = [`AioContext::dispatch`] has something to
@@ -203,24 +233,40 @@ impl AioContext {
     /// # Errors
     /// `Closed`; `Syscall` when the kernel refuses to wait.
     pub fn check(&self) -> Result<bool> {
+        self.check_if(true)
+    }
+
+    /// [`AioContext::check`] for an outer loop that knows whether [`AioContext::backend_fd`] was
+    /// readable when it woke. If it was not, the kernel is not asked, and the wake-up counts as no
+    /// event for the spin policy unless there is something to run all the same.
+    ///
+    /// # Errors
+    /// As [`AioContext::check`].
+    pub fn check_if(&self, readable: bool) -> Result<bool> {
         let (turn, mut st) = self.enter()?;
-        let word = &self.0.shared.notify_me;
+        let shared = &*self.0.shared;
+        let word = &shared.notify_me;
         word.store(word.load(Ordering::Relaxed) & !EMBEDDED, Ordering::Relaxed);
-        let plan = st.outer.as_mut().and_then(|outer| {
-            outer.set_timer(None);
-            outer.plan.take()
-        });
-        let mut plan = match plan {
-            Some(plan) => plan,
+        // A turn of its own since then has taken what this one was about.
+        let turns = shared.stats.turns.get();
+        let plan = st.outer.as_mut().and_then(|outer| outer.plan.take());
+        let mut plan = match plan.filter(|(_, then)| *then == turns) {
+            Some((plan, _)) => plan,
             None => {
                 let mut plan = Plan::new(false);
                 st = self.plan(st, &mut plan);
                 plan
             }
         };
-        plan.awake = true;
-        if !plan.asked {
+        let found = readable || plan.hit || plan.asked || shared.notified.load(Ordering::Relaxed);
+        if !plan.asked && (readable || st.ready_unseen()) {
+            plan.awake = true;
             st.ask(&self.0, &mut plan)?;
+        }
+        plan.awake = true;
+        plan.foreign = !found;
+        if let Some(outer) = st.outer.as_mut().filter(|outer| !outer.around.keeps_no_time) {
+            outer.set_timer(None, u64::MAX);
         }
         let st = self.settle(st, &plan);
         let due = st.reg.hints.any(Hints::DUE | Hints::FAILURES);
@@ -239,6 +285,28 @@ impl AioContext {
         turn.adopt_failures();
         turn.run_all()
     }
+
+    /// Says what the loop around this context is like. To be told before the first `prepare`; by
+    /// default it is one that keeps time and has nothing else to do.
+    ///
+    /// # Errors
+    /// As [`AioContext::backend_fd`].
+    pub fn set_outer_loop(&self, around: OuterLoop) -> Result<()> {
+        self.0.open_state()?.embed(&self.0.shared)?.around = around;
+        Ok(())
+    }
+
+    /// Something will run without an fd becoming ready: a timer is armed, or a bottom half
+    /// scheduled.
+    #[must_use]
+    pub fn has_pending_work(&self) -> bool {
+        let st = self.0.state();
+        !st.closed
+            && (st.timers.deadline().is_some()
+                || !st.scheduled.is_empty()
+                || !self.0.shared.inbox.is_empty()
+                || st.reg.hints.any(Hints::DUE))
+    }
 }
 
 impl AsFd for AioContext {
@@ -255,6 +323,13 @@ impl AsFd for AioContext {
 }
 
 impl State {
+    /// There is readiness that the fd for the outer loop does not show.
+    fn ready_unseen(&self) -> bool {
+        let always = matches!(&self.monitor, Monitor::Epoll(m) if m.has_always_ready());
+        let unwatched = self.outer.as_ref().is_some_and(|outer| !outer.unwatched.is_empty());
+        always || unwatched || self.monitor.need_wait()
+    }
+
     /// Makes the side for an outer loop at its first use.
     fn embed(&mut self, shared: &Shared) -> Result<&mut Outer> {
         if self.outer.is_none() {

@@ -34,6 +34,10 @@ pub(crate) struct Plan {
     pub stale: bool,
     /// The outer loop, if any, does not sleep beyond this.
     pub limit: Option<u64>,
+    /// The outer loop has something else to do: the spin was ended for it.
+    pub interrupted: bool,
+    /// The outer loop woke for something else: no event of this context.
+    pub foreign: bool,
     /// Failures that belong to the turns around this one.
     pub failures_before: usize,
 }
@@ -50,6 +54,8 @@ impl Plan {
             asked: false,
             stale: false,
             limit: None,
+            interrupted: false,
+            foreign: false,
             failures_before: 0,
         }
     }

@@ -30,6 +30,8 @@ const LOOK_NS: u64 = 50_000;
 const KERNEL_LOOK_NS: u64 = 1_500;
 /// Fruitless spinning yields the CPU about this often.
 const YIELD_NS: u64 = 2_000;
+/// A spin within an outer loop looks this often whether that has something to do.
+const OUTER_LOOK_NS: u64 = 5_000;
 /// So many non-blocking turns in a row that found nothing are a series, which must look too.
 const SERIES: u32 = 32;
 
@@ -62,6 +64,8 @@ pub(crate) struct SpinState {
     quiet: u32,
     /// When this turn stopped waiting, if that was read from the clock.
     pub turn_now: u64,
+    /// Time that went by without an event of this context, while its outer loop had events.
+    carried: u64,
     /// Takes idle members off although the monitor cannot see readiness: for tests.
     #[cfg(test)]
     pub sweep_anyway: bool,
@@ -82,6 +86,7 @@ impl SpinState {
             last_look: 0,
             quiet: 0,
             turn_now: idle::UNKNOWN,
+            carried: 0,
             #[cfg(test)]
             sweep_anyway: false,
         }
@@ -108,7 +113,15 @@ impl SpinState {
         }
         shared.stats.settled_ns.set(now);
         shared.stats.waited_ns.add(now.saturating_sub(start));
-        self.classic.on_turn(now.saturating_sub(start), &self.params);
+        let block_ns = now.saturating_sub(start).saturating_add(self.carried);
+        // A wake-up of somebody else's is no event: its time belongs to the wait for the next one.
+        // That this wait is a long one is known before it ends.
+        let timed_out = plan.deadline.is_some_and(|d| d <= now && plan.limit != Some(d));
+        self.carried = if plan.foreign && !timed_out { block_ns } else { 0 };
+        if self.carried != 0 && block_ns <= self.params.max_ns {
+            return;
+        }
+        self.classic.on_turn(block_ns, &self.params);
         shared.stats.window_ns.set(self.classic.window());
     }
 
@@ -272,6 +285,7 @@ impl AioContext {
         let spent = now - plan.start;
         shared.stats.spin_ns.add(spent);
         let found = plan.awake;
+        plan.awake |= plan.interrupted;
         // The deadline came while it spun: the turn is over without a sleep.
         plan.awake |= plan.deadline.is_some_and(|deadline| now >= deadline);
         if found {
@@ -296,6 +310,7 @@ impl AioContext {
         let guards = st.spin.params.guards;
         let look_every = if st.reg.kernel_spinners > 0 { KERNEL_LOOK_NS } else { LOOK_NS };
         let until = plan.start.saturating_add(window);
+        let mut looked_outside_at = plan.start;
         let mut yielded_at = plan.start;
         let mut yielded = false; // just before
         loop {
@@ -316,6 +331,15 @@ impl AioContext {
             }
             if now >= until {
                 return (st, now);
+            }
+            if let Some(outer) = &st.outer
+                && now.saturating_sub(looked_outside_at) >= OUTER_LOOK_NS
+            {
+                looked_outside_at = now;
+                plan.interrupted = outer.has_other_work();
+                if plan.interrupted {
+                    return (st, now);
+                }
             }
             yielded = guards && now.saturating_sub(yielded_at) >= YIELD_NS;
             if yielded {

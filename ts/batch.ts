@@ -3,6 +3,7 @@
 // The hot path. One native call a turn, no allocation for an event, one shape of object for everything that a slot can
 // be. The truth about what is due is one word a slot, shared with native: whoever takes it (reads it, sets 0) runs it, so
 // a removal is one store and a nested turn and the turn around it never run one event twice.
+import { AsyncResource } from 'node:async_hooks'
 import { closed, FdmonError, invalidArg } from './errors.js'
 import type { LeakReport } from './context.js'
 import type { NativeContext, NativeHot } from './native-context.js'
@@ -81,6 +82,17 @@ export class Slot {
   oneShot = false
   /** A timer of the user's, which `close()` counts. */
   timer = false
+  /** In whose name it is called while the context is attached: AsyncLocalStorage and async_hooks go by it. */
+  resource: AsyncResource | undefined = undefined
+  /** Of a handler: an attached context keeps the process alive for it. */
+  keeps = true
+  /** Of a handler: it is gone, whoever removed it. */
+  gone: () => void = nothing
+}
+
+/** The asynchronous context of who registers now, to be entered by each callback. */
+export function asyncContext(): AsyncResource {
+  return new AsyncResource('FDMON_HANDLER')
 }
 
 /** Outlives a context that was dropped, to say whether it was ever used. */
@@ -119,6 +131,14 @@ export class Loop {
   loops = 0
   stopping = false
   closed = false
+  /** Node's own loop runs the turns. */
+  attached = false
+  /** …and may live for this context's sake. */
+  referenced = true
+  /** Handlers for whose sake the process lives while attached. */
+  keeping = 0
+  /** Called after the next attached turn, with whether it made progress. */
+  readonly waiting: ((progress: boolean) => void)[] = []
   /** Tells native which timers nobody holds any more. */
   readonly dropped = new FinalizationRegistry<number>((slot) => {
     if (!this.closed) this.native.timerDelete(slot)
@@ -187,7 +207,55 @@ export class Loop {
 
   #unwind(depth: number): void {
     this.depth = depth
-    if (depth === 0) this.#running.loop = undefined
+    if (depth === 0 && !this.attached) this.#running.loop = undefined
+  }
+
+  // --- Inside Node's loop -------------------------------------------------------------------------------------------
+
+  /** From here on Node's loop runs the turns. */
+  attach(): void {
+    if (this.frames.length === 0) this.#addFrame()
+    const resource = {}
+    // The loop is held by this function, so an attached context lives until it is detached or closed.
+    this.native.attach((answer) => this.#attachedTurn(answer), resource)
+    this.attached = true
+    this.life.ran = true
+    this.#running.loop = this
+    this.native.keep(this.keeping > 0)
+    this.native.setReferenced(this.referenced)
+  }
+
+  detach(): void {
+    this.attached = false
+    if (this.depth === 0) this.#running.loop = undefined
+    this.withHooks(() => this.native.detach())
+    this.#wake(false)
+  }
+
+  /** A batch that native has put into the first frame. Throws what its callbacks threw: uncaught, as Node has it. */
+  #attachedTurn(answer: number): void {
+    const depth = this.#begin()
+    let progress = false
+    try {
+      progress = this.#drain(answer, this.frames[depth]!, depth)
+    } catch (error) {
+      this.#failed(error)
+    }
+    this.#unwind(depth)
+    if (progress) this.#wake(true)
+    if (this.errors.length !== 0) this.throwFrom(0)
+  }
+
+  #wake(progress: boolean): void {
+    if (this.waiting.length === 0) return
+    for (const resolve of this.waiting.splice(0)) resolve(progress)
+  }
+
+  /** Counts the handlers for whose sake the process lives. */
+  #keep(by: number): void {
+    const before = this.keeping > 0
+    this.keeping += by
+    if (this.attached && before !== this.keeping > 0) this.native.keep(!before)
   }
 
   /** Runs the batches of one turn. */
@@ -209,6 +277,7 @@ export class Loop {
   /** Runs one batch; how many visible callbacks ran. */
   #run(frame: Int32Array, count: number): number {
     const table = this.table
+    const attached = this.attached
     let ran = 0
     for (let at = 1; at <= count; at++) {
       const slot = frame[at]!
@@ -219,33 +288,42 @@ export class Loop {
       if (target === undefined) continue
       // Where this walk is: a nested turn reads which slot is busy and which are still to come.
       frame[0] = at
-      if ((word & (RUN_READ | RUN_READY)) !== 0) {
-        ran++
-        if ((word & RUN_READY) !== 0) {
-          try {
-            target.handlers.pollReady(target.fd)
-          } catch (error) {
-            this.errors.push(error)
-          }
-        }
-        if ((word & RUN_READ) !== 0 && target.live) {
-          try {
-            target.handlers.read(target.fd, word & EVENTS_MASK)
-          } catch (error) {
-            this.errors.push(error)
-          }
-        }
-        if ((word & (RUN_WRITE | RUN_PRIORITY)) !== 0) this.#runRest(target, word)
-      } else if ((word & (RUN_WRITE | RUN_PRIORITY)) !== 0) {
-        ran++
-        this.#runRest(target, word)
+      if (attached && target.resource !== undefined) {
+        ran += target.resource.runInAsyncScope(this.#runSlot, this, target, word)
       } else {
-        if ((word & IDLE) === 0) ran++
-        this.#runOwn(target, word)
+        ran += this.#runSlot(target, word)
       }
     }
     frame[0] = -1
     return ran
+  }
+
+  /** Runs what is due of one slot; 1 = it is visible to the user. */
+  #runSlot(target: Slot, word: number): number {
+    if ((word & (RUN_READ | RUN_READY)) !== 0) {
+      if ((word & RUN_READY) !== 0) {
+        try {
+          target.handlers.pollReady(target.fd)
+        } catch (error) {
+          this.errors.push(error)
+        }
+      }
+      if ((word & RUN_READ) !== 0 && target.live) {
+        try {
+          target.handlers.read(target.fd, word & EVENTS_MASK)
+        } catch (error) {
+          this.errors.push(error)
+        }
+      }
+      if ((word & (RUN_WRITE | RUN_PRIORITY)) !== 0) this.#runRest(target, word)
+      return 1
+    }
+    if ((word & (RUN_WRITE | RUN_PRIORITY)) !== 0) {
+      this.#runRest(target, word)
+      return 1
+    }
+    this.#runOwn(target, word)
+    return (word & IDLE) === 0 ? 1 : 0
   }
 
   /** `write` and `priority`: not when an earlier callback removed the handler or took the interest away. */
@@ -399,6 +477,14 @@ export class Loop {
     }
   }
 
+  /** A handler that native has taken. */
+  adopt(target: Slot): void {
+    this.table[target.slot] = target
+    this.handlers.set(target.fd, target)
+    this.life.handlers = this.handlers.size
+    if (target.keeps) this.#keep(1)
+  }
+
   /** Marks a handler as gone: nothing of it runs any more. */
   forget(target: Slot): void {
     target.live = false
@@ -413,6 +499,9 @@ export class Loop {
     if (this.handlers.get(target.fd) === target) {
       this.handlers.delete(target.fd)
       this.life.handlers = this.handlers.size
+      if (target.keeps) this.#keep(-1)
+      target.resource?.emitDestroy()
+      target.gone()
     }
   }
 
@@ -426,6 +515,7 @@ export class Loop {
       this.table[target.slot] = target
     }
     target.callback = callback
+    target.resource = this.attached ? asyncContext() : undefined
     this.hot.schedule(target.slot)
   }
 
@@ -463,11 +553,16 @@ export class Loop {
 
   #empty(): void {
     this.closed = true
+    this.attached = false
     this.words.fill(0)
     for (const target of this.table) if (target !== undefined) target.live = false
     this.table.length = 0
+    const handlers = [...this.handlers.values()]
     this.handlers.clear()
     this.life.handlers = 0
+    if (this.depth === 0) this.#running.loop = undefined
+    for (const target of handlers) target.gone()
+    this.#wake(false)
   }
 }
 

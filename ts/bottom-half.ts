@@ -1,6 +1,6 @@
 // ④ Bottom halves: callbacks that are scheduled to run in the loop.
 import { inspect } from 'node:util'
-import { Loop, Slot } from './batch.js'
+import { asyncContext, Loop, Slot } from './batch.js'
 import { closed, FdmonError } from './errors.js'
 
 /**
@@ -35,6 +35,7 @@ export class BottomHalf implements Disposable {
     }
     const slot = new Slot()
     slot.callback = callback
+    slot.resource = asyncContext()
     slot.owner = this
     slot.slot = loop.allocate(() => loop.native.bottomHalf())
     loop.table[slot.slot] = slot

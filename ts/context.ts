@@ -1,5 +1,6 @@
 // The context as its own thread uses it.
 import { inspect, type InspectOptions } from 'node:util'
+import { attach, detach, nextTurn, refuseAttached, setReferenced } from './attach.js'
 import { Loop, type Life } from './batch.js'
 import { BottomHalf } from './bottom-half.js'
 import { checkBoolean, checkFunction, checkKeys, checkObject, checkSignal } from './check.js'
@@ -113,12 +114,15 @@ export interface LeakReport {
   io: number
 }
 
+/** For the other files of the package: what is behind a context. */
+export let loopOf: (ctx: AioContext) => Loop
+
 /** Contexts that were collected with handlers that can never have run: almost certainly a mistake. */
 const droppedContexts = new FinalizationRegistry<Life>((life) => {
   if (life.ran || life.handlers === 0) return
   process.emitWarning(
     `AioContext '${life.name}' was garbage collected with ${life.handlers} handlers although it never ran; ` +
-      'keep a reference to it and call run() or poll()',
+      'keep a reference to it and call attach(), run() or poll()',
     { type: 'FdmonWarning', code: 'FDMON_NEVER_RAN' },
   )
 })
@@ -148,6 +152,10 @@ const droppedContexts = new FinalizationRegistry<Life>((life) => {
  * ```
  */
 export class AioContext implements Disposable {
+  static {
+    loopOf = (ctx) => ctx.#loop
+  }
+
   /** Process-wide and never used again; `AioContext.remote(id)` works from any thread. */
   readonly id: number
   /** From the options, or `context-<id>`. */
@@ -247,16 +255,23 @@ export class AioContext implements Disposable {
   }
 
   /**
-   * One blocking turn, then a pass of Node's own loop: promise reactions, timers and I/O of Node run before the promise
-   * is fulfilled. Rejects with what the turn threw, or with the reason of a signal that is aborted already.
+   * One turn, then Node's own queues: promise reactions, timers and I/O of Node run before the promise is fulfilled.
+   *
+   * Attached, it waits without blocking for the next turn that makes progress, and rejects when the signal aborts; false =
+   * the context was detached or closed. Otherwise the turn blocks this thread as `poll()` does, and it rejects with what
+   * the turn threw, or with the reason of a signal that is aborted already.
    */
   async turn(options?: { signal?: AbortSignal }): Promise<boolean> {
     const given =
       options === undefined ? {} : checkObject('options', options, 'an object, for example { signal }')
     checkKeys('options.', given, ['signal'])
-    checkSignal('options.signal', given['signal'])?.throwIfAborted()
+    const signal = checkSignal('options.signal', given['signal'])
+    signal?.throwIfAborted()
+    const loop = this.#loop
+    loop.enter('turn()')
+    if (loop.attached) return nextTurn(loop, signal)
     try {
-      return this.#loop.turn(true)
+      return loop.turn(true)
     } finally {
       await new Promise((resolve) => setImmediate(resolve))
     }
@@ -325,6 +340,7 @@ export class AioContext implements Disposable {
   prepareNs(): number {
     const loop = this.#loop
     loop.enter('prepareNs()')
+    refuseAttached(loop, 'prepareNs()')
     const base = loop.errors.length
     const ns = loop.native.prepare()
     return loop.defer(base) ? 0 : ns
@@ -334,6 +350,7 @@ export class AioContext implements Disposable {
   check(): boolean {
     const loop = this.#loop
     loop.enter('check()')
+    refuseAttached(loop, 'check()')
     const base = loop.errors.length
     const ready = loop.native.check()
     return loop.defer(base) || ready
@@ -341,6 +358,7 @@ export class AioContext implements Disposable {
 
   /** For an outer loop: the rest of the turn. True = progress. */
   dispatch(): boolean {
+    refuseAttached(this.#loop, 'dispatch()')
     return this.#loop.dispatch()
   }
 
@@ -348,6 +366,54 @@ export class AioContext implements Disposable {
   get backendFd(): number {
     this.#loop.open()
     return this.#loop.native.backendFd()
+  }
+
+  /**
+   * Joins Node's own event loop, in the main thread or a worker: from here on Node runs the turns, and callbacks run as
+   * those of Node's own handles do: nextTicks and promise reactions after each turn, in the AsyncLocalStorage context of
+   * their registration, and what they throw is an uncaught exception. `poll()` still works, inside callbacks and outside.
+   *
+   * While attached and not `unref()`ed it keeps the process alive as long as there is something to wait for: a handler, a
+   * timer that is pending, a bottom half that is scheduled. It is not collected before `detach()` or `close()`. Under
+   * `monitor: 'auto'` it runs on epoll. Attaching an attached context only applies the option.
+   *
+   * @param options - `ref: false` is the same as `unref()`
+   * @throws FdmonError ERR_FDMON_UNSUPPORTED in Bun and Deno, whose loops are not libuv
+   * @example
+   * ```ts
+   * import { AioContext } from 'fdmon'
+   * import { timerfd } from 'fdmon/fd'
+   *
+   * const ctx = new AioContext({ poll: { maxNs: 200_000 } }).attach()
+   * const clock = timerfd({ intervalNs: 10_000_000 })
+   * ctx.setFdHandler(clock, {
+   *   read() {
+   *     console.log(`${clock.read()} tick`)
+   *     ctx.close() // nothing else keeps the process alive
+   *   },
+   * })
+   * ```
+   */
+  attach(options?: { ref?: boolean }): this {
+    attach(this.#loop, options)
+    return this
+  }
+
+  /** Leaves Node's event loop, and spin mode. What was found meanwhile runs in the next turn. */
+  detach(): void {
+    detach(this.#loop)
+  }
+
+  /** While attached it keeps the process alive when there is something to wait for. This is the default. */
+  ref(): this {
+    setReferenced(this.#loop, true)
+    return this
+  }
+
+  /** It does not keep the process alive. */
+  unref(): this {
+    setReferenced(this.#loop, false)
+    return this
   }
 
   /** What the context has done so far. */
@@ -381,7 +447,7 @@ export class AioContext implements Disposable {
       monitor: this.monitor,
       reason: this.monitorReason,
       handlers: loop.handlers.size,
-      mode: loop.closed ? 'closed' : loop.depth > 0 || loop.loops > 0 ? 'running' : 'idle',
+      mode: loop.closed ? 'closed' : loop.depth > 0 || loop.loops > 0 ? 'running' : loop.attached ? 'attached' : 'idle',
     }
     return depth < 0 ? '[AioContext]' : `AioContext ${inspect(shown, options)}`
   }

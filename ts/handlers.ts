@@ -1,5 +1,5 @@
 // ① Handlers: what a user hands over for a file descriptor, checked and put into a slot.
-import { Slot, type Callbacks, type Loop } from './batch.js'
+import { asyncContext, Slot, type Callbacks, type Loop } from './batch.js'
 import { checkBoolean, checkFunction, checkInteger, checkKeys } from './check.js'
 import { FdmonError, invalidArg } from './errors.js'
 import { isMapping } from './fd/memfd.js'
@@ -146,8 +146,12 @@ export function setHandler(loop: Loop, fdLike: unknown, handlers: unknown): Regi
     removeFd(loop, fdLike)
     return undefined
   }
+  return register(loop, fdLike, handlers, new Slot())
+}
+
+/** Puts handlers into a new slot and registers it. */
+export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: Slot): FdRegistration {
   const fd = fdOf('fd', fdLike)
-  const slot = new Slot()
   slot.fd = fd
   if (typeof fdLike === 'object' && fdLike !== null) {
     slot.owner = fdLike
@@ -171,9 +175,8 @@ export function setHandler(loop: Loop, fdLike: unknown, handlers: unknown): Regi
     // Asked anew: hooks of the old handler have run meanwhile.
     const replaced = loop.handlers.get(fd)
     if (replaced !== undefined) loop.forget(replaced)
-    loop.table[slot.slot] = slot
-    loop.handlers.set(fd, slot)
-    loop.life.handlers = loop.handlers.size
+    slot.resource = asyncContext()
+    loop.adopt(slot)
     return new FdRegistration(loop, slot)
   })
 }

@@ -10,3 +10,4 @@ export type { AioContextOptions, AioParams, BusyPoll, MonitorName, PollParams, R
 export type { Registration } from './registration.js'
 export type { RemoteContext } from './remote.js'
 export { Timer } from './timer.js'
+export { defaultContext, readable, watch } from './watch.js'

@@ -49,6 +49,10 @@ export interface NativeContext {
   prepare(): number
   check(): boolean
   backendFd(): number
+  attach(run: (answer: number) => void, resource: object): void
+  detach(): void
+  setReferenced(on: boolean): void
+  keep(on: boolean): void
   stats(): ContextStats
   close(): LeakReport
 }

@@ -1,6 +1,6 @@
 // ④ Timers: nanoseconds on the monotonic clock, kept alive by their context while they are pending.
 import { inspect } from 'node:util'
-import { Loop, Slot } from './batch.js'
+import { asyncContext, Loop, Slot } from './batch.js'
 import { checkDeadlineNs, checkNs } from './check.js'
 import { closed, FdmonError } from './errors.js'
 
@@ -37,6 +37,7 @@ export class Timer implements Disposable {
     }
     const slot = new Slot()
     slot.callback = callback
+    slot.resource = asyncContext()
     slot.timer = counted
     slot.slot = loop.allocate(() => loop.native.timer())
     // The slot is in the table only while the timer is pending, and leads to the timer: that is what keeps it alive.

@@ -17,6 +17,7 @@ use napi::bindgen_prelude::{BigInt, Function, Object, Unknown};
 use napi::{Either, Env, JsValue};
 use napi_derive::napi;
 
+use crate::attach::Attachment;
 use crate::batch::Frames;
 use crate::error::{Failure, Result, guard};
 use crate::handler::{Hooks, Trampoline};
@@ -42,7 +43,9 @@ pub(crate) struct Core {
     ctx: RefCell<Option<Rc<AioContext>>>,
     id: u64,
     pub(crate) frames: Frames,
-    trampoline: Rc<Trampoline>,
+    pub(crate) trampoline: Rc<Trampoline>,
+    /// Its place in Node's loop.
+    attachment: RefCell<Option<Rc<Attachment>>>,
     /// The address of the suppress word by slot; a slot that was given up may still be in it.
     suppressed: RefCell<BTreeMap<u32, usize>>,
 }
@@ -98,6 +101,7 @@ impl NativeContext {
                     ctx: RefCell::new(Some(Rc::new(ctx))),
                     frames: Frames::default(),
                     trampoline,
+                    attachment: RefCell::default(),
                     suppressed: RefCell::default(),
                 }),
             })
@@ -187,6 +191,8 @@ impl NativeContext {
                 Some(address) => suppressed.insert(slot, address),
                 None => suppressed.remove(&slot),
             };
+            drop(suppressed);
+            self.core.touched();
             Ok(slot_or_full(Some(slot)))
         })
     }
@@ -195,6 +201,7 @@ impl NativeContext {
     pub fn remove(&self, env: Env, slot: u32) -> napi::Result<()> {
         guard(&env, || {
             self.core.open()?.foreign_remove(slot);
+            self.core.touched();
             Ok(())
         })
     }
@@ -205,6 +212,7 @@ impl NativeContext {
             self.core
                 .open()?
                 .foreign_set_interest(slot, Interest::from_bits_truncate(low(bits)))?;
+            self.core.touched();
             Ok(())
         })
     }
@@ -274,7 +282,11 @@ impl NativeContext {
 
     #[napi]
     pub fn suspend(&self, env: Env) -> napi::Result<()> {
-        self.core.guard(&env, || Ok(self.core.open()?.suspend()?))
+        self.core.guard(&env, || {
+            self.core.open()?.suspend()?;
+            self.core.touched();
+            Ok(())
+        })
     }
 
     #[napi]
@@ -316,7 +328,9 @@ impl NativeContext {
     pub fn set_poll_params(&self, env: Env, params: NativePollParams) -> napi::Result<()> {
         self.core.guard(&env, || {
             let ctx = self.core.open()?;
-            Ok(ctx.set_poll_params(params.apply(ctx.poll_params())?)?)
+            ctx.set_poll_params(params.apply(ctx.poll_params())?)?;
+            self.core.touched();
+            Ok(())
         })
     }
 
@@ -332,6 +346,7 @@ impl NativeContext {
     pub fn disable_external(&self, env: Env) -> napi::Result<()> {
         self.core.guard(&env, || {
             self.core.open()?.disable_external();
+            self.core.touched();
             Ok(())
         })
     }
@@ -340,6 +355,7 @@ impl NativeContext {
     pub fn enable_external(&self, env: Env) -> napi::Result<()> {
         self.core.guard(&env, || {
             self.core.open()?.enable_external();
+            self.core.touched();
             Ok(())
         })
     }
@@ -362,6 +378,7 @@ impl NativeContext {
     pub fn bh_schedule_idle(&self, slot: u32) {
         if let Some(ctx) = self.core.maybe() {
             ctx.foreign_schedule(slot, true);
+            self.core.touched();
         }
     }
 
@@ -369,6 +386,7 @@ impl NativeContext {
     pub fn bh_cancel(&self, slot: u32) {
         if let Some(ctx) = self.core.maybe() {
             ctx.foreign_cancel(slot);
+            self.core.touched();
         }
     }
 
@@ -376,6 +394,7 @@ impl NativeContext {
     pub fn bh_delete(&self, slot: u32) {
         if let Some(ctx) = self.core.maybe() {
             ctx.foreign_delete(slot);
+            self.core.touched();
         }
     }
 
@@ -398,20 +417,20 @@ impl NativeContext {
                 Either::B(big) => big.get_u64().1,
             };
             let ctx = self.core.open()?;
-            let deadline = ctx.now_ns().saturating_add(delay);
-            Ok(ctx.foreign_timer_arm(slot, deadline)?)
+            self.core.arm(slot, ctx.now_ns().saturating_add(delay))
         })
     }
 
     #[napi]
     pub fn timer_arm_at(&self, env: Env, slot: u32, deadline_ns: BigInt) -> napi::Result<()> {
-        guard(&env, || Ok(self.core.open()?.foreign_timer_arm(slot, deadline_ns.get_u64().1)?))
+        guard(&env, || self.core.arm(slot, deadline_ns.get_u64().1))
     }
 
     #[napi]
     pub fn timer_cancel(&self, slot: u32) {
         if let Some(ctx) = self.core.maybe() {
             ctx.foreign_timer_cancel(slot);
+            self.core.touched();
         }
     }
 
@@ -424,6 +443,7 @@ impl NativeContext {
     pub fn timer_delete(&self, slot: u32) {
         if let Some(ctx) = self.core.maybe() {
             ctx.foreign_timer_delete(slot);
+            self.core.touched();
         }
     }
 
@@ -445,6 +465,52 @@ impl NativeContext {
     #[napi]
     pub fn backend_fd(&self, env: Env) -> napi::Result<i32> {
         guard(&env, || Ok(self.core.open()?.backend_fd()?.as_raw_fd()))
+    }
+
+    /// Joins Node's own loop. `run(answer)` walks a batch in frame 0, which must be there.
+    #[napi]
+    pub fn attach(
+        &self,
+        env: Env,
+        #[napi(ts_arg_type = "(answer: number) => void")] run: Function<
+            '_,
+            Unknown<'static>,
+            Unknown<'static>,
+        >,
+        #[napi(ts_arg_type = "object")] resource: Object<'_>,
+    ) -> napi::Result<()> {
+        self.core.guard(&env, || {
+            if self.core.attached().is_none() {
+                let attachment = Attachment::new(&env, &self.core, &run, &resource)?;
+                *self.core.attachment.borrow_mut() = Some(attachment);
+            }
+            Ok(())
+        })
+    }
+
+    /// Leaves it, and spin mode.
+    #[napi]
+    pub fn detach(&self, env: Env) -> napi::Result<()> {
+        self.core.guard(&env, || {
+            self.core.detach();
+            Ok(())
+        })
+    }
+
+    /// Whether Node's loop may live for this context's sake.
+    #[napi]
+    pub fn set_referenced(&self, on: bool) {
+        if let Some(attachment) = self.core.attached() {
+            attachment.set_referenced(on);
+        }
+    }
+
+    /// Whether it has a handler for whose sake that loop lives.
+    #[napi]
+    pub fn keep(&self, on: bool) {
+        if let Some(attachment) = self.core.attached() {
+            attachment.keep(on);
+        }
     }
 
     #[napi]
@@ -483,8 +549,47 @@ impl Core {
         })
     }
 
+    /// Its place in Node's loop, if it has one.
+    #[inline]
+    pub(crate) fn attached(&self) -> Option<Rc<Attachment>> {
+        self.attachment.borrow().clone()
+    }
+
+    /// Something of the context was changed from outside its turns.
+    #[inline]
+    pub(crate) fn touched(&self) {
+        if let Some(attachment) = self.attached() {
+            attachment.touched();
+        }
+    }
+
+    /// Arms a timer for a time on the context's clock.
+    pub(crate) fn arm(&self, slot: u32, deadline: u64) -> Result<()> {
+        self.open()?.foreign_timer_arm(slot, deadline)?;
+        self.touched();
+        Ok(())
+    }
+
+    /// Leaves Node's loop: nobody else runs turns from here on, so spin mode is left, and what was
+    /// found is kept for the next turn.
+    pub(crate) fn detach(&self) {
+        let Some(attachment) = self.attachment.take() else { return };
+        let prepared = attachment.leave();
+        if let Some(ctx) = self.maybe() {
+            if prepared {
+                let _ = ctx.check_if(false);
+            }
+            let _ = ctx.suspend();
+            let _ = ctx.set_outer_loop(fdmon::OuterLoop::default());
+        }
+    }
+
     /// Closes the context and lets it go; turns that are under way hold it until they unwind.
-    fn close(&self) -> fdmon::LeakReport {
+    pub(crate) fn close(&self) -> fdmon::LeakReport {
+        // Before the fd that libuv watches is closed.
+        if let Some(attachment) = self.attachment.take() {
+            attachment.leave();
+        }
         let report = self.maybe().map(|ctx| ctx.close()).unwrap_or_default();
         // Not before: hooks that ran just now may have asked for it.
         drop(self.ctx.take());

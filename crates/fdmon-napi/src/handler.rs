@@ -21,14 +21,17 @@ const PREDICATE: u32 = 0;
 const BEGIN: u32 = 1;
 const END: u32 = 2;
 
+/// The answer of a hook that threw.
+const THREW: u32 = 2;
+
 /// Closed by drop, so that no early return leaves it open.
-struct Scope {
+pub(crate) struct Scope {
     env: sys::napi_env,
     scope: sys::napi_handle_scope,
 }
 
 impl Scope {
-    fn open(env: sys::napi_env) -> Option<Self> {
+    pub(crate) fn open(env: sys::napi_env) -> Option<Self> {
         let mut scope = ptr::null_mut();
         // SAFETY: the caller is in a native call on the thread of `env`.
         let status = unsafe { sys::napi_open_handle_scope(env, &mut scope) };
@@ -50,11 +53,19 @@ pub(crate) struct Trampoline {
     remote: RefCell<Option<Remote>>,
     /// The context is being collected, or the thread ended: JavaScript is out of reach.
     dead: Cell<bool>,
+    /// Hooks ran that may have queued something for JavaScript, or thrown: it must be entered once
+    /// more where no turn of JavaScript's is under way.
+    owed: Cell<bool>,
 }
 
 impl Trampoline {
     pub(crate) fn new(invoke: Pinned, remote: Remote) -> Self {
-        Self { invoke, remote: RefCell::new(Some(remote)), dead: Cell::new(false) }
+        Self {
+            invoke,
+            remote: RefCell::new(Some(remote)),
+            dead: Cell::new(false),
+            owed: Cell::new(false),
+        }
     }
 
     /// From here on JavaScript is not called.
@@ -67,11 +78,19 @@ impl Trampoline {
         self.remote.take();
     }
 
+    /// What hooks left to be done since this was last asked.
+    pub(crate) fn take_owed(&self) -> bool {
+        self.owed.replace(false)
+    }
+
     fn call(&self, kind: u32, slot: u32) -> Option<u32> {
         if self.dead.get() {
             return None;
         }
         let answer = self.try_call(kind, slot);
+        if kind != PREDICATE || answer == Some(THREW) {
+            self.owed.set(true);
+        }
         if answer.is_none() {
             // An exception is pending that nobody can catch: this thread is being terminated. A
             // notified loop does not sleep.

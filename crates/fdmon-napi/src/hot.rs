@@ -114,6 +114,7 @@ unsafe extern "C" fn turn(env: sys::napi_env, info: sys::napi_callback_info) -> 
     let answer = core.fill(&call.env, request >> 1, |ctx, running, waiting, batch| {
         ctx.foreign_turn(request & 1 != 0, running, waiting, batch)
     });
+    core.touched();
     let mut result = ptr::null_mut();
     if let Ok(answer) = answer {
         // SAFETY: in the scope of the call that is running.
@@ -132,6 +133,7 @@ unsafe extern "C" fn schedule(
         let slot = call.small(0);
         let _ = call.core.guard(&call.env, || {
             call.core.open()?.foreign_schedule(slot, false);
+            call.core.touched();
             Ok(())
         });
     }
@@ -144,9 +146,8 @@ unsafe extern "C" fn arm(env: sys::napi_env, info: sys::napi_callback_info) -> s
     if let Some(call) = unsafe { Call::new(env, info) } {
         let (slot, delay) = (call.small(0), crate::options::whole(call.number(1)));
         let _ = call.core.guard(&call.env, || {
-            let ctx = call.core.open()?;
-            let deadline = ctx.now_ns().saturating_add(delay);
-            Ok(ctx.foreign_timer_arm(slot, deadline)?)
+            let deadline = call.core.open()?.now_ns().saturating_add(delay);
+            call.core.arm(slot, deadline)
         });
     }
     ptr::null_mut()

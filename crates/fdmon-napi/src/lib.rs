@@ -15,6 +15,7 @@
     allow(dead_code, unused_imports, reason = "#[napi] registers nothing in a test build")
 )]
 
+mod attach;
 mod batch;
 mod capabilities;
 mod context;
@@ -26,4 +27,5 @@ mod memory;
 mod options;
 mod remote;
 mod stats;
+mod uv;
 mod word;

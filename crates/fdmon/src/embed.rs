@@ -170,16 +170,24 @@ impl AioContext {
     /// # Errors
     /// As [`AioContext::prepare`].
     pub fn prepare_within(&self, outer_ns: Option<u64>) -> Result<Option<u64>> {
+        self.prepare_until(outer_ns.map(|ns| self.0.clock.now().saturating_add(ns)))
+    }
+
+    /// [`AioContext::prepare`] when the outer loop will be awake at this time on the context's
+    /// clock ([`AioContext::now_ns`]) anyway.
+    ///
+    /// # Errors
+    /// As [`AioContext::prepare`].
+    pub fn prepare_until(&self, limit: Option<u64>) -> Result<Option<u64>> {
         self.0.open_state()?.embed(&self.0.shared)?;
         let (turn, st) = self.enter()?;
         let mut plan = Plan::new(true);
         let st = self.plan(st, &mut plan);
-        if let Some(ns) = outer_ns {
+        if let Some(limit) = limit {
             plan.start = if plan.start == 0 { self.0.clock.now() } else { plan.start };
-            let limit = plan.start.saturating_add(ns);
             plan.limit = Some(limit);
             plan.deadline = Some(plan.deadline.map_or(limit, |d| d.min(limit)));
-            plan.awake |= ns == 0;
+            plan.awake |= limit <= plan.start;
         }
         let mut st = self.spin(st, &mut plan);
         if plan.stale {
@@ -294,6 +302,12 @@ impl AioContext {
     pub fn set_outer_loop(&self, around: OuterLoop) -> Result<()> {
         self.0.open_state()?.embed(&self.0.shared)?.around = around;
         Ok(())
+    }
+
+    /// Its parameters let it spin.
+    #[must_use]
+    pub fn spins(&self) -> bool {
+        self.0.state().spin.params.max_ns != 0
     }
 
     /// Something will run without an fd becoming ready: a timer is armed, or a bottom half

@@ -67,6 +67,15 @@ pub fn fd_close(fd: i32) -> i32 {
     }
 }
 
+/// ioctl(FIONREAD): the bytes that wait to be read, or the negative errno.
+#[napi]
+pub fn fd_pending(fd: i32) -> i32 {
+    let Some(fd) = raw::borrow(fd) else {
+        return -Errno::BADF.raw_os_error();
+    };
+    count(rustix::io::ioctl_fionread(fd).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)))
+}
+
 /// Sets or clears O_NONBLOCK of the open file.
 #[napi]
 pub fn fd_set_nonblock(env: Env, fd: i32, on: bool) -> napi::Result<()> {

@@ -1,0 +1,197 @@
+// For most users: handlers, and readiness to wait for, on a context that is attached to Node's loop.
+import { attach } from './attach.js'
+import { Slot, type Loop } from './batch.js'
+import { checkBoolean, checkKeys, checkObject, checkSignal } from './check.js'
+import { AioContext, loopOf } from './context.js'
+import { invalidArg } from './errors.js'
+import { fdOf, type FdLike } from './fd-like.js'
+import { Events, register, type FdHandlers } from './handlers.js'
+import { native } from './native.js'
+import { FdRegistration, type Registration } from './registration.js'
+
+let shared: AioContext | undefined
+
+/**
+ * The context that {@link watch} and {@link readable} use: attached to Node's loop, made at first use, one for the main
+ * thread and each worker. It keeps the process alive only while something is registered with it.
+ *
+ * @throws FdmonError ERR_FDMON_UNSUPPORTED in Bun and Deno, whose loops are not libuv
+ * @example
+ * ```ts
+ * import { defaultContext } from 'fdmon'
+ *
+ * defaultContext().setPollParams({ maxNs: 200_000 }) // let it spin
+ * console.log(defaultContext().monitor)
+ * ```
+ */
+export function defaultContext(): AioContext {
+  if (shared !== undefined && !loopOf(shared).closed) return shared
+  const ctx = new AioContext({ name: 'default' })
+  try {
+    ctx.attach()
+  } catch (error) {
+    ctx.close()
+    throw error
+  }
+  shared = ctx
+  return ctx
+}
+
+/**
+ * Calls handlers when a file descriptor is ready, in Node's own event loop. One call for most users.
+ *
+ * @param fd - stays the caller's to close, after the registration was removed
+ * @param handlers - as for `setFdHandler()`; those that the fd had in this context are replaced
+ * @param options - `context`: which context, attached if it is not yet; default is {@link defaultContext}. `signal`: removes
+ * the handlers when it aborts. `ref: false`: the process may end while they are registered
+ * @returns what removes the handlers again
+ * @throws FdmonError ERR_FDMON_UNSUPPORTED in Bun and Deno, whose loops are not libuv
+ * @example
+ * ```ts
+ * import { watch } from 'fdmon'
+ * import { timerfd } from 'fdmon/fd'
+ *
+ * const clock = timerfd({ intervalNs: 1_000_000 })
+ * const registration = watch(clock, {
+ *   read() {
+ *     console.log(`${clock.read()} ms`)
+ *     registration.remove()
+ *     clock.close()
+ *   },
+ * })
+ * ```
+ */
+export function watch(
+  fd: FdLike,
+  handlers: FdHandlers,
+  options?: { context?: AioContext; signal?: AbortSignal; ref?: boolean },
+): Registration {
+  const given = options === undefined ? {} : checkObject('options', options, 'an object, for example { signal }')
+  checkKeys('options.', given, ['context', 'signal', 'ref'])
+  const signal = checkSignal('options.signal', given['signal'])
+  const ref = given['ref'] === undefined || checkBoolean('options.ref', given['ref'])
+  return add(attachedLoop(given['context']), fd, handlers, signal, ref, () => {})
+}
+
+/**
+ * Waits for a file descriptor to be readable: each step of the iteration is one time that it is, with the event mask. What
+ * there is must be read before the next step, or it comes at once. Ends when the signal aborts, when the other side has hung
+ * up and all is read, and when the fd's handlers are removed, replaced or closed with their context.
+ *
+ * @param options - `context`: which context, attached if it is not yet; default is {@link defaultContext}
+ * @throws FdmonError ERR_FDMON_UNSUPPORTED in Bun and Deno, whose loops are not libuv
+ * @example
+ * ```ts
+ * import { readable } from 'fdmon'
+ * import { timerfd } from 'fdmon/fd'
+ *
+ * using clock = timerfd({ intervalNs: 1_000_000 })
+ * let ticks = 0n
+ * for await (const _events of readable(clock)) {
+ *   ticks += clock.read()
+ *   if (ticks >= 3n) break
+ * }
+ * console.log('three ticks')
+ * ```
+ */
+export function readable(
+  fd: FdLike,
+  options?: { context?: AioContext; signal?: AbortSignal },
+): AsyncIterable<number> {
+  const given = options === undefined ? {} : checkObject('options', options, 'an object, for example { signal }')
+  checkKeys('options.', given, ['context', 'signal'])
+  const signal = checkSignal('options.signal', given['signal'])
+  fdOf('fd', fd)
+  const loop = attachedLoop(given['context'])
+  return { [Symbol.asyncIterator]: () => new Readiness(loop, fd, signal) }
+}
+
+/** One iteration. Interest is given up when an event finds nobody waiting, so that a slow consumer costs no turns. */
+class Readiness implements AsyncIterator<number, undefined> {
+  readonly #registration: FdRegistration
+  readonly #waiting: ((result: IteratorResult<number, undefined>) => void)[] = []
+  #interested = true
+  #over = false
+
+  constructor(loop: Loop, fd: FdLike, signal: AbortSignal | undefined) {
+    const read = (number: number, events: number): void => this.#ready(number, events)
+    this.#registration = add(loop, fd, { read }, signal, true, () => this.#end())
+    if (signal?.aborted === true) this.#end()
+  }
+
+  next(): Promise<IteratorResult<number, undefined>> {
+    if (this.#over) return Promise.resolve({ done: true, value: undefined })
+    return new Promise((resolve) => {
+      this.#waiting.push(resolve)
+      this.#want(true)
+    })
+  }
+
+  return(): Promise<IteratorResult<number, undefined>> {
+    this.#registration.remove()
+    this.#end()
+    return Promise.resolve({ done: true, value: undefined })
+  }
+
+  #ready(fd: number, events: number): void {
+    const resolve = this.#waiting.shift()
+    if (resolve === undefined) {
+      this.#want(false)
+      return
+    }
+    const hungUp = (events & Events.HUP) !== 0 && native.fdPending(fd) <= 0
+    if (hungUp || (events & Events.IN) === 0) {
+      resolve({ done: true, value: undefined })
+      this.#registration.remove()
+    } else {
+      resolve({ done: false, value: events })
+    }
+  }
+
+  #want(on: boolean): void {
+    if (this.#interested === on) return
+    this.#interested = on
+    this.#registration.setInterest({ read: on })
+  }
+
+  #end(): void {
+    this.#over = true
+    for (const resolve of this.#waiting.splice(0)) resolve({ done: true, value: undefined })
+  }
+}
+
+/** Registers, until the signal aborts. `gone` is called when the handlers are, whoever removed them. */
+function add(
+  loop: Loop,
+  fd: FdLike,
+  handlers: unknown,
+  signal: AbortSignal | undefined,
+  keeps: boolean,
+  gone: () => void,
+): FdRegistration {
+  const slot = new Slot()
+  slot.keeps = keeps
+  if (signal?.aborted === true) {
+    slot.fd = fdOf('fd', fd)
+    slot.live = false
+    return new FdRegistration(loop, slot)
+  }
+  const registration = register(loop, fd, handlers, slot)
+  const abort = (): void => registration.remove()
+  slot.gone = () => {
+    signal?.removeEventListener('abort', abort)
+    gone()
+  }
+  signal?.addEventListener('abort', abort, { once: true })
+  return registration
+}
+
+function attachedLoop(context: unknown): Loop {
+  if (context !== undefined && !(context instanceof AioContext)) {
+    throw invalidArg('options.context', context, 'pass an AioContext, or leave it out for defaultContext()')
+  }
+  const loop = loopOf(context ?? defaultContext())
+  loop.open()
+  if (!loop.attached) attach(loop, undefined)
+  return loop
+}

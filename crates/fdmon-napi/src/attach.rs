@@ -183,6 +183,9 @@ impl Attachment {
                 Ok(true) => {}
                 Ok(false) => {
                     self.prepared.set(true);
+                    if self.core.trampoline.take_owed() {
+                        self.call(0);
+                    }
                     return self.refresh();
                 }
                 Err(failure) => return self.fail(&failure),
@@ -248,7 +251,7 @@ impl Attachment {
             Err(error) => Err(error.into()),
         };
         match answer {
-            // Hooks ran outside any scope: what they queued or threw is due now.
+            // Not if hooks ran, outside any scope: what they queued or threw is due now.
             Ok(0) if !self.core.trampoline.take_owed() => return false,
             Ok(answer) => self.call(answer),
             Err(failure) => self.fail(&failure),

@@ -198,7 +198,8 @@ fn action_of(signal: i32) -> Result<sigaction> {
 
 fn set_action(signal: i32, action: &sigaction) -> Result<()> {
     // SAFETY: `action` is an action that was in force before, or ours, whose handler is
-    // async-signal-safe and lives as long as the process: the addon is linked with -z nodelete.
+    // async-signal-safe and lives as long as the process: an addon is never unloaded, neither by
+    // glibc (napi-build links it with -z nodelete) nor by musl (which unloads nothing).
     let status = unsafe { sigaction(signal, action, ptr::null_mut()) };
     if status == 0 { Ok(()) } else { Err(refused(signal)) }
 }

@@ -26,7 +26,7 @@ function checkPath(path: unknown): string {
  * The file is made here and stays after closing: remove it before listening there again.
  *
  * @param path - at most 107 bytes; one that begins with `'\0'` is an abstract name, as in Node: it has no file and ends with
- * the socket
+ * the socket. Node itself up to version 20 pads such a name: it is met at `'\0name'.padEnd(108, '\0')`.
  * @throws FdmonError with `errno` `EADDRINUSE` when the file exists, also when nobody listens there any more
  * @example
  * ```ts

@@ -157,14 +157,17 @@ impl Uv {
         };
         let raw = raw.cast::<RawHandle>();
         let (of, at) = (self.of.as_ptr(), raw.as_ptr());
-        // SAFETY: `at` has the size of such a handle; it stays in place until its close callback.
-        let status = unsafe {
-            match kind {
-                Kind::Check => (self.functions.uv_check_init)(of, at),
-                Kind::Idle => (self.functions.uv_idle_init)(of, at),
-                Kind::Poll => (self.functions.uv_poll_init)(of, at, fd),
-                Kind::Prepare => (self.functions.uv_prepare_init)(of, at),
-            }
+        let functions = self.functions;
+        let status = match kind {
+            // SAFETY: `at` has the size of such a handle, and stays in place until its close
+            // callback.
+            Kind::Check => unsafe { (functions.uv_check_init)(of, at) },
+            // SAFETY: as above.
+            Kind::Idle => unsafe { (functions.uv_idle_init)(of, at) },
+            // SAFETY: as above.
+            Kind::Poll => unsafe { (functions.uv_poll_init)(of, at, fd) },
+            // SAFETY: as above.
+            Kind::Prepare => unsafe { (functions.uv_prepare_init)(of, at) },
         };
         if status != 0 {
             // SAFETY: allocated above with this layout; libuv did not take it.
@@ -264,8 +267,10 @@ impl Handle {
 type Memory = (NonNull<RawHandle>, Layout);
 
 unsafe extern "C" fn free_discarded(handle: *mut RawHandle) {
+    // SAFETY: libuv passes the handle that is closed.
+    let data = unsafe { data_of(handle) };
     // SAFETY: `discard` has stored it there.
-    let memory = unsafe { Box::from_raw(data_of(handle).cast::<Memory>()) };
+    let memory = unsafe { Box::from_raw(data.cast::<Memory>()) };
     // SAFETY: allocated with this layout, and closed now.
     unsafe { dealloc(memory.0.as_ptr().cast(), memory.1) };
 }

@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 use fdmon::{AioContext, ErrorCode, OuterLoop};
 use napi::bindgen_prelude::{Function, Object, Unknown};
 use napi::{Env, JsValue, sys};
+use rustix::event::epoll;
+use rustix::io::Errno;
 
 use crate::context::Core;
 use crate::error::{Failure, Result};
@@ -137,9 +139,32 @@ impl Attachment {
             self.leave();
             return Err(internal("Node refused a place in its loop"));
         }
+        if let Err(failure) = self.be_watched() {
+            self.leave();
+            return Err(failure);
+        }
         // Prepare may have been run already in this pass of the loop.
         self.stay_awake(true);
         Ok(())
+    }
+
+    /// Puts the context's fd into libuv's epoll set. libuv does that before it polls next, and
+    /// aborts the process if the kernel refuses: a file may be watched through so many nested sets
+    /// only. Done now, it is the handler that is one too many that is refused. libuv takes an fd
+    /// that is in its set already.
+    fn be_watched(&self) -> Result<()> {
+        let ctx = self.core.open()?;
+        let watched = ctx.backend_fd()?;
+        let number = u64::from(watched.as_raw_fd().cast_unsigned());
+        // SAFETY: as in `new`.
+        let set = unsafe { BorrowedFd::borrow_raw(self.uv.backend_fd()) };
+        match epoll::add(set, watched, epoll::EventData::new_u64(number), epoll::EventFlags::IN) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => {
+                let help = "attach fewer contexts that watch the same descriptors";
+                Err(Failure::syscall("epoll_ctl", errno, "join Node's own loop", help))
+            }
+        }
     }
 
     fn handles(&self) -> [&Handle; 4] {
@@ -183,11 +208,11 @@ impl Attachment {
                 Ok(true) => {}
                 Ok(false) => {
                     self.prepared.set(true);
-                    if self.core.trampoline.take_owed() {
-                        self.call(0);
-                    }
+                    self.call_if_owed();
                     return self.refresh();
                 }
+                // A hook has closed the context, or left the loop.
+                Err(_) if self.over.get() => return self.call_if_owed(),
                 Err(failure) => return self.fail(&failure),
             }
             // The turn that found something, or that libuv's own work has ended.
@@ -254,6 +279,7 @@ impl Attachment {
             // Not if hooks ran, outside any scope: what they queued or threw is due now.
             Ok(0) if !self.core.trampoline.take_owed() => return false,
             Ok(answer) => self.call(answer),
+            Err(_) if self.over.get() => self.call_if_owed(),
             Err(failure) => self.fail(&failure),
         }
         if !self.over.get() {
@@ -266,6 +292,13 @@ impl Attachment {
         let frames = &self.core.frames;
         let found = ctx.foreign_dispatch(&[], &mut std::iter::empty(), frames.batch(0)?)?;
         Ok(frames.answer(0, found, ctx.foreign_stop_requested()))
+    }
+
+    /// What hooks queued or threw, where no batch follows.
+    fn call_if_owed(&self) {
+        if self.core.trampoline.take_owed() {
+            self.call(0);
+        }
     }
 
     /// One batch, in a callback scope.
@@ -414,7 +447,7 @@ fn handles(uv: Uv, fd: c_int) -> Result<[Handle; 4]> {
             Ok(handle) => made.push(handle),
             Err(status) => {
                 made.into_iter().for_each(Handle::discard);
-                let errno = rustix::io::Errno::from_raw_os_error(-status);
+                let errno = Errno::from_raw_os_error(-status);
                 let what = format!("make a {kind:?} handle");
                 return Err(Failure::syscall("uv_init", errno, &what, "close other descriptors"));
             }

@@ -430,7 +430,7 @@ impl State {
     #[inline]
     pub(crate) fn next_due(&mut self, shared: &Shared) -> Option<Due> {
         if !self.reg.halves_due.is_empty()
-            && let Some(due) = self.next_half()
+            && let Some(due) = self.next_half(shared)
         {
             return Some(due);
         }
@@ -440,7 +440,7 @@ impl State {
             }
         }
         while let Some(slot) = self.reg.timers_due.pop() {
-            if let Some(due) = self.issue_timer(slot) {
+            if let Some(due) = self.issue_timer(shared, slot) {
                 return Some(due);
             }
         }
@@ -448,12 +448,12 @@ impl State {
         None
     }
 
-    fn next_half(&mut self) -> Option<Due> {
+    fn next_half(&mut self, shared: &Shared) -> Option<Due> {
         loop {
             match self.reg.halves_due.pop_front()? {
                 DueHalf::Job(node) => return Some(Due::Job(node)),
                 DueHalf::Slot(slot) => {
-                    if let Some(due) = self.issue_half(slot) {
+                    if let Some(due) = self.issue_half(shared, slot) {
                         return Some(due);
                     }
                 }

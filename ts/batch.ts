@@ -228,8 +228,11 @@ export class Loop {
   detach(): void {
     this.attached = false
     if (this.depth === 0) this.#running.loop = undefined
-    this.withHooks(() => this.native.detach())
-    this.#wake(false)
+    try {
+      this.withHooks(() => this.native.detach())
+    } finally {
+      this.#wake(false)
+    }
   }
 
   /** A batch that native has put into the first frame. Throws what its callbacks threw: uncaught, as Node has it. */

@@ -257,6 +257,9 @@ impl Attachment {
     }
 
     fn on_check(&self) {
+        // It has done its work when libuv has polled. Until the next prepare it would only have
+        // other contexts say that libuv does not sleep, and them this one.
+        self.stay_awake(false);
         if let Some(ctx) = self.context()
             && self.prepared.replace(false)
         {

@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub asked: bool,
     /// User code ran since the deadline was computed, and may have changed it.
     pub stale: bool,
+    /// The deadline of the context's own, when an outer loop's may be sooner.
+    pub own: Option<u64>,
     /// The outer loop, if any, does not sleep beyond this.
     pub limit: Option<u64>,
     /// The outer loop has something else to do: the spin was ended for it.
@@ -53,6 +55,7 @@ impl Plan {
             hit: false,
             asked: false,
             stale: false,
+            own: None,
             limit: None,
             interrupted: false,
             foreign: false,

@@ -12,7 +12,7 @@ const fdmon = control ? undefined : require(cell.entry)
 const { read, write } = control ? {} : require(cell.fd)
 
 /** Descriptors are their maker's: those of a worker that is ended are made, and kept, by its parent. */
-const bells = control ? [] : (cell.bells ?? [0, 0].map(() => new fdmon.EventNotifier().fd))
+const bells = control ? [] : (cell.bells ?? Array.from({ length: 22 }).map(() => new fdmon.EventNotifier().fd))
 const set = (bell) => write(bell, new Uint8Array(new BigUint64Array([1n]).buffer))
 const clear = (bell) => read(bell, new Uint8Array(8))
 
@@ -105,13 +105,24 @@ const endings = {
     ctx.detach()
     setTimeout(() => ctx.close(), 1000)
   },
+  /** The same, and it is ended by `remote.stop()` alone. */
+  stopped() {
+    if (control) return
+    const ctx = new fdmon.AioContext({ monitor: cell.monitor === '' ? 'auto' : cell.monitor }).attach()
+    ctx.setFdHandler(bells[0], { read() {} })
+    if (!isMainThread) ready({ id: ctx.id })
+    else new Worker(stopper, { eval: true, workerData: { entry: cell.entry, id: ctx.id } })
+    ctx.run()
+    ctx.close()
+  },
   /** 1,000 contexts that nobody closes, with handlers, timers and bottom halves. */
   dropped() {
     if (control) return
+    // The kernel lets one file be watched through 100 sets of this depth.
     for (let count = 0; count < 1000; count++) {
       const ctx = new fdmon.AioContext({ monitor: cell.monitor === '' ? 'auto' : cell.monitor })
       if (count % 2 === 0) ctx.attach().unref()
-      ctx.setFdHandler(bells[0], { read() {}, pollEnd: () => ctx })
+      ctx.setFdHandler(bells[count % bells.length], { read() {}, pollEnd: () => ctx })
       ctx.timer(() => ctx).arm(1e12)
       ctx.bottomHalf(() => ctx)
       if (count % 4 < 2) ctx.poll(false)
@@ -139,7 +150,7 @@ const endings = {
       })
       setTimeout(() => set(bell), 1)
     }
-    process.on('exit', () => left !== 0 && process._rawDebug(`${left} copies did nothing`))
+    process.on('exit', () => void (process.exitCode = left))
   },
   sigint() {
     const work = busy((ticks) => ticks === 5 && ready())
@@ -148,6 +159,10 @@ const endings = {
     else parentPort.once('message', () => work.end())
   },
 }
+
+/** Ends the loop of its parent, which blocks meanwhile. */
+const stopper = `const { entry, id } = require('node:worker_threads').workerData
+  setTimeout(() => require(entry).AioContext.remote(id).stop(), 20)`
 
 /** Once: from here on it may be ended. */
 let said = false
@@ -161,15 +176,7 @@ function ready(what = {}) {
 if (!isMainThread) {
   endings[cell.ending]()
 } else if (cell.thread === 'main') {
-  if (cell.ending === 'blocking' && !control && cell.round === 1) {
-    // The turn is ended by another thread; then the process ends by itself.
-    const stop = `const { AioContext } = require(require('node:worker_threads').workerData.entry)
-      require('node:worker_threads').parentPort.once('message', (id) => setTimeout(() => AioContext.remote(id).stop(), 50))`
-    const worker = new Worker(stop, { eval: true, workerData: { entry: cell.entry } })
-    worker.once('online', () => endings.blocking())
-  } else {
-    endings[cell.ending]()
-  }
+  endings[cell.ending]()
 } else {
   void host()
 }
@@ -213,6 +220,8 @@ function one(what, round) {
         else fdmon.AioContext.remote(id).stop()
         terminate()
       }, 20)
+    } else if (what.ending === 'stopped') {
+      setTimeout(() => fdmon.AioContext.remote(id).stop(), 20)
     } else if (what.ending === 'sigint') {
       process.once('SIGINT', () => worker.postMessage('SIGINT'))
       writeSync(1, 'ready\n')

@@ -1,6 +1,6 @@
 // The ways in which a thread or the process ends while a context is attached: always as plain Node would end.
 import { spawn } from 'node:child_process'
-import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -28,6 +28,7 @@ const endings: Record<string, { signal?: NodeJS.Signals; rounds?: number[] }> = 
   rejection: {},
   terminate: { signal: 'SIGTERM', rounds: [0, 1, 2, 3] },
   blocking: { signal: 'SIGTERM' },
+  stopped: {},
   dropped: {},
   copies: {},
   sigint: { signal: 'SIGINT' },
@@ -38,6 +39,8 @@ interface Cell {
   thread: 'main' | 'worker'
   ending: string
   round?: number
+  /** Workers that are terminated at a random moment each. */
+  rounds?: number
 }
 
 interface End {
@@ -106,18 +109,45 @@ function report({ stdout }: End): { ends: { code: number; error?: string }[]; le
   return line === undefined ? undefined : JSON.parse(line)
 }
 
+/** The matrix, for the report of a run: FDMON_TEARDOWN_TABLE=FILE writes it there. */
+const table = new Map<string, Map<string, string>>()
+test.after.always(() => {
+  const file = process.env['FDMON_TEARDOWN_TABLE']
+  if (file === undefined) return
+  const columns = [...new Set([...table.values()].flatMap((row) => [...row.keys()]))].sort()
+  const line = (cells: string[]): string => `| ${cells.join(' | ')} |\n`
+  const rows = Object.keys(endings).flatMap((ending) => (table.has(ending) ? [line([ending, ...columns.map((column) => table.get(ending)!.get(column) ?? '')])] : []))
+  writeFileSync(file, [line(['ending', ...columns]), line(['---', ...columns.map(() => '---')]), ...rows].join(''))
+})
+
+function note(cell: Cell, monitor: string, text: string): void {
+  const row = table.get(cell.ending) ?? new Map<string, string>()
+  table.set(cell.ending, row.set(`${cell.thread}, ${monitor}`, text))
+}
+
+/** The exit code or signal; of workers theirs, and what they reported. */
+function shortly(end: End, cell: Cell): string {
+  const own = end.signal ?? `${end.code}`
+  if (cell.thread === 'main') return own
+  return report(end)?.ends.map(({ code, error }) => `${code}${error === undefined ? '' : ` ${error.split(':')[0]}`}`).join(', ') ?? own
+}
+
 async function same(t: ExecutionContext, cell: Cell, environment?: Record<string, string>): Promise<void> {
+  const name = environment?.['FDMON_MONITOR'] ?? cell.monitor
+  if (environment === undefined) note(cell, name, 'failed')
   const plain = await control(cell)
+  let text = ''
   t.false(plain.late, `plain Node hangs\n${plain.stderr}`)
   for (const round of endings[cell.ending]!.rounds ?? [0]) {
     const end = await run({ ...cell, round }, environment)
-    const text = `${JSON.stringify(end, null, 1)}\nplain Node: ${JSON.stringify(plain, null, 1)}`
+    text = `${JSON.stringify(end, null, 1)}\nplain Node: ${JSON.stringify(plain, null, 1)}`
     t.false(end.late, `it hangs: ${text}`)
     t.deepEqual({ code: end.code, signal: end.signal }, { code: plain.code, signal: plain.signal }, text)
     t.notRegex(end.stderr, /Assertion|panicked|FATAL|Segmentation|Check failed|a defect of fdmon/, text)
     // What is reported of an error is the same too, but for where it was thrown.
     const errors = (stderr: string): string[] => stderr.match(/^\w*Error.*$/gm) ?? []
     t.deepEqual(errors(end.stderr), errors(plain.stderr), text)
+    if (environment === undefined) note(cell, name, `ok ${shortly(end, cell)}`)
     if (cell.thread === 'main') continue
     t.deepEqual(report(end)?.ends, report(plain)?.ends, text)
     t.is(report(end)?.leaked, 0, text)
@@ -132,5 +162,10 @@ for (const monitor of monitors) {
         await same(t, { monitor, thread, ending })
       })
     }
+    test(`${monitor}, ${thread}: …and so where FDMON_MONITOR asks for the monitor [SPEC 45]`, async (t) => {
+      for (const ending of ['natural', 'exit', 'terminate']) {
+        await same(t, { monitor: '', thread, ending, rounds: 4 }, { FDMON_MONITOR: monitor })
+      }
+    })
   }
 }

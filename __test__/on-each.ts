@@ -58,17 +58,24 @@ export class Kit {
   }
 }
 
+type Body = (t: ExecutionContext, kit: Kit) => void | Promise<void>
+
 /** A test for each monitor, with the name `<monitor>: <title>`. */
-export function onEach(title: string, body: (t: ExecutionContext, kit: Kit) => void | Promise<void>): void {
-  for (const monitor of monitors) {
-    test(`${monitor}: ${title}`, async (t) => {
-      const kit = new Kit(monitor)
-      try {
-        await body(t, kit)
-      } finally {
-        kit.close()
-      }
-    })
+export function onEach(title: string, body: Body): void {
+  for (const monitor of monitors) test(`${monitor}: ${title}`, (t) => withKit(t, monitor, body))
+}
+
+/** The same, one at a time: for what shares Node's loop with whatever else runs in it. */
+export function onEachAlone(title: string, body: Body): void {
+  for (const monitor of monitors) test.serial(`${monitor}: ${title}`, (t) => withKit(t, monitor, body))
+}
+
+async function withKit(t: ExecutionContext, monitor: (typeof monitors)[number], body: Body): Promise<void> {
+  const kit = new Kit(monitor)
+  try {
+    await body(t, kit)
+  } finally {
+    kit.close()
   }
 }
 

@@ -215,9 +215,8 @@ export class Loop {
   /** From here on Node's loop runs the turns. */
   attach(): void {
     if (this.frames.length === 0) this.#addFrame()
-    const resource = {}
     // The loop is held by this function, so an attached context lives until it is detached or closed.
-    this.native.attach((answer) => this.#attachedTurn(answer), resource)
+    this.native.attach((answer) => this.#attachedTurn(answer))
     this.attached = true
     this.life.ran = true
     this.#running.loop = this
@@ -228,8 +227,11 @@ export class Loop {
   detach(): void {
     this.attached = false
     if (this.depth === 0) this.#running.loop = undefined
-    this.withHooks(() => this.native.detach())
-    this.#wake(false)
+    try {
+      this.withHooks(() => this.native.detach())
+    } finally {
+      this.#wake(false)
+    }
   }
 
   /** A batch that native has put into the first frame. Throws what its callbacks threw: uncaught, as Node has it. */

@@ -49,7 +49,7 @@ export interface NativeContext {
   prepare(): number
   check(): boolean
   backendFd(): number
-  attach(run: (answer: number) => void, resource: object): void
+  attach(run: (answer: number) => void): void
   detach(): void
   setReferenced(on: boolean): void
   keep(on: boolean): void

@@ -25,8 +25,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fdmon::{AioContext, ErrorCode, OuterLoop, WakeFds};
-use napi::bindgen_prelude::{Function, Object, Unknown};
+use napi::bindgen_prelude::{Function, Unknown};
 use napi::{Env, JsValue, sys};
+use rustix::event::epoll;
+use rustix::io::Errno;
 
 use crate::context::Core;
 use crate::error::{Failure, Result};
@@ -76,7 +78,6 @@ impl Attachment {
         env: &Env,
         core: &Rc<Core>,
         run: &Function<'_, Unknown<'static>, Unknown<'static>>,
-        resource: &Object<'_>,
     ) -> Result<Rc<Self>> {
         let raw = env.raw();
         let uv = loop_of(raw).ok_or_else(|| {
@@ -125,11 +126,11 @@ impl Attachment {
             kept: Cell::new(false),
             alive: Cell::new(false),
         });
-        attachment.start(resource)?;
+        attachment.start(&fds)?;
         Ok(attachment)
     }
 
-    fn start(self: &Rc<Self>, resource: &Object<'_>) -> Result<()> {
+    fn start(self: &Rc<Self>, fds: &WakeFds<'_>) -> Result<()> {
         self.each_handle(|handle| {
             handle.set_data(Rc::into_raw(Rc::clone(self)).cast());
             self.open.set(self.open.get() + 1);
@@ -138,11 +139,16 @@ impl Attachment {
             && self.check.start_check(on_check) == 0
             && self.timer.start_poll(on_timer) == 0
             && self.events.borrow().start_poll(on_events) == 0
-            && self.init_scope(resource).is_some()
+            && self.init_scope().is_some()
             && self.add_cleanup_hook().is_some();
         if !started {
             self.leave();
             return Err(internal("Node refused a place in its loop"));
+        }
+        if let Err(failure) = self.be_watched(fds.events).and_then(|()| self.be_watched(fds.timer))
+        {
+            self.leave();
+            return Err(failure);
         }
         // Prepare may have been run already in this pass of the loop.
         self.stay_awake(true);
@@ -166,23 +172,45 @@ impl Attachment {
         events.stop_poll();
         let fresh = new_handle(self.uv, Kind::Poll, fds.events.as_raw_fd())?;
         fresh.set_data(events.data());
-        if fresh.start_poll(on_events) != 0 {
+        let watched = match fresh.start_poll(on_events) {
+            0 => self.be_watched(fds.events),
+            _ => Err(internal("Node refused to watch the context")),
+        };
+        if watched.is_err() {
             fresh.discard();
-            return Err(internal("Node refused to watch the context"));
+            return watched;
         }
         std::mem::replace(&mut *events, fresh).discard();
         self.version.set(fds.version);
         Ok(())
     }
 
-    fn init_scope(&self, resource: &Object<'_>) -> Option<()> {
+    /// Puts an fd of the context into libuv's epoll set. libuv does that before it polls next, and
+    /// aborts the process if the kernel refuses: a file may be watched through so many nested sets
+    /// only. Done now, it is the handler that is one too many that is refused. libuv takes an fd
+    /// that is in its set already.
+    fn be_watched(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        let number = u64::from(fd.as_raw_fd().cast_unsigned());
+        // SAFETY: as in `new`.
+        let set = unsafe { BorrowedFd::borrow_raw(self.uv.backend_fd()) };
+        match epoll::add(set, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => {
+                let help = "attach fewer contexts that watch the same descriptors";
+                Err(Failure::syscall("epoll_ctl", errno, "join Node's own loop", help))
+            }
+        }
+    }
+
+    fn init_scope(&self) -> Option<()> {
         let mut name = ptr::null_mut();
         let mut scope = ptr::null_mut();
         let text = c"FDMON_CONTEXT";
         // SAFETY: in a call of this environment; the text ends with a zero.
         ok(unsafe { sys::napi_create_string_utf8(self.env, text.as_ptr(), -1, &mut name) })?;
+        let resource = ptr::null_mut(); // Node makes one and keeps it; a given one it only knows
         // SAFETY: as above.
-        ok(unsafe { sys::napi_async_init(self.env, resource.raw(), name, &mut scope) })?;
+        ok(unsafe { sys::napi_async_init(self.env, resource, name, &mut scope) })?;
         self.scope.set(scope);
         Some(())
     }
@@ -217,11 +245,11 @@ impl Attachment {
                     {
                         return self.fail(&failure);
                     }
-                    if self.core.trampoline.take_owed() {
-                        self.call(0);
-                    }
+                    self.call_if_owed();
                     return self.refresh();
                 }
+                // A hook has closed the context, or left the loop.
+                Err(_) if self.over.get() => return self.call_if_owed(),
                 Err(failure) => return self.fail(&failure),
             }
             // The turn that found something, or that libuv's own work has ended.
@@ -275,6 +303,9 @@ impl Attachment {
     }
 
     fn on_check(&self) {
+        // It has done its work when libuv has polled. Until the next prepare it would only have
+        // other contexts say that libuv does not sleep, and them this one.
+        self.stay_awake(false);
         if let Some(ctx) = self.context()
             && self.prepared.replace(false)
         {
@@ -297,6 +328,7 @@ impl Attachment {
             // Not if hooks ran, outside any scope: what they queued or threw is due now.
             Ok(0) if !self.core.trampoline.take_owed() => return false,
             Ok(answer) => self.call(answer),
+            Err(_) if self.over.get() => self.call_if_owed(),
             Err(failure) => self.fail(&failure),
         }
         if !self.over.get() {
@@ -309,6 +341,13 @@ impl Attachment {
         let frames = &self.core.frames;
         let found = ctx.foreign_dispatch(&[], &mut std::iter::empty(), frames.batch(0)?)?;
         Ok(frames.answer(0, found, ctx.foreign_stop_requested()))
+    }
+
+    /// What hooks queued or threw, where no batch follows.
+    fn call_if_owed(&self) {
+        if self.core.trampoline.take_owed() {
+            self.call(0);
+        }
     }
 
     /// One batch, in a callback scope.
@@ -469,7 +508,7 @@ fn handles(uv: Uv, fds: &WakeFds<'_>) -> Result<[Handle; 5]> {
 
 fn new_handle(uv: Uv, kind: Kind, fd: c_int) -> Result<Handle> {
     uv.handle(kind, fd).map_err(|status| {
-        let errno = rustix::io::Errno::from_raw_os_error(-status);
+        let errno = Errno::from_raw_os_error(-status);
         let advice = "close descriptors that are no longer used";
         Failure::syscall("uv_poll_init", errno, &format!("make a {kind:?} handle"), advice)
     })

@@ -477,11 +477,10 @@ impl NativeContext {
             Unknown<'static>,
             Unknown<'static>,
         >,
-        #[napi(ts_arg_type = "object")] resource: Object<'_>,
     ) -> napi::Result<()> {
         self.core.guard(&env, || {
             if self.core.attached().is_none() {
-                let attachment = Attachment::new(&env, &self.core, &run, &resource)?;
+                let attachment = Attachment::new(&env, &self.core, &run)?;
                 *self.core.attachment.borrow_mut() = Some(attachment);
             }
             Ok(())

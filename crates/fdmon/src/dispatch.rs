@@ -163,7 +163,7 @@ impl State {
         Some(due)
     }
 
-    pub(crate) fn issue_half(&mut self, slot: u32) -> Option<Due> {
+    pub(crate) fn issue_half(&mut self, shared: &Shared, slot: u32) -> Option<Due> {
         if self.reg.words.get(slot) & word::BOTTOM_HALF == 0 {
             return None;
         }
@@ -180,16 +180,22 @@ impl State {
             return None;
         }
         let idle = if idle == Some(true) { word::IDLE } else { before & word::IDLE };
+        if before & word::ISSUED == 0 && idle == 0 {
+            shared.stats.events.bump();
+        }
         self.reg.words.set(slot, word::BOTTOM_HALF | word::ISSUED | idle);
         Some(Due::Foreign(slot))
     }
 
-    pub(crate) fn issue_timer(&mut self, slot: u32) -> Option<Due> {
+    pub(crate) fn issue_timer(&mut self, shared: &Shared, slot: u32) -> Option<Due> {
         let pending = self.reg.words.get(slot);
         if pending & word::TIMER == 0 {
             return None;
         }
         if matches!(self.reg.timer(slot)?.callback, Callback::Foreign) {
+            if pending & word::ISSUED == 0 {
+                shared.stats.events.bump();
+            }
             self.reg.words.set(slot, pending | word::ISSUED);
             Some(Due::Foreign(slot))
         } else {

@@ -249,9 +249,12 @@ impl AioContext {
         let mut left = Some(0);
         if !plan.awake {
             left = plan.deadline.map(|deadline| deadline.saturating_sub(now));
-            // The outer loop wakes by itself at its own limit.
+            // The outer loop wakes by itself at its own limit; but one that keeps no time may
+            // change its mind about that before it sleeps.
             let limit = plan.limit.unwrap_or(u64::MAX);
-            outer.set_timer(plan.deadline.filter(|deadline| *deadline < limit), now);
+            let outer_wakes = |deadline: &u64| *deadline >= limit && !outer.around.keeps_no_time;
+            let own = plan.own.filter(|deadline| !outer_wakes(deadline));
+            outer.set_timer(own, now);
         } else if outer.timer_at.is_some_and(|at| at <= now) {
             outer.set_timer(None, now); // it goes on waking
         }

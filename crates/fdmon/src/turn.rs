@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub asked: bool,
     /// User code ran since the deadline was computed, and may have changed it.
     pub stale: bool,
+    /// The deadline of the context's own, when an outer loop's may be sooner.
+    pub own: Option<u64>,
     /// The outer loop, if any, does not sleep beyond this.
     pub limit: Option<u64>,
     /// The outer loop has something else to do: the spin was ended for it.
@@ -53,6 +55,7 @@ impl Plan {
             hit: false,
             asked: false,
             stale: false,
+            own: None,
             limit: None,
             interrupted: false,
             foreign: false,
@@ -430,7 +433,7 @@ impl State {
     #[inline]
     pub(crate) fn next_due(&mut self, shared: &Shared) -> Option<Due> {
         if !self.reg.halves_due.is_empty()
-            && let Some(due) = self.next_half()
+            && let Some(due) = self.next_half(shared)
         {
             return Some(due);
         }
@@ -440,7 +443,7 @@ impl State {
             }
         }
         while let Some(slot) = self.reg.timers_due.pop() {
-            if let Some(due) = self.issue_timer(slot) {
+            if let Some(due) = self.issue_timer(shared, slot) {
                 return Some(due);
             }
         }
@@ -448,12 +451,12 @@ impl State {
         None
     }
 
-    fn next_half(&mut self) -> Option<Due> {
+    fn next_half(&mut self, shared: &Shared) -> Option<Due> {
         loop {
             match self.reg.halves_due.pop_front()? {
                 DueHalf::Job(node) => return Some(Due::Job(node)),
                 DueHalf::Slot(slot) => {
-                    if let Some(due) = self.issue_half(slot) {
+                    if let Some(due) = self.issue_half(shared, slot) {
                         return Some(due);
                     }
                 }

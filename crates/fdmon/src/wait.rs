@@ -149,6 +149,7 @@ impl State {
         } else {
             plan.deadline = None;
         }
+        plan.own = plan.deadline;
         if let Some(limit) = plan.limit {
             plan.deadline = Some(plan.deadline.map_or(limit, |d| d.min(limit)));
         }

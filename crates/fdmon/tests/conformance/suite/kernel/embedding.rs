@@ -3,13 +3,13 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use fdmon::{AioContext, EventNotifier, Handlers, MonitorKind};
+use fdmon::{AioContext, EventNotifier, Handlers, MonitorKind, OuterLoop, PollParams};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
 use super::super::{builder, context, manual, monitor, spinning};
 use crate::support::{
     Count, Predicate, WINDOW, by_number, close_number, member, on_time, pair, private,
-    regular_file, rung,
+    regular_file, rung, sleep_for, spin,
 };
 
 /// An outer loop of each kind: sleeps on the backend fd, at most so long.
@@ -275,7 +275,7 @@ fn prepare_leaves_spin_mode_before_the_sleep_and_keeps_the_hits_of_the_last_roun
     assert_eq!(ctx.prepare().unwrap(), None);
     assert_eq!((predicate.begins(), predicate.ends()), (1, 1));
     assert!(!ctx.check().unwrap());
-    ctx.set_poll_params(crate::support::spin()).unwrap();
+    ctx.set_poll_params(spin()).unwrap();
     crate::support::warm(&ctx);
     let late = predicate.clone();
     predicate.on_end(move || late.say(true));
@@ -289,7 +289,7 @@ fn prepare_leaves_spin_mode_before_the_sleep_and_keeps_the_hits_of_the_last_roun
 /// SPEC 26, 50
 #[test]
 fn the_window_follows_the_time_from_prepare_to_check() {
-    let (ctx, clock) = super::super::manual_with(crate::support::spin());
+    let (ctx, clock) = super::super::manual_with(spin());
     for window in [4_000, WINDOW] {
         let start = clock.now_ns();
         assert_eq!(ctx.prepare().unwrap(), None);
@@ -433,5 +433,273 @@ fn an_outer_loop_that_sleeps_in_nanoseconds_keeps_longer_deadlines_too() {
             assert!(start.elapsed() < Duration::from_millis(100));
         }
         fired.take();
+    }
+}
+
+/// An outer loop like libuv: it keeps no time, and `bell` is readable when it has work of its own.
+fn within_another(ctx: &AioContext, bell: Option<&EventNotifier>) {
+    let fd = bell.map(|bell| bell.as_fd().try_clone_to_owned().unwrap());
+    ctx.set_outer_loop(OuterLoop { fd, keeps_no_time: true }).unwrap();
+}
+
+/// SPEC 50
+#[test]
+fn a_spin_ends_when_the_outer_loop_has_something_to_do_and_that_is_no_hit() {
+    let longest = 5_000_000_000;
+    let ctx = builder().poll(PollParams { max_ns: longest, ..spin() }).build().unwrap();
+    let outside = EventNotifier::new().unwrap();
+    within_another(&ctx, Some(&outside));
+    let predicate = Predicate::new();
+    let runs = member(&ctx, &EventNotifier::new().unwrap(), &predicate);
+    for _ in 0..2 {
+        sleep_for(&ctx, 100_000);
+    }
+    assert_eq!(ctx.stats().window_ns, longest);
+    for late in [false, true] {
+        let before = ctx.stats();
+        let ringer = outside.clone();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(if late { 20 } else { 0 }));
+            ringer.set().unwrap();
+        });
+        let start = Instant::now();
+        assert_eq!(ctx.prepare().unwrap(), Some(0), "it has something else to do");
+        assert!(start.elapsed() < Duration::from_nanos(longest));
+        assert!(!ctx.check_if(false).unwrap());
+        assert!(!ctx.dispatch().unwrap());
+        let after = ctx.stats();
+        assert_eq!(after.spin_hits, before.spin_hits);
+        assert_eq!(after.spin_misses, before.spin_misses + 1);
+        assert_eq!(after.window_ns, longest, "and no event");
+        thread.join().unwrap();
+        outside.test_and_clear().unwrap();
+    }
+    predicate.say(true);
+    assert_eq!(ctx.prepare().unwrap(), Some(0));
+    assert!(ctx.check_if(false).unwrap(), "a hit is one, whatever woke the outer loop");
+    assert!(ctx.dispatch().unwrap());
+    assert_eq!(runs.get(), 1);
+}
+
+/// SPEC 40, 50
+#[test]
+fn deadlines_of_an_outer_loop_that_keeps_no_time_are_in_the_watched_fd_however_far() {
+    let ctx = context();
+    within_another(&ctx, None);
+    let fired = Count::new();
+    let timer = ctx.timer(fired.callback()).unwrap();
+    for outer in Outer::all(&ctx) {
+        for micros in [300, 3_000, 30_000] {
+            let start = Instant::now();
+            timer.arm(Duration::from_micros(micros)).unwrap();
+            if ctx.prepare().unwrap() != Some(0) {
+                assert!(outer.sleep(&ctx, None), "it never fires");
+            }
+            assert!(start.elapsed() >= Duration::from_micros(micros), "early");
+            assert!(ctx.check_if(true).unwrap());
+            assert!(ctx.dispatch().unwrap());
+            assert_eq!(fired.take(), 1);
+            assert_eq!(ctx.prepare().unwrap(), None);
+            assert!(!outer.sleep(&ctx, Some(0)), "the alarm is off again");
+            assert!(!ctx.check_if(false).unwrap());
+        }
+    }
+}
+
+/// SPEC 50
+#[test]
+fn an_expired_alarm_whose_timer_was_cancelled_does_not_go_on_waking() {
+    let ctx = context();
+    within_another(&ctx, None);
+    let timer = ctx.timer(|_| Ok(())).unwrap();
+    for outer in Outer::all(&ctx) {
+        timer.arm(Duration::from_millis(1)).unwrap();
+        ctx.prepare().unwrap();
+        assert!(outer.sleep(&ctx, None));
+        timer.cancel();
+        assert!(!ctx.check_if(true).unwrap());
+        assert_eq!(ctx.prepare().unwrap(), None);
+        assert!(!outer.sleep(&ctx, Some(0)));
+        assert!(!ctx.check_if(false).unwrap());
+        // …nor while bottom halves keep the loop awake.
+        timer.arm(Duration::from_millis(1)).unwrap();
+        ctx.prepare().unwrap();
+        assert!(outer.sleep(&ctx, None));
+        timer.cancel();
+        ctx.schedule(|_| Ok(())).unwrap();
+        assert_eq!(ctx.prepare().unwrap(), Some(0));
+        assert!(!outer.sleep(&ctx, Some(0)));
+        assert!(ctx.check_if(false).unwrap());
+        assert!(ctx.dispatch().unwrap());
+    }
+}
+
+/// SPEC 50
+#[test]
+fn a_deadline_that_is_put_off_leaves_the_alarm_as_it_was_set() {
+    let ctx = context();
+    within_another(&ctx, None);
+    let timer = ctx.timer(|_| Ok(())).unwrap();
+    for outer in Outer::all(&ctx) {
+        timer.arm(Duration::from_millis(30)).unwrap();
+        ctx.prepare().unwrap();
+        ctx.check_if(false).unwrap();
+        let start = Instant::now();
+        for _ in 0..3 {
+            timer.arm(Duration::from_secs(3600)).unwrap();
+            assert!(ctx.prepare().unwrap() > Some(3_000_000_000_000));
+            ctx.check_if(false).unwrap();
+        }
+        ctx.prepare().unwrap();
+        assert!(outer.sleep(&ctx, None), "it rings for the deadline that was, once too often");
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(!ctx.check_if(true).unwrap());
+        ctx.prepare().unwrap();
+        assert!(!outer.sleep(&ctx, Some(0)), "and then for the one that is");
+        ctx.check_if(false).unwrap();
+        timer.cancel();
+    }
+}
+
+/// SPEC 50
+#[test]
+fn a_deadline_beyond_the_outer_loops_own_is_kept_where_that_loop_keeps_no_time() {
+    let ctx = context();
+    let timer = ctx.timer(|_| Ok(())).unwrap();
+    for keeps_no_time in [false, true] {
+        ctx.set_outer_loop(OuterLoop { fd: None, keeps_no_time }).unwrap();
+        for outer in Outer::all(&ctx) {
+            timer.arm(Duration::from_millis(30)).unwrap();
+            let ns = ctx.prepare_within(Some(5_000_000)).unwrap();
+            assert!(ns <= Some(5_000_000));
+            // It changes its mind, and sleeps for longer.
+            let long = if keeps_no_time { None } else { Some(60_000_000) };
+            assert_eq!(outer.sleep(&ctx, long), keeps_no_time);
+            assert!(ctx.check_if(keeps_no_time).unwrap());
+            assert!(ctx.dispatch().unwrap());
+        }
+    }
+}
+
+/// SPEC 26, 50
+#[test]
+fn wake_ups_of_the_outer_loop_for_something_else_do_not_widen_the_window() {
+    let (ctx, clock) = super::super::manual_with(spin());
+    within_another(&ctx, None);
+    for _ in 0..10 {
+        assert_eq!(ctx.prepare().unwrap(), None);
+        clock.advance_ns(WINDOW / 20);
+        assert!(!ctx.check_if(false).unwrap());
+        assert_eq!(ctx.stats().window_ns, 0);
+    }
+    ctx.notify();
+    assert_eq!(ctx.prepare().unwrap(), Some(0));
+    assert!(!ctx.check_if(false).unwrap());
+    assert_eq!(ctx.stats().window_ns, 4_000, "its own event does, and the time counts from before");
+}
+
+/// SPEC 26, 50
+#[test]
+fn a_long_wait_of_many_wake_ups_for_something_else_closes_the_window() {
+    let (ctx, _clock) = spinning();
+    within_another(&ctx, None);
+    // On the clock of the test each spin is a whole window.
+    assert_eq!(ctx.prepare().unwrap(), None);
+    assert!(!ctx.check_if(false).unwrap());
+    assert_eq!(ctx.stats().window_ns, WINDOW);
+    assert_eq!(ctx.prepare().unwrap(), None);
+    assert!(!ctx.check_if(false).unwrap());
+    assert_eq!(ctx.stats().window_ns, 0);
+}
+
+/// SPEC 26, 50
+#[test]
+fn an_event_after_wake_ups_for_something_else_has_waited_all_that_time() {
+    let (ctx, clock) = super::super::manual_with(spin());
+    within_another(&ctx, None);
+    let bell = EventNotifier::new().unwrap();
+    let runs = counted(&ctx, &bell);
+    let wait = |foreign: u32, each: u64| {
+        for _ in 0..foreign {
+            assert_eq!(ctx.prepare().unwrap(), None);
+            clock.advance_ns(each);
+            assert!(!ctx.check_if(false).unwrap());
+        }
+        assert_eq!(ctx.prepare().unwrap(), None);
+        clock.advance_ns(each);
+        bell.set().unwrap();
+        assert!(ctx.check_if(true).unwrap());
+        assert!(ctx.dispatch().unwrap());
+        assert_eq!(runs.take(), 1);
+        ctx.stats().window_ns
+    };
+    assert_eq!(wait(1, WINDOW * 3 / 5), 0, "more than the longest window in all");
+    assert_eq!(wait(1, WINDOW * 2 / 5), 4_000);
+    ctx.set_poll_params(spin()).unwrap();
+    assert_eq!(wait(0, WINDOW * 3 / 5), 4_000, "alone it is short enough");
+}
+
+/// SPEC 50
+#[test]
+fn check_if_does_not_ask_the_kernel_when_the_fd_was_not_readable_and_loses_nothing() {
+    let ctx = context();
+    within_another(&ctx, None);
+    let bell = EventNotifier::new().unwrap();
+    let runs = counted(&ctx, &bell);
+    for outer in Outer::all(&ctx) {
+        assert_eq!(ctx.prepare().unwrap(), None);
+        let waits = ctx.stats().waits;
+        assert!(!ctx.check_if(false).unwrap());
+        for _ in 0..10 {
+            assert_eq!(ctx.prepare().unwrap(), None);
+            assert!(!ctx.check_if(false).unwrap());
+            assert!(!ctx.dispatch().unwrap());
+        }
+        assert_eq!(ctx.stats().waits, waits, "nothing was to be asked for");
+        // An event that comes after the outer loop has looked is there when it looks again.
+        ctx.prepare().unwrap();
+        bell.set().unwrap();
+        if ctx.check_if(false).unwrap() {
+            ctx.dispatch().unwrap();
+        }
+        if runs.get() == 0 {
+            let ns = ctx.prepare().unwrap();
+            assert!(ns == Some(0) || outer.sleep(&ctx, None));
+            assert!(ctx.check_if(true).unwrap());
+            assert!(ctx.dispatch().unwrap());
+        }
+        assert_eq!(runs.take(), 1);
+    }
+}
+
+/// SPEC 19, 50
+#[test]
+fn a_turn_of_its_own_between_prepare_and_check_if_loses_nothing() {
+    let ctx = context();
+    within_another(&ctx, None);
+    let bell = EventNotifier::new().unwrap();
+    let runs = counted(&ctx, &bell);
+    let fired = Count::new();
+    for readable in [false, true] {
+        for blocking in [false, true] {
+            assert_eq!(ctx.prepare().unwrap(), None);
+            bell.set().unwrap();
+            assert!(ctx.poll(blocking).unwrap());
+            assert_eq!(runs.take(), 1);
+            ctx.schedule(fired.callback()).unwrap();
+            assert!(ctx.check_if(readable).unwrap());
+            assert!(ctx.dispatch().unwrap());
+            assert_eq!((runs.get(), fired.take()), (0, 1));
+            // What another thread asks for meanwhile wakes it, before and after that turn.
+            let half = ctx.bottom_half(fired.callback()).unwrap();
+            ctx.prepare().unwrap();
+            ctx.poll(false).unwrap();
+            ctx.remote().schedule(&half.id()).unwrap();
+            assert!(Outer::Ppoll.sleep(&ctx, None), "it sleeps through it");
+            assert!(ctx.check_if(readable).unwrap());
+            assert!(ctx.dispatch().unwrap());
+            assert_eq!(fired.take(), 1);
+            half.delete();
+        }
     }
 }

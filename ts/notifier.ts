@@ -110,7 +110,10 @@ export class EventNotifier implements Disposable {
     return result === 1
   }
 
-  /** Closes this side's descriptor; closing it again does nothing. Remove its handler first. */
+  /**
+   * Closes this side's descriptor; closing it again does nothing. Remove its handler first. One that a worker leaves open is
+   * closed when the worker ends.
+   */
   close(): void {
     const fd = this.#fd
     if (fd < 0) return

@@ -16,7 +16,8 @@ export const OWN = Symbol('made by fdmon/fd')
 /**
  * An open file descriptor that this object owns: {@link Fd.close} closes it, and nothing else does.
  *
- * Remove it from a context before closing it. With `using`, it is closed at the end of the block.
+ * Remove it from a context before closing it. With `using`, it is closed at the end of the block. One that a worker leaves
+ * open is closed when the worker ends.
  *
  * @example
  * ```ts
@@ -63,7 +64,8 @@ export abstract class Fd implements Disposable {
   }
 }
 
-class SocketFd extends Fd {}
+/** A descriptor with no methods of its own. */
+export class SocketFd extends Fd {}
 
 /**
  * Reads what there is into `buffer`.
@@ -161,7 +163,8 @@ export function openFd(of: Fd): number {
   return of.fd
 }
 
-function checkBuffer(buffer: unknown): Uint8Array {
+/** A view that bytes are read into or written from. */
+export function checkBuffer(buffer: unknown): Uint8Array {
   if (isUint8Array(buffer)) return buffer
   throw invalidArg('buffer', buffer, 'pass a Uint8Array or Buffer')
 }

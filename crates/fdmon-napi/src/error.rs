@@ -15,6 +15,8 @@ use napi::{Env, JsValue, Status};
 use napi_derive::napi;
 use rustix::io::Errno;
 
+use crate::fd::Descriptors;
+
 /// `(code, message, errno, syscall) => FdmonError`
 type MakeError =
     FunctionRef<FnArgs<(String, String, Option<i32>, Option<String>)>, Unknown<'static>>;
@@ -23,6 +25,7 @@ type MakeError =
 #[derive(Default)]
 struct PerEnv {
     make_error: RefCell<Option<Rc<MakeError>>>,
+    descriptors: Descriptors,
 }
 
 /// An error on its way to JavaScript: one of the loop's, or one that this crate found itself.
@@ -174,4 +177,12 @@ fn make_error(env: &Env) -> napi::Result<Rc<MakeError>> {
 
 fn per_env(env: &Env) -> napi::Result<Option<Rc<PerEnv>>> {
     Ok(env.get_instance_data::<Rc<PerEnv>>()?.map(|state| Rc::clone(state)))
+}
+
+/// What `use_them` makes of the descriptors of this environment; None before `init`.
+pub(crate) fn with_descriptors<T>(
+    env: &Env,
+    use_them: impl FnOnce(&Descriptors) -> T,
+) -> Option<T> {
+    per_env(env).ok().flatten().map(|state| use_them(&state.descriptors))
 }

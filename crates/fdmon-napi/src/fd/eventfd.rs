@@ -10,16 +10,19 @@ use napi_derive::napi;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{duplicate, give, raw};
+use super::owned::give;
+use super::{duplicate, raw};
 use crate::error::{Failure, guard};
 
 /// eventfd2(2) with a first value.
 #[napi]
 pub fn eventfd_create(env: Env, value: u32) -> napi::Result<i32> {
     guard(&env, || {
-        eventfd(value, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(give).map_err(|errno| {
-            Failure::syscall("eventfd2", errno, "make an event notifier", "see eventfd(2)")
-        })
+        eventfd(value, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map(|fd| give(&env, fd))
+            .map_err(|errno| {
+                Failure::syscall("eventfd2", errno, "make an event notifier", "see eventfd(2)")
+            })
     })
 }
 
@@ -78,11 +81,11 @@ pub fn eventfd_duplicate(env: Env, fd: i32, id: i32) -> napi::Result<i32> {
             );
             return Err(Failure::new(ErrorCode::BadFd, message));
         }
-        Ok(give(own))
+        Ok(give(&env, own))
     })
 }
 
-fn identity(fd: i32) -> Option<i32> {
+pub(super) fn identity(fd: i32) -> Option<i32> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
     info.lines().find_map(|line| line.strip_prefix("eventfd-id:"))?.trim().parse().ok()
 }

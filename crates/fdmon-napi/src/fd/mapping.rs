@@ -24,7 +24,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-use super::{give, raw};
+use super::owned::give;
+use super::raw;
 use crate::error::{Failure, Result, guard};
 
 /// By first address. Process-wide, not per environment, because addresses are: an entry goes with
@@ -165,7 +166,7 @@ pub fn memfd_create(env: Env, name: String, size: i64) -> napi::Result<i32> {
                 "see fcntl(2)",
             )
         })?;
-        Ok(give(fd))
+        Ok(give(&env, fd))
     })
 }
 

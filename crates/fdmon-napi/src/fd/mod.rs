@@ -5,11 +5,16 @@
 //! ranges of what arrives here; what only the kernel can know is answered by it.
 
 mod array_buffer;
+mod can;
 mod eventfd;
 mod mapping;
+mod owned;
 mod raw;
+mod rights;
+mod signal;
+mod unix;
 
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use fdmon::ErrorCode;
 use napi::Env;
@@ -21,14 +26,11 @@ use rustix::process::{Pid, PidfdFlags};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use crate::error::{Failure, Result, guard};
+use owned::give;
 use raw::Bytes;
 
 pub(crate) use mapping::mapping_of;
-
-/// Hands an owned descriptor to JavaScript, which closes it.
-fn give(fd: OwnedFd) -> i32 {
-    fd.into_raw_fd()
-}
+pub(crate) use owned::Descriptors;
 
 /// A count, or the negative errno: the two hottest functions neither throw nor allocate.
 fn count(result: std::result::Result<usize, Errno>) -> i32 {
@@ -57,9 +59,23 @@ pub fn fd_write(fd: i32, #[napi(ts_arg_type = "Uint8Array")] buffer: Bytes) -> i
     count(retry_on_intr(|| rustix::io::write(fd, buffer.readable())))
 }
 
+/// How many bytes can be read now (FIONREAD), or the negative errno.
+#[napi]
+pub fn fd_pending(fd: i32) -> i32 {
+    let Some(fd) = raw::borrow(fd) else {
+        return -Errno::BADF.raw_os_error();
+    };
+    match rustix::io::ioctl_fionread(fd) {
+        Ok(bytes) => i32::try_from(bytes).unwrap_or(i32::MAX),
+        Err(errno) => -errno.raw_os_error(),
+    }
+}
+
 /// close(2): 0, or the negative errno. The number is free again either way.
 #[napi]
-pub fn fd_close(fd: i32) -> i32 {
+pub fn fd_close(env: Env, fd: i32) -> i32 {
+    // Before: once closed, the number may be given out again by another thread.
+    owned::release(&env, fd);
     match raw::close(fd) {
         // Linux has released the number when close(2) is interrupted.
         Ok(()) | Err(Errno::INTR) => 0,
@@ -97,7 +113,7 @@ pub fn timerfd_create(env: Env, realtime: bool) -> napi::Result<i32> {
     guard(&env, || {
         let clock = if realtime { TimerfdClockId::Realtime } else { TimerfdClockId::Monotonic };
         rustix::time::timerfd_create(clock, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
-            .map(give)
+            .map(|fd| give(&env, fd))
             .map_err(|errno| {
                 Failure::syscall("timerfd_create", errno, "make a timer", "see timerfd_create(2)")
             })
@@ -140,7 +156,7 @@ pub fn timerfd_settime(
 pub fn inotify_create(env: Env) -> napi::Result<i32> {
     guard(&env, || {
         inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
-            .map(give)
+            .map(|fd| give(&env, fd))
             .map_err(|errno| {
                 let what = match errno {
                     Errno::MFILE => "make a watcher (see also fs.inotify.max_user_instances)",
@@ -218,7 +234,7 @@ pub fn pidfd_open(env: Env, pid: i32) -> napi::Result<i32> {
                 }),
             other => other,
         };
-        opened.map(give).map_err(|errno| {
+        opened.map(|fd| give(&env, fd)).map_err(|errno| {
             let advice = match errno {
                 Errno::SRCH => "pass the id of a process that has not been waited for yet",
                 Errno::INVAL => "pass the id of a process, not of one of its threads",
@@ -235,7 +251,7 @@ pub fn socket_pair(env: Env) -> napi::Result<Vec<i32>> {
     guard(&env, || {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .map(|(one, other)| vec![give(one), give(other)])
+            .map(|(one, other)| vec![give(&env, one), give(&env, other)])
             .map_err(|errno| {
                 Failure::syscall("socketpair", errno, "make two sockets", "see socketpair(2)")
             })

@@ -69,6 +69,12 @@ impl Bytes {
         unsafe { slice::from_raw_parts_mut(self.data.as_ptr().cast(), self.length) }
     }
 
+    /// The same, for calls that ask for bytes that are initialised.
+    pub(super) fn fillable(&mut self) -> &mut [u8] {
+        // SAFETY: as above; the engine's memory is always initialised.
+        unsafe { slice::from_raw_parts_mut(self.data.as_ptr(), self.length) }
+    }
+
     /// For a system call that takes the memory.
     pub(super) fn readable(&self) -> &[u8] {
         // SAFETY: as above; the engine's memory is always initialised.

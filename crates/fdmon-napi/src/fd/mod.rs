@@ -59,18 +59,6 @@ pub fn fd_write(fd: i32, #[napi(ts_arg_type = "Uint8Array")] buffer: Bytes) -> i
     count(retry_on_intr(|| rustix::io::write(fd, buffer.readable())))
 }
 
-/// How many bytes can be read now (FIONREAD), or the negative errno.
-#[napi]
-pub fn fd_pending(fd: i32) -> i32 {
-    let Some(fd) = raw::borrow(fd) else {
-        return -Errno::BADF.raw_os_error();
-    };
-    match rustix::io::ioctl_fionread(fd) {
-        Ok(bytes) => i32::try_from(bytes).unwrap_or(i32::MAX),
-        Err(errno) => -errno.raw_os_error(),
-    }
-}
-
 /// close(2): 0, or the negative errno. The number is free again either way.
 #[napi]
 pub fn fd_close(env: Env, fd: i32) -> i32 {

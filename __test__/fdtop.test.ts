@@ -27,7 +27,7 @@ class Terminal {
   }
 
   async press(key: string): Promise<void> {
-    await this.tmux('send-keys', '-l', key)
+    await this.tmux('send-keys', '-l', '--', key)
   }
 
   async screen(): Promise<string> {

@@ -40,7 +40,7 @@ const params = () => ({
 const ctx = new AioContext({ name: 'fdtop', monitor: options.monitor, poll: params() }).attach()
 const sources = openSources(ctx)
 const report = new Report(ctx, sources, settings)
-const screen = openScreen({ plain: options.once, onKey: press, onResize: draw })
+const screen = openScreen({ plain: options.once, onKey: press, onResize: draw, onGone: quit })
 
 const keys = {
   '+': () => longest(settings.maxNs * 2),

@@ -11,17 +11,15 @@ const BEGIN = `${ESC}?2026h${ESC}H` // terminals that know it show the frame at 
 const END = `${ESC}J${ESC}?2026l`
 const PLAIN_COLUMNS = 200
 
-export function openScreen({ plain, onKey, onResize }) {
+export function openScreen({ plain, onKey, onResize, onGone }) {
   const { stdin, stdout } = process
   const full = stdout.isTTY && !plain
   const keyboard = full && stdin.isTTY
   let open = true
 
-  // The reader of a pipe may leave: then there is nobody to print for.
-  stdout.on('error', (error) => {
-    if (error.code !== 'EPIPE') throw error
-    process.exit(0)
-  })
+  // The reader of a pipe may leave, and a terminal may be closed: then there is nobody to show anything to.
+  stdout.on('error', onGone)
+  stdin.on('error', onGone)
   if (full) {
     stdout.write(ENTER)
     stdout.on('resize', onResize)
@@ -40,8 +38,12 @@ export function openScreen({ plain, onKey, onResize }) {
   function restore() {
     if (!open) return
     open = false
-    if (keyboard) stdin.setRawMode(false)
-    if (full) writeSync(1, LEAVE)
+    try {
+      if (keyboard) stdin.setRawMode(false)
+      if (full) writeSync(1, LEAVE)
+    } catch {
+      // The terminal is gone, and nothing of it can be restored.
+    }
   }
 
   return {

@@ -176,6 +176,7 @@ const advice: Record<string, string> = {
   EPIPE: 'the other side is closed: remove the handler and close the descriptor',
   ECONNRESET: 'the other side is gone: remove the handler and close the descriptor',
   ENOTCONN: 'connect the socket first',
+  ENETDOWN: 'bring the network interface up first (ip link set NAME up)',
   ENOSPC: 'free space on the device',
   EFBIG: 'write less: the file has reached its limit',
   EIO: 'look into the kernel log: the device failed',

@@ -3,8 +3,9 @@
 //!
 //! Everything here runs on the JavaScript thread that owns the environment. What the addon keeps
 //! for an environment lies in that environment's instance data, never in process statics, so that a
-//! worker may end at any moment. No panic leaves this crate: `error::guard` turns it into an
-//! error.
+//! worker may end at any moment; statics hold only what is the process's by nature: addresses,
+//! numbers of descriptors, actions of signals. No panic leaves this crate: `error::guard` turns it
+//! into an error.
 #![deny(unsafe_code)]
 #![allow(
     unreachable_pub,

@@ -11,6 +11,7 @@ mod mapping;
 mod owned;
 mod raw;
 mod rights;
+mod siginfo;
 mod signal;
 mod unix;
 

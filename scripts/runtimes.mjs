@@ -25,23 +25,28 @@ const RUNTIMES = [
   { name: 'node26', package: `npm:node-linux-${arch}`, version: '26.10.0', program: 'node26/bin/node' },
 ]
 
-const wanted = `${JSON.stringify(RUNTIMES.map((one) => ({ ...one, program: join(folder, 'node_modules', one.program) })), null, 2)}\n`
-const here = JSON.parse(wanted).every(({ program }) => existsSync(program)) && existsSync(list) && readFileSync(list, 'utf8') === wanted
+const programs = RUNTIMES.map((one) => ({ ...one, program: join(folder, 'node_modules', one.program) }))
+const wanted = `${JSON.stringify(programs, null, 2)}\n`
+const same = existsSync(list) && readFileSync(list, 'utf8') === wanted
+const here = same && programs.every(({ program }) => existsSync(program))
 if (!here) installAll()
-for (const { name, version, program } of JSON.parse(wanted)) {
+for (const { name, version, program } of programs) {
   const { stdout, error } = spawnSync(program, ['--version'], { encoding: 'utf8' })
-  if (error || !stdout.includes(version)) {
-    fail(`runtimes: ${name} ${version} does not run: ${error?.message ?? stdout}; remove target/runtimes and run "npm run runtimes" again`)
-  }
+  if (!error && stdout.includes(version)) continue
+  const advice = 'remove target/runtimes and run "npm run runtimes" again'
+  fail(`runtimes: ${name} ${version} does not run: ${error?.message ?? `it says ${stdout}`}; ${advice}`)
 }
 const versions = RUNTIMES.map(({ name, version }) => `${name.replace(/\d+$/, '')} ${version}`).join(', ')
 say(`runtimes: ${versions} ${here ? 'are there' : 'installed'}, ${seconds(since)}`)
 
 function installAll() {
   mkdirSync(folder, { recursive: true })
-  const dependencies = Object.fromEntries(RUNTIMES.map((one) => [one.name, one.package.startsWith('npm:') ? `${one.package}@${one.version}` : one.version]))
+  const source = ({ package: from, version }) => (from.startsWith('npm:') ? `${from}@${version}` : version)
+  const dependencies = Object.fromEntries(RUNTIMES.map((one) => [one.name, source(one)]))
   writeFileSync(join(folder, 'package.json'), `${JSON.stringify({ private: true, dependencies }, null, 2)}\n`)
-  const args = ['install', '--ignore-scripts', '--no-audit', '--no-fund', '--no-package-lock', '--loglevel=error', '--fetch-timeout=60000', '--fetch-retries=4']
+  const quiet = ['--no-audit', '--no-fund', '--loglevel=error']
+  const patient = ['--fetch-timeout=60000', '--fetch-retries=4']
+  const args = ['install', '--ignore-scripts', '--no-package-lock', ...quiet, ...patient]
   const { status, error } = spawnSync('npm', args, { cwd: folder, stdio: ['ignore', 'ignore', 'inherit'] })
   if (error || status !== 0) fail(`runtimes: npm install in target/runtimes failed: ${error?.message ?? `exit code ${status}`}`)
   writeFileSync(list, wanted)

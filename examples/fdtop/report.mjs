@@ -6,7 +6,15 @@ import Table from 'cli-table3'
 import pc from 'picocolors'
 import { count, duration, percent, rate } from './units.mjs'
 
-const KEYS = [['+ -', 'longest spin'], ['s', 'spin'], ['g', 'guards'], ['b', 'budget'], ['u', 'SIGUSR2'], ['p', 'pause'], ['q', 'quit']]
+const KEYS = [
+  ['+ -', 'longest spin'],
+  ['s', 'spin'],
+  ['g', 'guards'],
+  ['b', 'budget'],
+  ['u', 'SIGUSR2'],
+  ['p', 'pause'],
+  ['q', 'quit'],
+]
 const COUNTERS = ['reads', 'writes', 'pollHits']
 const NONE = { reads: 0, writes: 0, pollHits: 0 }
 const BAR = 24
@@ -21,10 +29,8 @@ const COLUMNS = [
   { name: 'estimate', width: 10, align: 'right' },
   { name: 'what it says', width: 40, align: 'left' },
 ]
-const WITHOUT_BORDERS = Object.fromEntries(
-  ['top', 'bottom', 'left', 'right', 'mid'].flatMap((side) => [[side, ''], [`${side}-left`, ''], [`${side}-mid`, ''], [`${side}-right`, '']]),
-)
-WITHOUT_BORDERS.middle = ''
+const BORDERS = ['top', 'bottom', 'left', 'right', 'mid'].flatMap((side) => [side, `${side}-left`, `${side}-mid`, `${side}-right`])
+const WITHOUT_BORDERS = Object.fromEntries([...BORDERS, 'middle'].map((name) => [name, '']))
 
 /** Keeps the counters of a source whose handler goes: those of its next one begin at 0. */
 export function keepCounters(ctx, source) {
@@ -69,13 +75,14 @@ export class Report {
     const inVain = stats.spinNs === 0 ? 0 : stats.spinWastedNs / stats.spinNs
     const vain = `${duration(stats.spinWastedNs).padStart(8)} in vain, ${percent(inVain)}`
     const longest = settings.spin ? settings.maxNs : 0
+    const upTo = settings.spin ? `up to ${pc.bold(duration(longest))}` : pc.yellow('off')
     return [
       ` ${pc.bold('fdtop')}    process ${process.pid}   up ${Math.floor(process.uptime())} s   CPU ${pc.bold(percent(cpu))}` +
         (settings.paused ? `   ${pc.yellow('paused')}` : ''),
       '',
       field('monitor', `${pc.bold(stats.monitor)}   ${pc.dim(stats.monitorReason)}`),
       field('turns', `${number(stats.turns)} ${per((one) => one.turns)}     ${sleeps(stats)}`),
-      field('spin', `${settings.spin ? `up to ${pc.bold(duration(longest))}` : pc.yellow('off')}   guards ${on(settings.guards)}   CPU budget ${percent(settings.cpuBudget)}`),
+      field('spin', `${upTo}   guards ${on(settings.guards)}   CPU budget ${percent(settings.cpuBudget)}`),
       field('window', `${bar(longest === 0 ? 0 : stats.windowNs / longest)} ${pc.bold(duration(stats.windowNs))}`),
       field('hits', `${number(stats.spinHits)} ${per((one) => one.spinHits)}     ${duration(stats.spinNs).padStart(8)} spun`),
       field('misses', `${number(stats.spinMisses)} ${per((one) => one.spinMisses)}     ${inVain > 0.5 ? pc.red(vain) : vain}`),

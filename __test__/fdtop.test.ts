@@ -7,6 +7,8 @@ import test, { type ExecutionContext } from 'ava'
 const main = fileURLToPath(new URL('../examples/fdtop/main.mjs', import.meta.url))
 const run = promisify(execFile)
 const WAIT_MS = 40_000
+/** The rows whose reads grow all the time. */
+const FED = ['timerfd', 'inotify', 'unix socket', 'its server', 'its client']
 
 /** A terminal with 120 columns and 40 rows. Its tmux server is its own, and ends with it. */
 class Terminal {
@@ -56,12 +58,17 @@ class Terminal {
 /** The numbers of a row, as they stand: fd, reads, writes, poll hits. A space parts groups of three digits. */
 function row(screen: string, name: string): { fd: number; reads: number; writes: number; pollHits: number } {
   const line = screen.split('\n').find((text) => text.trim().startsWith(name))
-  const cells = (line ?? '').trim().slice(name.length).trim().split(/ {2,}/).map((cell) => Number(cell.replaceAll(' ', '')))
+  const texts = (line ?? '').trim().slice(name.length).trim().split(/ {2,}/)
+  const cells = texts.map((cell) => Number(cell.replaceAll(' ', '')))
   const [fd = NaN, reads = NaN, writes = NaN, pollHits = NaN] = cells
   return { fd, reads, writes, pollHits }
 }
 
-const clean = { ...process.env, FDMON_MONITOR: '', NO_COLOR: '', FORCE_COLOR: '' }
+/** Without a terminal, to its end. */
+function fdtop(...args: string[]): { status: number | null; stdout: string; stderr: string } {
+  const env = { ...process.env, FDMON_MONITOR: '', NO_COLOR: '', FORCE_COLOR: '' }
+  return spawnSync(process.execPath, [main, ...args], { env, encoding: 'utf8', timeout: WAIT_MS })
+}
 
 test.serial('fdtop in a terminal: counters grow, keys change parameters, q restores the terminal', async (t) => {
   t.timeout(10 * WAIT_MS)
@@ -76,7 +83,7 @@ test.serial('fdtop in a terminal: counters grow, keys change parameters, q resto
     for (const line of first.split('\n')) t.true(line.length <= 120, line)
     const grows = (name: string, counter: 'reads' | 'writes', from: number) =>
       terminal.until(t, `${counter} of ${name}`, (screen) => row(screen, name)[counter] > from)
-    for (const name of ['timerfd', 'inotify', 'unix socket', 'its server', 'its client']) await grows(name, 'reads', row(first, name).reads)
+    for (const name of FED) await grows(name, 'reads', row(first, name).reads)
     await grows('its server', 'writes', row(first, 'its server').writes)
     await grows('pidfd', 'reads', 0)
     await terminal.until(t, 'words are taken', (screen) => /\b[1-9]\d* words/.test(screen))
@@ -91,12 +98,14 @@ test.serial('fdtop in a terminal: counters grow, keys change parameters, q resto
     await terminal.press('b')
     await terminal.until(t, 'b takes a smaller budget', (screen) => screen.includes('CPU budget 50.0 %'))
     await terminal.press('s')
-    await terminal.until(t, 's turns spinning off', (screen) => /spin +off/.test(screen) && /window +░+ 0 ns/.test(screen))
+    await terminal.until(t, 's turns spinning off', (screen) => /spin +off[^]*window +░+ 0 ns/.test(screen))
     await terminal.press('s++++++++')
-    await terminal.until(t, 'with a long spin the window opens', (screen) => /up to 12.8 ms/.test(screen) && /window +[█░]+ [\d.]+ (µs|ms)/.test(screen))
+    const open = /up to 12.8 ms[^]*window +[█░]+ [\d.]+ (µs|ms)/
+    await terminal.until(t, 'with a long spin the window opens', (screen) => open.test(screen))
 
     await terminal.press('u')
-    await terminal.until(t, 'u sends a signal', (screen) => row(screen, 'signalfd').reads === 1 && screen.includes('1 SIGUSR2, from '))
+    const signal = await terminal.until(t, 'u sends a signal', (screen) => screen.includes('1 SIGUSR2, from '))
+    t.is(row(signal, 'signalfd').reads, 1)
     await terminal.press('p')
     await terminal.until(t, 'p pauses', (screen) => screen.includes('paused'))
     await terminal.press('p')
@@ -116,24 +125,24 @@ test.serial('fdtop in a terminal: counters grow, keys change parameters, q resto
 
 for (const monitor of ['auto', 'epoll', 'poll']) {
   test.serial(`fdtop --once prints its tables into a pipe and ends, with the monitor ${monitor}`, (t) => {
-    const { status, stdout, stderr } = spawnSync(process.execPath, [main, '--once', '--monitor', monitor], { env: clean, encoding: 'utf8', timeout: WAIT_MS })
+    const { status, stdout, stderr } = fdtop('--once', '--for', '2', '--monitor', monitor)
     t.is(status, 0, stderr)
     t.is(stderr, '')
     t.false(stdout.includes('\x1b'), 'no escape sequences in a pipe')
-    for (const name of ['timerfd', 'inotify', 'unix socket', 'its server', 'its client']) t.true(row(stdout, name).reads > 0, stdout)
+    for (const name of FED) t.true(row(stdout, name).reads > 0, stdout)
     for (const name of ['eventfd', 'signalfd', 'pidfd']) t.true(row(stdout, name).reads >= 0, stdout)
   })
 }
 
 test.serial('fdtop without a terminal prints a table now and then, and ends by --for', (t) => {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [main, '--for', '1.2', '--max-ns', '0'], { env: clean, encoding: 'utf8', timeout: WAIT_MS })
+  const { status, stdout, stderr } = fdtop('--for', '2', '--max-ns', '0')
   t.is(status, 0, stderr)
   t.true(stdout.split('fdtop    process').length > 2, stdout)
   t.regex(stdout, /spin +off/)
 })
 
 test.serial('fdtop refuses what it does not know', (t) => {
-  const { status, stderr } = spawnSync(process.execPath, [main, '--max-ns', 'much'], { env: clean, encoding: 'utf8', timeout: WAIT_MS })
+  const { status, stderr } = fdtop('--max-ns', 'much')
   t.is(status, 1)
   t.regex(stderr, /pass a number from 0 on/)
 })

@@ -3,7 +3,7 @@ import { inspect } from 'node:util'
 import { checkInteger, checkKeys, checkObject } from './check.js'
 import { closed, invalidArg } from './errors.js'
 import { failed } from './fd/fd.js'
-import { native } from './native.js'
+import { fdHot, native } from './native.js'
 
 const TYPE = 'fdmon.EventNotifier'
 /** Says to the constructor that the number is an eventfd already; no option of a caller can be this object. */
@@ -98,14 +98,14 @@ export class EventNotifier implements Disposable {
   /** Adds 1 to the counter: the descriptor becomes readable, for everybody who has it. */
   set(): void {
     const fd = this.#open()
-    const result = native.eventfdSet(fd)
+    const result = fdHot.set(fd)
     if (result < 0) throw failed('write', result, 'fd', fd)
   }
 
   /** Sets the counter to 0; true if it was not 0. */
   testAndClear(): boolean {
     const fd = this.#open()
-    const result = native.eventfdTestAndClear(fd)
+    const result = fdHot.testAndClear(fd)
     if (result < 0) throw failed('read', result, 'fd', fd)
     return result === 1
   }

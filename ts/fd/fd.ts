@@ -5,7 +5,7 @@ import { isUint8Array } from 'node:util/types'
 import { checkBoolean } from '../check.js'
 import { badFd, closed, FdmonError, invalidArg } from '../errors.js'
 import { fdOf, type FdLike } from '../fd-like.js'
-import { native } from '../native.js'
+import { fdHot, native } from '../native.js'
 
 /** The negative number by which a read or write says: not now. */
 export const NOT_NOW = -constants.errno.EAGAIN
@@ -87,7 +87,7 @@ export class SocketFd extends Fd {}
  */
 export function read(fd: FdLike, buffer: Uint8Array): number {
   const number = fdOf('fd', fd)
-  const bytes = native.fdRead(number, checkBuffer(buffer))
+  const bytes = fdHot.read(number, checkBuffer(buffer))
   if (bytes < 0 && bytes !== NOT_NOW) throw failed('read', bytes, 'fd', number)
   return bytes
 }
@@ -110,7 +110,7 @@ export function read(fd: FdLike, buffer: Uint8Array): number {
  */
 export function write(fd: FdLike, buffer: Uint8Array): number {
   const number = fdOf('fd', fd)
-  const bytes = native.fdWrite(number, checkBuffer(buffer))
+  const bytes = fdHot.write(number, checkBuffer(buffer))
   if (bytes < 0 && bytes !== NOT_NOW) throw failed('write', bytes, 'fd', number)
   return bytes
 }

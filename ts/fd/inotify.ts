@@ -1,7 +1,7 @@
 // Changes of files and directories as a descriptor.
 import { checkInteger } from '../check.js'
 import { invalidArg } from '../errors.js'
-import { native } from '../native.js'
+import { fdHot, native } from '../native.js'
 import { failed, Fd, NOT_NOW, openFd, OWN } from './fd.js'
 
 /**
@@ -132,7 +132,7 @@ export class Inotify extends Fd {
    */
   readEvents(): InotifyEvent[] {
     const { bytes, words } = (inotifyScratch ??= inotifyBuffer())
-    const length = native.fdRead(openFd(this), bytes)
+    const length = fdHot.read(openFd(this), bytes)
     if (length === NOT_NOW) return []
     if (length < 0) throw failed('read', length, 'fd', this.fd)
     const events: InotifyEvent[] = []

@@ -1,7 +1,7 @@
 // Signals as a descriptor.
 import { constants } from 'node:os'
 import { invalidArg, unsupported } from '../errors.js'
-import { native } from '../native.js'
+import { fdHot, native } from '../native.js'
 import { failed, Fd, NOT_NOW, openFd, OWN } from './fd.js'
 
 /**
@@ -96,7 +96,7 @@ export class SignalFd extends Fd {
    */
   readSignals(): SignalRecord[] {
     const { bytes, signed, unsigned, wide } = (scratch ??= newScratch())
-    const length = native.fdRead(openFd(this), bytes)
+    const length = fdHot.read(openFd(this), bytes)
     if (length === NOT_NOW) return []
     if (length < 0) throw failed('read', length, 'fd', this.fd)
     const records: SignalRecord[] = []

@@ -1,7 +1,7 @@
 // Timers as descriptors.
 import { constants } from 'node:os'
 import { checkKeys, checkNs, checkObject, checkOneOf } from '../check.js'
-import { native } from '../native.js'
+import { fdHot, native } from '../native.js'
 import { failed, Fd, NOT_NOW, openFd, OWN } from './fd.js'
 
 const SECOND = 1_000_000_000n
@@ -41,7 +41,7 @@ export interface TimerFdOptions {
 export class TimerFd extends Fd {
   /** How often it has expired since the last read; `0n` = not at all. */
   read(): bigint {
-    const bytes = native.fdRead(openFd(this), counterBytes)
+    const bytes = fdHot.read(openFd(this), counterBytes)
     if (bytes === NOT_NOW) return 0n
     // ECANCELED: the time of day was set; the expirations up to then are lost and the timer goes on.
     if (bytes === -constants.errno.ECANCELED) return 0n

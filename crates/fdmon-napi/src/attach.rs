@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! prepare   spin within libuv's timeout; run what was found; then let libuv sleep
-//! poll      the context's fd was readable: take it, run it
+//! poll      the context's events, or its timer: take what there is, run it
 //! check     libuv woke for something else: take what came meanwhile
 //! idle      runs, and so keeps libuv from sleeping, while the context must not sleep
 //! ```
@@ -16,7 +16,7 @@
 //! <https://docs.libuv.org/en/v1.x/design.html#the-i-o-loop>
 #![allow(unsafe_code, reason = "libuv's callbacks carry a pointer, and Node-API is C")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +24,7 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use fdmon::{AioContext, ErrorCode, OuterLoop};
+use fdmon::{AioContext, ErrorCode, OuterLoop, WakeFds};
 use napi::bindgen_prelude::{Function, Object, Unknown};
 use napi::{Env, JsValue, sys};
 
@@ -51,8 +51,12 @@ pub(crate) struct Attachment {
     cleanup_ran: Cell<bool>,
     prepare: Handle,
     check: Handle,
-    poll: Handle,
     idle: Handle,
+    timer: Handle,
+    /// On the fd of the monitor that runs.
+    events: RefCell<Handle>,
+    /// By which a change of that fd is seen.
+    version: Cell<u64>,
     /// Handles that libuv has not closed yet.
     open: Cell<u32>,
     /// Between prepare and check: libuv sleeps, or is about to.
@@ -87,15 +91,15 @@ impl Attachment {
             Failure::syscall("fcntl", errno, "watch Node's own loop", "see fcntl(2)")
         })?;
         ctx.set_outer_loop(OuterLoop { fd: Some(fd), keeps_no_time: true })?;
-        let watched = ctx.backend_fd()?.as_raw_fd();
-        let [prepare, check, idle, poll] = handles(uv, watched)?;
+        let fds = ctx.wake_fds()?;
+        let [prepare, check, idle, timer, events] = handles(uv, &fds)?;
         // SAFETY: `run` came with this call; the pin is dropped on this thread, before the
         // environment ends, since the cleanup hook waits for it.
         let run = unsafe { Pinned::new(raw, run.raw()) }.map_err(|error| internal(&error.reason));
         let run = match run {
             Ok(run) => run,
             Err(failure) => {
-                [prepare, check, idle, poll].into_iter().for_each(Handle::discard);
+                [prepare, check, idle, timer, events].into_iter().for_each(Handle::discard);
                 return Err(failure);
             }
         };
@@ -109,8 +113,10 @@ impl Attachment {
             cleanup_ran: Cell::new(false),
             prepare,
             check,
-            poll,
             idle,
+            timer,
+            events: RefCell::new(events),
+            version: Cell::new(fds.version),
             open: Cell::new(0),
             prepared: Cell::new(false),
             idling: Cell::new(false),
@@ -124,13 +130,14 @@ impl Attachment {
     }
 
     fn start(self: &Rc<Self>, resource: &Object<'_>) -> Result<()> {
-        for handle in self.handles() {
+        self.each_handle(|handle| {
             handle.set_data(Rc::into_raw(Rc::clone(self)).cast());
             self.open.set(self.open.get() + 1);
-        }
+        });
         let started = self.prepare.start_prepare(on_prepare) == 0
             && self.check.start_check(on_check) == 0
-            && self.poll.start_poll(on_poll) == 0
+            && self.timer.start_poll(on_timer) == 0
+            && self.events.borrow().start_poll(on_events) == 0
             && self.init_scope(resource).is_some()
             && self.add_cleanup_hook().is_some();
         if !started {
@@ -142,8 +149,30 @@ impl Attachment {
         Ok(())
     }
 
-    fn handles(&self) -> [&Handle; 4] {
-        [&self.prepare, &self.check, &self.poll, &self.idle]
+    fn each_handle(&self, mut what: impl FnMut(&Handle)) {
+        what(&self.prepare);
+        what(&self.check);
+        what(&self.idle);
+        what(&self.timer);
+        what(&self.events.borrow());
+    }
+
+    /// The context has moved to another monitor, or its set was filled anew.
+    #[cold]
+    fn follow(&self, ctx: &AioContext) -> Result<()> {
+        let fds = ctx.wake_fds()?;
+        let mut events = self.events.borrow_mut();
+        // First, since the number may be the same one.
+        events.stop_poll();
+        let fresh = new_handle(self.uv, Kind::Poll, fds.events.as_raw_fd())?;
+        fresh.set_data(events.data());
+        if fresh.start_poll(on_events) != 0 {
+            fresh.discard();
+            return Err(internal("Node refused to watch the context"));
+        }
+        std::mem::replace(&mut *events, fresh).discard();
+        self.version.set(fds.version);
+        Ok(())
     }
 
     fn init_scope(&self, resource: &Object<'_>) -> Option<()> {
@@ -183,6 +212,11 @@ impl Attachment {
                 Ok(true) => {}
                 Ok(false) => {
                     self.prepared.set(true);
+                    if ctx.wake_version() != self.version.get()
+                        && let Err(failure) = self.follow(&ctx)
+                    {
+                        return self.fail(&failure);
+                    }
                     if self.core.trampoline.take_owed() {
                         self.call(0);
                     }
@@ -224,10 +258,19 @@ impl Attachment {
         Ok(left == Some(0))
     }
 
-    fn on_poll(&self) {
+    fn on_events(&self) {
         if let Some(ctx) = self.context() {
             self.prepared.set(false);
             self.take(&ctx, true);
+        }
+    }
+
+    /// libuv says so as long as nobody has set the timer anew: at the next prepare.
+    fn on_timer(&self) {
+        if let Some(ctx) = self.context()
+            && self.prepared.replace(false)
+        {
+            self.take(&ctx, false);
         }
     }
 
@@ -341,7 +384,7 @@ impl Attachment {
         let alive = self.referenced.get()
             && (self.kept.get() || self.core.maybe().is_some_and(|ctx| ctx.has_pending_work()));
         if !self.over.get() && self.alive.replace(alive) != alive {
-            self.poll.keep_alive(alive);
+            self.prepare.keep_alive(alive);
         }
     }
 
@@ -361,9 +404,7 @@ impl Attachment {
     /// prepare and check.
     pub(crate) fn leave(&self) -> bool {
         if !self.over.replace(true) {
-            for handle in self.handles() {
-                handle.close(on_close);
-            }
+            self.each_handle(|handle| handle.close(on_close));
         }
         self.prepared.replace(false)
     }
@@ -390,10 +431,8 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        for handle in self.handles() {
-            // SAFETY: each handle holds the attachment until libuv has closed it.
-            unsafe { handle.free() };
-        }
+        // SAFETY: each handle holds the attachment until libuv has closed it.
+        self.each_handle(|handle| unsafe { handle.free() });
     }
 }
 
@@ -406,21 +445,34 @@ fn loop_of(env: sys::napi_env) -> Option<Uv> {
     unsafe { Uv::new(NonNull::new(of)?.cast()) }
 }
 
-/// Prepare, check, idle and poll; all of them or none.
-fn handles(uv: Uv, fd: c_int) -> Result<[Handle; 4]> {
+/// All of them or none.
+fn handles(uv: Uv, fds: &WakeFds<'_>) -> Result<[Handle; 5]> {
+    let kinds = [
+        (Kind::Prepare, -1),
+        (Kind::Check, -1),
+        (Kind::Idle, -1),
+        (Kind::Poll, fds.timer.as_raw_fd()),
+        (Kind::Poll, fds.events.as_raw_fd()),
+    ];
     let mut made = Vec::new();
-    for kind in [Kind::Prepare, Kind::Check, Kind::Idle, Kind::Poll] {
-        match uv.handle(kind, fd) {
+    for (kind, fd) in kinds {
+        match new_handle(uv, kind, fd) {
             Ok(handle) => made.push(handle),
-            Err(status) => {
+            Err(failure) => {
                 made.into_iter().for_each(Handle::discard);
-                let errno = rustix::io::Errno::from_raw_os_error(-status);
-                let what = format!("make a {kind:?} handle");
-                return Err(Failure::syscall("uv_init", errno, &what, "close other descriptors"));
+                return Err(failure);
             }
         }
     }
-    made.try_into().map_err(|_| internal("libuv made no four handles"))
+    made.try_into().map_err(|_| internal("libuv made no five handles"))
+}
+
+fn new_handle(uv: Uv, kind: Kind, fd: c_int) -> Result<Handle> {
+    uv.handle(kind, fd).map_err(|status| {
+        let errno = rustix::io::Errno::from_raw_os_error(-status);
+        let advice = "close descriptors that are no longer used";
+        Failure::syscall("uv_poll_init", errno, &format!("make a {kind:?} handle"), advice)
+    })
 }
 
 fn internal(text: &str) -> Failure {
@@ -455,8 +507,12 @@ unsafe extern "C" fn on_check(handle: *mut RawHandle) {
     with(handle, Attachment::on_check);
 }
 
-unsafe extern "C" fn on_poll(handle: *mut RawHandle, _status: c_int, _events: c_int) {
-    with(handle, Attachment::on_poll);
+unsafe extern "C" fn on_events(handle: *mut RawHandle, _status: c_int, _events: c_int) {
+    with(handle, Attachment::on_events);
+}
+
+unsafe extern "C" fn on_timer(handle: *mut RawHandle, _status: c_int, _events: c_int) {
+    with(handle, Attachment::on_timer);
 }
 
 unsafe extern "C" fn on_idle(_handle: *mut RawHandle) {}

@@ -84,6 +84,7 @@ functions! {
     uv_now(*const Loop) -> u64;
     uv_poll_init(*mut Loop, *mut RawHandle, c_int) -> c_int;
     uv_poll_start(*mut RawHandle, c_int, PollCallback) -> c_int;
+    uv_poll_stop(*mut RawHandle) -> c_int;
     uv_prepare_init(*mut Loop, *mut RawHandle) -> c_int;
     uv_prepare_start(*mut RawHandle, Callback) -> c_int;
     uv_ref(*mut RawHandle);
@@ -190,6 +191,11 @@ impl Handle {
         unsafe { (self.uv.functions.uv_handle_set_data)(self.raw.as_ptr(), data.cast_mut()) }
     }
 
+    pub(crate) fn data(&self) -> *const c_void {
+        // SAFETY: as in `set_data`.
+        unsafe { (self.uv.functions.uv_handle_get_data)(self.raw.as_ptr()) }
+    }
+
     /// Whether the loop goes on for its sake.
     pub(crate) fn keep_alive(&self, on: bool) {
         let functions = self.uv.functions;
@@ -213,6 +219,12 @@ impl Handle {
         unsafe { (self.uv.functions.uv_poll_start)(self.raw.as_ptr(), READABLE, callback) }
     }
 
+    /// Its fd may be closed after this.
+    pub(crate) fn stop_poll(&self) {
+        // SAFETY: as in `start_prepare`.
+        let _ = unsafe { (self.uv.functions.uv_poll_stop)(self.raw.as_ptr()) };
+    }
+
     /// Idle handles keep the loop from sleeping.
     pub(crate) fn start_idle(&self, callback: Callback) {
         // SAFETY: as in `start_prepare`. It cannot fail with a callback.
@@ -230,7 +242,7 @@ impl Handle {
         unsafe { (self.uv.functions.uv_close)(self.raw.as_ptr(), callback) }
     }
 
-    /// Closes a handle that was never started, and frees it then.
+    /// Closes a handle of which nothing is called any more, and frees it then.
     pub(crate) fn discard(self) {
         self.set_data(Box::into_raw(Box::new(self.raw_parts())).cast_const().cast());
         self.close(free_discarded);

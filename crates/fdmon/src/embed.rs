@@ -41,6 +41,18 @@ pub struct OuterLoop {
     pub keeps_no_time: bool,
 }
 
+/// What is behind [`AioContext::backend_fd`], for an outer loop that can watch two fds and follow
+/// when one changes: an event passes through one set of epoll less.
+#[derive(Clone, Copy, Debug)]
+pub struct WakeFds<'ctx> {
+    /// Readable when an fd of the context is, or somebody notified.
+    pub events: BorrowedFd<'ctx>,
+    /// Readable when a deadline has come; there is nothing to ask the kernel for then.
+    pub timer: BorrowedFd<'ctx>,
+    /// Another number = `events` is another file. To be looked at after each `prepare`.
+    pub version: u64,
+}
+
 /// The side for an outer loop.
 pub(crate) struct Outer {
     /// What the outer loop watches, the same for ever.
@@ -55,6 +67,10 @@ pub(crate) struct Outer {
     /// Between prepare and check: the turn that is going on, and how many turns there were then.
     plan: Option<(Plan, u64)>,
     around: OuterLoop,
+    /// Somebody watches the set of the context's own, not what is behind it.
+    whole: bool,
+    /// How often it was filled anew.
+    version: u64,
 }
 
 impl Outer {
@@ -62,7 +78,7 @@ impl Outer {
         let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        let outer = Self {
+        Ok(Self {
             epoll: set,
             fds: None,
             timer,
@@ -70,9 +86,9 @@ impl Outer {
             unwatched: Vec::new(),
             plan: None,
             around: OuterLoop::default(),
-        };
-        outer.watch(outer.timer.as_fd())?;
-        Ok(outer)
+            whole: false,
+            version: 0,
+        })
     }
 
     fn watch(&self, fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
@@ -97,6 +113,12 @@ impl Outer {
             Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: timespec(ns) };
         // Also takes back an expiry that nobody has read.
         let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec);
+    }
+
+    /// What is readable when an fd of the context is.
+    fn events<'a>(&'a self, monitor: &'a Monitor) -> BorrowedFd<'a> {
+        // Under poll without an fd left for its set, `prepare` returns 0.
+        monitor.fd().unwrap_or_else(|| self.fds.as_ref().unwrap_or(&self.epoll).as_fd())
     }
 
     /// The outer loop has something to do itself.
@@ -139,6 +161,8 @@ impl AioContext {
     pub fn backend_fd(&self) -> Result<BorrowedFd<'_>> {
         let fd = {
             let mut st = self.0.open_state()?;
+            st.embed(&self.0.shared)?;
+            st.make_whole();
             st.embed(&self.0.shared)?.epoll.as_raw_fd()
         };
         Ok(borrow(fd))
@@ -304,6 +328,28 @@ impl AioContext {
         Ok(())
     }
 
+    /// The fds that make [`AioContext::backend_fd`] readable, and a number by which their change is
+    /// seen.
+    ///
+    /// # Errors
+    /// As [`AioContext::backend_fd`].
+    pub fn wake_fds(&self) -> Result<WakeFds<'_>> {
+        let mut st = self.0.open_state()?;
+        st.embed(&self.0.shared)?;
+        let outer = st.outer.as_ref().ok_or_else(Error::closed)?;
+        Ok(WakeFds {
+            events: borrow(outer.events(&st.monitor).as_raw_fd()),
+            timer: borrow(outer.timer.as_raw_fd()),
+            version: outer.version,
+        })
+    }
+
+    /// [`WakeFds::version`] now.
+    #[must_use]
+    pub fn wake_version(&self) -> u64 {
+        self.0.state().outer.as_ref().map_or(0, |outer| outer.version)
+    }
+
     /// Its parameters let it spin.
     #[must_use]
     pub fn spins(&self) -> bool {
@@ -358,6 +404,14 @@ impl State {
         self.outer.as_mut().ok_or_else(Error::closed)
     }
 
+    /// From now on the set of the context's own shows everything.
+    fn make_whole(&mut self) {
+        let Some(outer) = self.outer.as_mut().filter(|outer| !outer.whole) else { return };
+        outer.whole = true;
+        let _ = outer.watch(outer.timer.as_fd());
+        let _ = outer.watch(outer.events(&self.monitor));
+    }
+
     /// A monitor whose fd wakes who waits for it.
     fn make_wakeable(&mut self, shared: &Shared) -> Result<()> {
         let deferred =
@@ -380,22 +434,22 @@ impl State {
     /// Fills the outer set anew with what the monitor that runs needs.
     pub(crate) fn fill_outer(&mut self, shared: &Shared) {
         let Some(outer) = &mut self.outer else { return };
+        outer.version += 1;
         outer.unwatched.clear();
         outer.fds = None; // closing a set takes it out of the outer one
-        let own = match &self.monitor {
-            Monitor::Poll(_) => None,
-            Monitor::Epoll(monitor) => Some(monitor.fd()),
-            Monitor::IoUring(monitor) => Some(monitor.fd()),
-        };
-        if let Some(own) = own {
-            let _ = outer.watch(own);
+        if let Some(own) = self.monitor.fd() {
+            if outer.whole {
+                let _ = outer.watch(own);
+            }
             return;
         }
         let Ok(set) = epoll::create(epoll::CreateFlags::CLOEXEC) else {
             outer.unwatched.push(MonitorToken::NOTIFIER); // no fd is left: `prepare` returns 0
             return;
         };
-        let _ = outer.watch(set.as_fd());
+        if outer.whole {
+            let _ = outer.watch(set.as_fd());
+        }
         let data = epoll::EventData::new_u64(0);
         let _ = epoll::add(&set, shared.notifier.as_fd(), data, epoll::EventFlags::IN);
         outer.fds = Some(set);

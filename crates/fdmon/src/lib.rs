@@ -71,7 +71,7 @@ pub use bottom_half::BottomHalf;
 pub use clock::ManualClock;
 pub use config::{AioParams, BusyPoll, MonitorKind, PolicyKind, PollParams, RingMode, RingParams};
 pub use context::{AioContext, Builder, LeakReport};
-pub use embed::OuterLoop;
+pub use embed::{OuterLoop, WakeFds};
 pub use error::{Error, ErrorCode, Outcome, Result};
 pub use foreign::{ForeignBatch, ForeignHandler, ForeignHooks};
 pub use handler::{Handlers, Ops, Probe, Source, Token};

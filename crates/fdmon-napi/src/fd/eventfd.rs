@@ -27,8 +27,7 @@ pub fn eventfd_create(env: Env, value: u32) -> napi::Result<i32> {
 }
 
 /// Adds 1: 0, or the negative errno. A counter at its maximum is set already.
-#[napi]
-pub fn eventfd_set(fd: i32) -> i32 {
+pub(super) fn set(fd: i32) -> i32 {
     let Some(fd) = raw::borrow(fd) else {
         return -Errno::BADF.raw_os_error();
     };
@@ -39,8 +38,7 @@ pub fn eventfd_set(fd: i32) -> i32 {
 }
 
 /// Takes the counter: 1 if it was not 0, 0 if it was, or the negative errno.
-#[napi]
-pub fn eventfd_test_and_clear(fd: i32) -> i32 {
+pub(super) fn test_and_clear(fd: i32) -> i32 {
     let Some(fd) = raw::borrow(fd) else {
         return -Errno::BADF.raw_os_error();
     };

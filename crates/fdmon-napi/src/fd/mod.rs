@@ -7,6 +7,7 @@
 mod array_buffer;
 mod can;
 mod eventfd;
+mod hot;
 mod mapping;
 mod owned;
 mod raw;
@@ -43,8 +44,7 @@ fn count(result: std::result::Result<usize, Errno>) -> i32 {
 }
 
 /// read(2) into the whole view: the number of bytes, or the negative errno.
-#[napi]
-pub fn fd_read(fd: i32, #[napi(ts_arg_type = "Uint8Array")] mut buffer: Bytes) -> i32 {
+fn fd_read(fd: i32, mut buffer: Bytes) -> i32 {
     let Some(fd) = raw::borrow(fd) else {
         return -Errno::BADF.raw_os_error();
     };
@@ -52,8 +52,7 @@ pub fn fd_read(fd: i32, #[napi(ts_arg_type = "Uint8Array")] mut buffer: Bytes) -
 }
 
 /// write(2) of the whole view: the number of bytes, or the negative errno.
-#[napi]
-pub fn fd_write(fd: i32, #[napi(ts_arg_type = "Uint8Array")] buffer: Bytes) -> i32 {
+fn fd_write(fd: i32, buffer: &Bytes) -> i32 {
     let Some(fd) = raw::borrow(fd) else {
         return -Errno::BADF.raw_os_error();
     };

@@ -117,6 +117,15 @@ impl Monitor {
         }
     }
 
+    /// What wakes who watches it when the monitor has something; poll has no such fd.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Poll(_) => None,
+            Self::Epoll(m) => Some(m.fd()),
+            Self::IoUring(m) => Some(m.fd()),
+        }
+    }
+
     pub fn sees_readiness(&self) -> bool {
         match self {
             Self::Poll(_) => poll::PollMonitor::SEES_READINESS,

@@ -1,20 +1,16 @@
 // A pidfd: readable when a process has ended. Of a child, Node gives the exit code to its 'exit' event.
 import { spawn } from 'node:child_process'
-import { AioContext } from 'fdmon'
+import { watch } from 'fdmon'
 import { pidfd } from 'fdmon/fd'
 
-const ctx = new AioContext()
 const child = spawn('sh', ['-c', 'exit 7'])
-child.on('exit', (code) => console.log(`and Node says: exit code ${code}`))
+child.on('exit', (code) => console.log(`Node says: exit code ${code}`))
 
 const exit = pidfd(child.pid)
-const registration = ctx.setFdHandler(exit, {
+const registration = watch(exit, {
   read() {
     console.log('the child has ended')
     registration.remove() // a pidfd stays readable
-    ctx.stop()
+    exit.close()
   },
 })
-ctx.run()
-ctx.close()
-exit.close()

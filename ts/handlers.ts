@@ -149,7 +149,11 @@ export function setHandler(loop: Loop, fdLike: unknown, handlers: unknown): Regi
   return register(loop, fdLike, handlers, new Slot())
 }
 
-/** Puts handlers into a new slot and registers it. */
+/**
+ * Puts handlers into a new slot and registers it.
+ *
+ * @internal
+ */
 export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: Slot): FdRegistration {
   const fd = fdOf('fd', fdLike)
   slot.fd = fd

@@ -76,7 +76,8 @@ export function watch(
 /**
  * Waits for a file descriptor to be readable: each step of the iteration is one time that it is, with the event mask. What
  * there is must be read before the next step, or it comes at once. Ends when the signal aborts, when the other side has hung
- * up and all is read, and when the fd's handlers are removed, replaced or closed with their context.
+ * up and all is read, and when the fd's handlers are removed, replaced or closed with their context. A socket whose other
+ * side only sends no more (shutdown(2), `socket.end()`) has not hung up: `read()` gives 0 there, at each step; break then.
  *
  * @param options - `context`: which context, attached if it is not yet; default is {@link defaultContext}
  * @throws FdmonError ERR_FDMON_UNSUPPORTED in Bun and Deno, whose loops are not libuv

@@ -4,11 +4,13 @@
 //! is first. The second is a trap: `buffer.transfer()` (Node 22) makes a copy of the buffer that can
 //! be sent to another thread, which then has the memory when this worker is gone, and nothing tells
 //! so. At the end of an environment the range is therefore retired, not unmapped: see [`Mapping`].
+//! Deno frees buffers when the environment and the engine are gone, where any call aborts.
 #![allow(unsafe_code, reason = "an ArrayBuffer over foreign memory is unsafe by nature")]
 
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fdmon::ErrorCode;
 use napi::bindgen_prelude::{ArrayBuffer, FromNapiValue};
@@ -16,7 +18,15 @@ use napi::{Env, check_status, sys};
 use napi_derive::napi;
 
 use super::mapping::Mapping;
-use crate::error::{Failure, guard};
+use super::owned::Descriptors;
+use crate::error::{Failure, guard, with_descriptors};
+
+/// What the engine holds of a mapping.
+struct Hold {
+    mapping: Arc<Mapping>,
+    /// The environment has ended.
+    over: Arc<AtomicBool>,
+}
 
 /// A new MAP_SHARED mapping of the first `length` bytes as an ArrayBuffer.
 #[napi]
@@ -35,7 +45,8 @@ pub fn memfd_map(env: Env, fd: i32, length: i64) -> napi::Result<ArrayBuffer<'st
 fn array_buffer(env: &Env, mapping: Arc<Mapping>) -> napi::Result<ArrayBuffer<'static>> {
     let data = ptr::with_exposed_provenance_mut::<c_void>(mapping.address());
     let length = mapping.length();
-    let hold = Arc::into_raw(mapping).cast_mut().cast::<c_void>();
+    let over = with_descriptors(env, Descriptors::over).unwrap_or_default();
+    let hold = Box::into_raw(Box::new(Hold { mapping, over })).cast::<c_void>();
     let mut value = ptr::null_mut();
     // SAFETY: the range stays mapped until `release`, which the engine calls once with `hold`.
     let status = unsafe {
@@ -49,8 +60,8 @@ fn array_buffer(env: &Env, mapping: Arc<Mapping>) -> napi::Result<ArrayBuffer<'s
         )
     };
     if status == sys::Status::napi_no_external_buffers_allowed {
-        // SAFETY: with this status the engine took nothing; the `Arc` is still ours.
-        drop(unsafe { Arc::from_raw(hold.cast_const().cast::<Mapping>()) });
+        // SAFETY: with this status the engine took nothing; the box is still ours.
+        drop(unsafe { Box::from_raw(hold.cast::<Hold>()) });
         let message = "this runtime allows no ArrayBuffer over foreign memory, so map() cannot \
                        work in it; use a SharedArrayBuffer, or run under Node";
         return Err(Failure::new(ErrorCode::Unsupported, message).throw(env));
@@ -63,17 +74,17 @@ fn array_buffer(env: &Env, mapping: Arc<Mapping>) -> napi::Result<ArrayBuffer<'s
 
 /// The finalizer: the engine has freed the buffer, or the environment ends.
 unsafe extern "C" fn release(env: sys::napi_env, _data: *mut c_void, hold: *mut c_void) {
-    // SAFETY: the pointer that `array_buffer` made by `Arc::into_raw`; the engine calls this once.
-    let mapping = unsafe { Arc::from_raw(hold.cast_const().cast::<Mapping>()) };
-    if !runs_javascript(env) {
-        mapping.retire();
+    // SAFETY: the pointer that `array_buffer` made by `Box::into_raw`; the engine calls this once.
+    let hold = unsafe { Box::from_raw(hold.cast::<Hold>()) };
+    if hold.over.load(Ordering::Relaxed) || !runs_javascript(env) {
+        hold.mapping.retire();
     }
 }
 
 /// False while the environment ends, and in doubt: then Node-API refuses what could run JavaScript.
 fn runs_javascript(env: sys::napi_env) -> bool {
     let mut scope = ptr::null_mut();
-    // SAFETY: finalizers run on the thread of the environment, before it is freed.
+    // SAFETY: the environment is not over, and finalizers run on its thread.
     if unsafe { sys::napi_open_handle_scope(env, &mut scope) } != sys::Status::napi_ok {
         return false;
     }

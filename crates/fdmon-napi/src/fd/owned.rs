@@ -9,8 +9,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::Env;
 use rustix::fs::{CWD, fstat, readlinkat};
@@ -68,6 +68,8 @@ pub(crate) struct Descriptors {
     worker: bool,
     /// By the number of the end that JavaScript reads.
     signals: RefCell<BTreeMap<i32, SignalPipe>>,
+    /// For what may outlive the environment: from then on Node-API must not be called.
+    over: Arc<AtomicBool>,
 }
 
 impl Default for Descriptors {
@@ -77,6 +79,7 @@ impl Default for Descriptors {
             // The first thread of a process has the number of the process.
             worker: gettid() != getpid(),
             signals: RefCell::default(),
+            over: Arc::default(),
         }
     }
 }
@@ -89,6 +92,11 @@ impl Descriptors {
         } else {
             claims().remove(&fd);
         }
+    }
+
+    /// Becomes true when the environment ends.
+    pub(super) fn over(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.over)
     }
 
     /// Keeps the handlers of signals until `fd`, the end that is read, is closed.
@@ -112,6 +120,7 @@ impl Descriptors {
 
 impl Drop for Descriptors {
     fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
         // First, while the end that is read is open: no handler meets a broken pipe.
         self.signals.get_mut().clear();
         let mut claims = claims();

@@ -1,0 +1,113 @@
+// An attached program, for any Node: the order of what callbacks queue, AsyncLocalStorage, errors, workers that are ended.
+// It says "end" from a watcher that keeps the process alive, and then has nothing left to live for.
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { Worker } from 'node:worker_threads'
+import { defaultContext, EventNotifier, readable, watch } from 'fdmon'
+import { read, socketpair, timerfd, write } from 'fdmon/fd'
+import { equal, steps } from './steps.mjs'
+
+const until = async (condition) => {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1))
+}
+
+await steps({
+  'nextTicks run before microtasks, both after the callback and before the next phase': async () => {
+    const bell = new EventNotifier()
+    const order = []
+    const registration = watch(bell, {
+      read() {
+        bell.testAndClear()
+        setImmediate(() => order.push('immediate'))
+        Promise.resolve().then(() => order.push('microtask'))
+        process.nextTick(() => order.push('nextTick'))
+        order.push('callback')
+      },
+    })
+    bell.set()
+    await until(() => order.includes('immediate'))
+    equal(order, ['callback', 'nextTick', 'microtask', 'immediate'])
+    registration.remove()
+    bell.close()
+  },
+
+  'each handler has the AsyncLocalStorage of its registration': async () => {
+    const storage = new AsyncLocalStorage()
+    const seen = []
+    const bells = ['a', 'b'].map((name) => storage.run(name, () => {
+      const bell = new EventNotifier()
+      watch(bell, { read: () => (bell.testAndClear(), seen.push([name, storage.getStore()])) })
+      return bell
+    }))
+    for (const bell of bells) bell.set()
+    await until(() => seen.length === 2)
+    equal(seen.sort(), [['a', 'a'], ['b', 'b']])
+    for (const bell of bells) (defaultContext().setEventNotifier(bell, null), bell.close())
+  },
+
+  'what a callback throws is an uncaught exception, and the loop goes on': async () => {
+    const bell = new EventNotifier()
+    const caught = []
+    const listener = (error) => caught.push(error.message)
+    process.on('uncaughtException', listener)
+    let rang = 0
+    const registration = watch(bell, {
+      read() {
+        bell.testAndClear()
+        if (++rang === 1) throw new Error('from a handler')
+      },
+    })
+    bell.set()
+    await until(() => caught.length === 1)
+    bell.set()
+    await until(() => rang === 2)
+    equal(caught, ['from a handler'])
+    process.off('uncaughtException', listener)
+    registration.remove()
+    bell.close()
+  },
+
+  'readable() waits for bytes and ends when the other side hangs up': async () => {
+    const [left, right] = socketpair()
+    let bytes = 0
+    write(right, new Uint8Array(3))
+    for await (const _events of readable(left)) {
+      bytes += read(left, new Uint8Array(8))
+      right.close()
+    }
+    equal(bytes, 3)
+    left.close()
+  },
+
+  'a timerfd ticks beside timers of Node, also while the context spins': async () => {
+    const ctx = defaultContext()
+    ctx.setPollParams({ maxNs: 200_000, guards: false })
+    const clock = timerfd({ intervalNs: 100_000 })
+    let ticks = 0n
+    let theirs = 0
+    const interval = setInterval(() => ++theirs, 1)
+    const registration = watch(clock, { poll: 'kernel', read: () => (ticks += clock.read()) })
+    await until(() => ticks > 50n && theirs > 5)
+    clearInterval(interval)
+    registration.remove()
+    clock.close()
+    ctx.setPollParams({ maxNs: 0 })
+  },
+
+  'workers that are ended at any moment while attached do not abort the process': async () => {
+    for (let round = 0; round < 12; round++) {
+      const worker = new Worker(new URL('./attached-worker.mjs', import.meta.url), { workerData: { spins: round % 2 === 1 } })
+      if (round % 3 !== 0) await new Promise((resolve) => worker.once('message', resolve))
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * (round % 3 === 0 ? 60 : 3)))
+      await worker.terminate()
+    }
+  },
+})
+
+const last = timerfd({ delayNs: 1_000_000 })
+const registration = watch(last, {
+  read() {
+    registration.remove()
+    last.close()
+    console.log('"end"')
+  },
+})

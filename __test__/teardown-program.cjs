@@ -35,7 +35,7 @@ function busy(onTick, options = {}) {
     read: () => void clear(doorbell),
   })
   ctx.setFdHandler(bell, {
-    poll: () => due,
+    poll: () => (options.inHook !== undefined && ticks >= 5 && options.inHook(), due),
     pollReady() {
       due = false
       tick()
@@ -83,6 +83,34 @@ const endings = {
   },
   rejection() {
     busy((ticks) => ticks === 5 && void Promise.reject(new RangeError('of a callback')))
+  },
+  /** In a predicate, which runs between libuv's own phases. */
+  'exit in a hook'() {
+    const exit = () => process.exit(7)
+    busy((ticks) => control && ticks === 5 && exit(), { inHook: exit })
+  },
+  'throw in a hook'() {
+    const fail = () => {
+      throw new RangeError('of a hook')
+    }
+    busy((ticks) => control && ticks === 5 && fail(), { inHook: fail })
+  },
+  /** In a turn within a turn. */
+  'exit in a nested turn'() {
+    const work = busy((ticks) => {
+      if (ticks !== 5) return
+      if (control) process.exit(7)
+      work.ctx.schedule(() => process.exit(7))
+      for (;;) work.ctx.poll(true)
+    })
+  },
+  /** A callback that never returns. */
+  endless() {
+    busy((ticks) => {
+      if (ticks !== 5) return
+      ready()
+      for (;;);
+    })
   },
   /** Until it is ended from outside: the states take turns. */
   terminate() {
@@ -205,7 +233,7 @@ function one(what, round) {
   worker.once('error', (error) => (end.error = `${error.name}: ${error.message}`))
   const terminate = () => void worker.terminate()
   worker.once('message', ({ id }) => {
-    if (what.ending === 'terminate') {
+    if (what.ending === 'terminate' || what.ending === 'endless') {
       const delay = Math.random() * 4
       const until = performance.now() + delay
       // Also at moments that no timer would choose.

@@ -121,9 +121,8 @@ const endings = {
   /** A turn that blocks the thread, until `remote.stop()` ends it. */
   blocking() {
     if (control) {
-      const word = new Int32Array(workerData?.gate ?? new SharedArrayBuffer(4))
-      ready({})
-      Atomics.wait(word, 0, 0)
+      ready()
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
       return
     }
     const ctx = new fdmon.AioContext({ monitor: cell.monitor === '' ? 'auto' : cell.monitor }).attach()
@@ -227,8 +226,7 @@ function descriptors() {
 }
 
 function one(what, round) {
-  const gate = new SharedArrayBuffer(4)
-  const worker = new Worker(__filename, { workerData: { ...what, round, gate, bells } })
+  const worker = new Worker(__filename, { workerData: { ...what, round, bells } })
   const end = {}
   worker.once('error', (error) => (end.error = `${error.name}: ${error.message}`))
   const terminate = () => void worker.terminate()
@@ -242,10 +240,8 @@ function one(what, round) {
         terminate()
       }, Math.floor(delay))
     } else if (what.ending === 'blocking') {
-      if (id === undefined) Atomics.notify(new Int32Array(gate), 0)
       setTimeout(() => {
-        if (id === undefined) Atomics.notify(new Int32Array(gate), 0)
-        else fdmon.AioContext.remote(id).stop()
+        if (id !== undefined) fdmon.AioContext.remote(id).stop()
         terminate()
       }, 20)
     } else if (what.ending === 'stopped') {

@@ -156,17 +156,37 @@ impl Uv {
         };
         let raw = raw.cast::<RawHandle>();
         let (of, at) = (self.of.as_ptr(), raw.as_ptr());
-        // SAFETY: `at` has the size of such a handle; it stays in place until its close callback.
-        let status = unsafe {
-            match kind {
-                Kind::Check => (self.functions.uv_check_init)(of, at),
-                Kind::Idle => (self.functions.uv_idle_init)(of, at),
-                Kind::Poll => (self.functions.uv_poll_init)(of, at, fd),
-                Kind::Prepare => (self.functions.uv_prepare_init)(of, at),
-            }
+        let init = match kind {
+            Kind::Check => self.functions.uv_check_init,
+            Kind::Idle => self.functions.uv_idle_init,
+            Kind::Prepare => self.functions.uv_prepare_init,
+            Kind::Poll => return self.poll_handle(raw, layout, fd),
         };
+        // SAFETY: `at` has the size of such a handle; it stays in place until its close callback.
+        let status = unsafe { init(of, at) };
+        self.taken(raw, layout, status)
+    }
+
+    fn poll_handle(
+        self,
+        raw: NonNull<RawHandle>,
+        layout: Layout,
+        fd: c_int,
+    ) -> Result<Handle, c_int> {
+        // SAFETY: as in `handle`.
+        let status = unsafe { (self.functions.uv_poll_init)(self.of.as_ptr(), raw.as_ptr(), fd) };
+        self.taken(raw, layout, status)
+    }
+
+    /// The handle, if libuv took it.
+    fn taken(
+        self,
+        raw: NonNull<RawHandle>,
+        layout: Layout,
+        status: c_int,
+    ) -> Result<Handle, c_int> {
         if status != 0 {
-            // SAFETY: allocated above with this layout; libuv did not take it.
+            // SAFETY: allocated by `handle` with this layout; libuv did not take it.
             unsafe { dealloc(raw.as_ptr().cast(), layout) };
             return Err(status);
         }
@@ -252,8 +272,10 @@ impl Handle {
 type Memory = (NonNull<RawHandle>, Layout);
 
 unsafe extern "C" fn free_discarded(handle: *mut RawHandle) {
+    // SAFETY: libuv passes the handle that it was given.
+    let data = unsafe { data_of(handle) };
     // SAFETY: `discard` has stored it there.
-    let memory = unsafe { Box::from_raw(data_of(handle).cast::<Memory>()) };
+    let memory = unsafe { Box::from_raw(data.cast::<Memory>()) };
     // SAFETY: allocated with this layout, and closed now.
     unsafe { dealloc(memory.0.as_ptr().cast(), memory.1) };
 }

@@ -639,3 +639,32 @@ onEach('more contexts than the kernel lets watch one file are refused or served,
   )
   t.deepEqual({ code, signal, said }, { code: 0, signal: null, said: ['0'] }, stderr)
 })
+
+test('an attach() that the kernel refuses is a typed error, leaves nothing behind, and can be tried again', async (t) => {
+  const { said, code, signal, stderr } = await inProcess(
+    `const count = () => require('node:fs').readdirSync('/proc/self/fd').length
+     const bell = new fdmon.EventNotifier()
+     const contexts = []
+     for (let count = 0; count < 100; count++) {
+       const ctx = context().attach({ ref: false })
+       ctx.setFdHandler(bell, { read() {} })
+       contexts.push(ctx)
+     }
+     const ctx = context()
+     ctx.setFdHandler(bell, { read() { bell.testAndClear(); say('read'); ctx.close() } })
+     const attach = () => { try { ctx.attach(); return 'attached' } catch (error) { return error.code + ' ' + error.syscall } }
+     setTimeout(() => {
+       const before = (attach(), count())
+       const second = attach()
+       setTimeout(() => {
+         say(second, count() - before, ctx.poll(false), ctx.prepareNs(), ctx.check())
+         for (const other of contexts) other.close()
+         say(attach())
+         bell.set()
+       }, 10)
+     }, 10)`,
+    { monitor: 'epoll' },
+  )
+  t.deepEqual({ code, signal }, { code: 0, signal: null }, stderr)
+  t.deepEqual(said, ['ERR_FDMON_SYSCALL uv_init 0 false -1 false', 'attached', 'read'], stderr)
+})

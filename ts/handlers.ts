@@ -150,7 +150,7 @@ export function setHandler(loop: Loop, fdLike: unknown, handlers: unknown): Regi
 }
 
 /** Puts handlers into a new slot and registers it. */
-export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: Slot): FdRegistration {
+export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: Slot): Registration {
   const fd = fdOf('fd', fdLike)
   slot.fd = fd
   if (typeof fdLike === 'object' && fdLike !== null) {

@@ -137,7 +137,7 @@ onEach('a timer beyond one of Node\'s is kept when that is cleared on the way to
   for (const swapped of [false, true]) {
     const { said, code, stderr } = await inProcess(
       `${rounds}
-     const both = [1, 2].map(() => spinning({ maxNs: 20_000_000 }).attach())
+     const both = [1, 2].map(() => spinning({ maxNs: 20_000_000, shrink: 1 }).attach()) // the window stays open
      const [first, other] = data.swapped ? both.reverse() : both
      let hits = 1, begun = false, clear
      const bell = new fdmon.EventNotifier()
@@ -151,8 +151,8 @@ onEach('a timer beyond one of Node\'s is kept when that is cleared on the way to
      warm.arm(300_000)
      function begin() {
        const over = first.timer(() => { say('the timer ran', begun); process.exit() })
-       over.arm(400_000_000)
-       setImmediate(() => { clear = setTimeout(() => say('not cleared'), 200) })
+       over.arm(900_000_000)
+       setImmediate(() => { clear = setTimeout(() => say('not cleared'), 600) })
      }`,
       { monitor, swapped },
     )

@@ -123,12 +123,13 @@ onEach('what callbacks throw is an uncaught exception: one error as it is, sever
      ctx.schedule(() => { throw new RangeError('one') })
      ctx.schedule(() => say('the other ran'))
      ctx.timer(() => say('the timer ran')).arm(0)
-     setTimeout(() => {
+     // After the first pass of the loop, in which the above runs.
+     setImmediate(() => setTimeout(() => {
        ctx.schedule(() => { throw new Error('a') })
        ctx.schedule(() => { throw new Error('b') })
        ctx.schedule(() => say('and the third'))
-       setTimeout(() => { ctx.schedule(() => { throw undefined }); setTimeout(() => { say('Node goes on'); ctx.close() }, 5) }, 5)
-     }, 5)`,
+       setTimeout(() => { ctx.schedule(() => { throw undefined }); setTimeout(() => { say('Node goes on'); ctx.close() }, 20) }, 20)
+     }, 5))`,
     { monitor },
   )
   t.is(code, 0, stderr)
@@ -547,6 +548,40 @@ onEach('another thread wakes a context that sleeps, spins or dispatches, and no 
   t.deepEqual({ code, signal, said }, { code: 0, signal: null, said: ['sleeps 300', 'spins 300', 'dispatches 300'] }, stderr)
 })
 
+onEach('when a callback throws, uncaughtException comes first, then what was queued, as for Node\'s own callbacks [SPEC 51]', async (t, { monitor }) => {
+  const body = `() => {
+    process.nextTick(() => say('tick'))
+    void Promise.resolve().then(() => say('promise'))
+    setImmediate(() => say('immediate'))
+    throw new Error('thrown')
+  }`
+  const program = (start: string): string => `process.on('uncaughtException', (error) => say(error.message)); ${start}`
+  const plain = await inProcess(program(`require('node:net').createServer().listen(0, function () { this.close(); (${body})() })`), { monitor })
+  const ours = await inProcess(program(`const ctx = context().attach(); ctx.schedule(${body})`), { monitor })
+  t.is(plain.code, 0)
+  t.is(ours.code, 0, ours.stderr)
+  t.deepEqual(ours.said, plain.said)
+  t.is(ours.said[0], 'thrown')
+})
+
+for (const [name, key] of [['Bun', 'bun'], ['Deno', 'deno']] as const) {
+  test(`attach() is refused in ${name} before anything of libuv is called, and poll() works there [SPEC 51]`, async (t) => {
+    const { said, code, stderr } = await inProcess(
+      `Object.defineProperty(process, 'versions', { value: { ...process.versions, ${key}: '1.0.0' } })
+       const tryTo = (call) => { try { call() } catch (error) { say(error.code, error.message.includes('${name}')) } }
+       const bell = new fdmon.EventNotifier()
+       const ctx = new fdmon.AioContext()
+       tryTo(() => ctx.attach())
+       tryTo(() => fdmon.defaultContext())
+       tryTo(() => fdmon.watch(bell, { read() {} }))
+       tryTo(() => fdmon.readable(bell))
+       ctx.schedule(() => say('ran'))
+       say(ctx.poll(true))`,
+    )
+    t.deepEqual({ code, said }, { code: 0, said: [...Array(4).fill('ERR_FDMON_UNSUPPORTED true'), 'ran', 'true'] }, stderr)
+  })
+}
+
 for (const kind of ['require', 'import'] as const) {
   test(`a context attaches and ends from a module loaded by ${kind}`, async (t) => {
     const { said, code, stderr } = await inProcess(
@@ -603,4 +638,33 @@ onEach('more contexts than the kernel lets watch one file are refused or served,
     { monitor },
   )
   t.deepEqual({ code, signal, said }, { code: 0, signal: null, said: ['0'] }, stderr)
+})
+
+test('an attach() that the kernel refuses is a typed error, leaves nothing behind, and can be tried again', async (t) => {
+  const { said, code, signal, stderr } = await inProcess(
+    `const count = () => require('node:fs').readdirSync('/proc/self/fd').length
+     const bell = new fdmon.EventNotifier()
+     const contexts = []
+     for (let count = 0; count < 100; count++) {
+       const ctx = context().attach({ ref: false })
+       ctx.setFdHandler(bell, { read() {} })
+       contexts.push(ctx)
+     }
+     const ctx = context()
+     ctx.setFdHandler(bell, { read() { bell.testAndClear(); say('read'); ctx.close() } })
+     const attach = () => { try { ctx.attach(); return 'attached' } catch (error) { return error.code + ' ' + error.syscall } }
+     setTimeout(() => {
+       const before = (attach(), count())
+       const second = attach()
+       setTimeout(() => {
+         say(second, count() - before, ctx.poll(false), ctx.prepareNs(), ctx.check())
+         for (const other of contexts) other.close()
+         say(attach())
+         bell.set()
+       }, 10)
+     }, 10)`,
+    { monitor: 'epoll' },
+  )
+  t.deepEqual({ code, signal }, { code: 0, signal: null }, stderr)
+  t.deepEqual(said, ['ERR_FDMON_SYSCALL uv_init 0 false -1 false', 'attached', 'read'], stderr)
 })

@@ -35,7 +35,7 @@ function busy(onTick, options = {}) {
     read: () => void clear(doorbell),
   })
   ctx.setFdHandler(bell, {
-    poll: () => due,
+    poll: () => (options.inHook !== undefined && ticks >= 5 && options.inHook(), due),
     pollReady() {
       due = false
       tick()
@@ -84,6 +84,34 @@ const endings = {
   rejection() {
     busy((ticks) => ticks === 5 && void Promise.reject(new RangeError('of a callback')))
   },
+  /** In a predicate, which runs between libuv's own phases. */
+  'exit in a hook'() {
+    const exit = () => process.exit(7)
+    busy((ticks) => control && ticks === 5 && exit(), { inHook: exit })
+  },
+  'throw in a hook'() {
+    const fail = () => {
+      throw new RangeError('of a hook')
+    }
+    busy((ticks) => control && ticks === 5 && fail(), { inHook: fail })
+  },
+  /** In a turn within a turn. */
+  'exit in a nested turn'() {
+    const work = busy((ticks) => {
+      if (ticks !== 5) return
+      if (control) process.exit(7)
+      work.ctx.schedule(() => process.exit(7))
+      for (;;) work.ctx.poll(true)
+    })
+  },
+  /** A callback that never returns. */
+  endless() {
+    busy((ticks) => {
+      if (ticks !== 5) return
+      ready()
+      for (;;);
+    })
+  },
   /** Until it is ended from outside: the states take turns. */
   terminate() {
     const states = [{ spins: true }, { spins: false, everyNs: 20_000_000 }, { always: true }, { everyNs: 50_000 }]
@@ -93,9 +121,8 @@ const endings = {
   /** A turn that blocks the thread, until `remote.stop()` ends it. */
   blocking() {
     if (control) {
-      const word = new Int32Array(workerData?.gate ?? new SharedArrayBuffer(4))
-      ready({})
-      Atomics.wait(word, 0, 0)
+      ready()
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
       return
     }
     const ctx = new fdmon.AioContext({ monitor: cell.monitor === '' ? 'auto' : cell.monitor }).attach()
@@ -199,13 +226,12 @@ function descriptors() {
 }
 
 function one(what, round) {
-  const gate = new SharedArrayBuffer(4)
-  const worker = new Worker(__filename, { workerData: { ...what, round, gate, bells } })
+  const worker = new Worker(__filename, { workerData: { ...what, round, bells } })
   const end = {}
   worker.once('error', (error) => (end.error = `${error.name}: ${error.message}`))
   const terminate = () => void worker.terminate()
   worker.once('message', ({ id }) => {
-    if (what.ending === 'terminate') {
+    if (what.ending === 'terminate' || what.ending === 'endless') {
       const delay = Math.random() * 4
       const until = performance.now() + delay
       // Also at moments that no timer would choose.
@@ -214,10 +240,8 @@ function one(what, round) {
         terminate()
       }, Math.floor(delay))
     } else if (what.ending === 'blocking') {
-      if (id === undefined) Atomics.notify(new Int32Array(gate), 0)
       setTimeout(() => {
-        if (id === undefined) Atomics.notify(new Int32Array(gate), 0)
-        else fdmon.AioContext.remote(id).stop()
+        if (id !== undefined) fdmon.AioContext.remote(id).stop()
         terminate()
       }, 20)
     } else if (what.ending === 'stopped') {

@@ -1,6 +1,5 @@
 // The numbered behaviours that tests refer to as "SPEC 18", one line each, and which of them are still to be built.
 
-const attach = 'open: attach'
 const policies = 'open: policies'
 const io = 'open: async I/O'
 
@@ -56,7 +55,7 @@ export const items = [
   [48, 'batching and plugged sections', io],
   [49, 'limits, cancelling and closing with requests in flight', io],
   [50, 'embedding: prepare, check, dispatch'],
-  [51, "attaching to Node's own loop", attach],
+  [51, "attaching to Node's own loop"],
   [52, 'I/O threads', policies],
   [53, 'statistics'],
   [54, 'tracing', policies],

@@ -371,7 +371,8 @@ export class AioContext implements Disposable {
   /**
    * Joins Node's own event loop, in the main thread or a worker: from here on Node runs the turns, and callbacks run as
    * those of Node's own handles do: nextTicks and promise reactions after each turn, in the AsyncLocalStorage context of
-   * their registration, and what they throw is an uncaught exception. `poll()` still works, inside callbacks and outside.
+   * their registration (`schedule()`: when it is called while attached), and what they throw is an uncaught exception.
+   * `poll()` still works, inside callbacks and outside.
    *
    * While attached and not `unref()`ed it keeps the process alive as long as there is something to wait for: a handler, a
    * timer that is pending, a bottom half that is scheduled. It is not collected before `detach()` or `close()`. Under

@@ -149,12 +149,8 @@ export function setHandler(loop: Loop, fdLike: unknown, handlers: unknown): Regi
   return register(loop, fdLike, handlers, new Slot())
 }
 
-/**
- * Puts handlers into a new slot and registers it.
- *
- * @internal
- */
-export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: Slot): FdRegistration {
+/** Puts handlers into a new slot and registers it. */
+export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: Slot): Registration {
   const fd = fdOf('fd', fdLike)
   slot.fd = fd
   if (typeof fdLike === 'object' && fdLike !== null) {

@@ -109,7 +109,7 @@ export function readable(
 
 /** One iteration. Interest is given up when an event finds nobody waiting, so that a slow consumer costs no turns. */
 class Readiness implements AsyncIterator<number, undefined> {
-  readonly #registration: FdRegistration
+  readonly #registration: Registration
   readonly #waiting: ((result: IteratorResult<number, undefined>) => void)[] = []
   #interested = true
   #over = false
@@ -169,7 +169,7 @@ function add(
   signal: AbortSignal | undefined,
   keeps: boolean,
   gone: () => void,
-): FdRegistration {
+): Registration {
   const slot = new Slot()
   slot.keeps = keeps
   if (signal?.aborted === true) {

@@ -386,6 +386,21 @@ impl Attachment {
         let _ = unsafe { sys::napi_fatal_exception(self.env, error) };
     }
 
+    /// What ended a hook together with its thread. Below a callback of libuv's there is no frame of
+    /// JavaScript that would take it, and what runs when the environment ends stumbles over it.
+    #[cold]
+    fn forget_exception(&self) {
+        let Some(_handles) = Scope::open(self.env) else { return };
+        let mut pending = false;
+        // SAFETY: on the environment's thread.
+        let _ = unsafe { sys::napi_is_exception_pending(self.env, &mut pending) };
+        if pending {
+            let mut thrown = ptr::null_mut();
+            // SAFETY: as above, in a handle scope.
+            let _ = unsafe { sys::napi_get_and_clear_last_exception(self.env, &mut thrown) };
+        }
+    }
+
     /// The loop itself cannot go on: reported once, and the context leaves.
     #[cold]
     fn fail(&self, failure: &Failure) {
@@ -535,6 +550,9 @@ fn with(handle: *mut RawHandle, step: impl FnOnce(&Attachment)) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| step(&attachment))) {
         attachment.core.close();
         attachment.fail(&Failure::panic(&*payload));
+    }
+    if attachment.core.trampoline.is_cut() {
+        attachment.forget_exception();
     }
 }
 

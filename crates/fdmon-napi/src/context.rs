@@ -480,7 +480,8 @@ impl NativeContext {
     ) -> napi::Result<()> {
         self.core.guard(&env, || {
             if self.core.attached().is_none() {
-                let attachment = Attachment::new(&env, &self.core, &run)?;
+                let attachment = Attachment::new(&env, &self.core, &run)
+                    .inspect_err(|_| self.core.leave_outer_loop())?;
                 *self.core.attachment.borrow_mut() = Some(attachment);
             }
             Ok(())
@@ -579,6 +580,13 @@ impl Core {
                 let _ = ctx.check_if(false);
             }
             let _ = ctx.suspend();
+        }
+        self.leave_outer_loop();
+    }
+
+    /// Who prepares and checks it from here on is not libuv.
+    fn leave_outer_loop(&self) {
+        if let Some(ctx) = self.maybe() {
             let _ = ctx.set_outer_loop(fdmon::OuterLoop::default());
         }
     }

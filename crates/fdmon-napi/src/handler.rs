@@ -73,6 +73,10 @@ impl Trampoline {
         self.dead.set(true);
     }
 
+    pub(crate) fn is_cut(&self) -> bool {
+        self.dead.get()
+    }
+
     /// The context is closed; its wake-up goes with it.
     pub(crate) fn release(&self) {
         self.remote.take();

@@ -63,6 +63,8 @@ pub(crate) struct Attachment {
     open: Cell<u32>,
     /// Between prepare and check: libuv sleeps, or is about to.
     prepared: Cell<bool>,
+    /// libuv was last left without a sleep: what it had polled by then, and its deadline.
+    passed: Cell<Option<(u64, Option<u64>)>>,
     idling: Cell<bool>,
     over: Cell<bool>,
     /// `ref()` or `unref()`.
@@ -120,6 +122,7 @@ impl Attachment {
             version: Cell::new(fds.version),
             open: Cell::new(0),
             prepared: Cell::new(false),
+            passed: Cell::new(None),
             idling: Cell::new(false),
             over: Cell::new(false),
             referenced: Cell::new(true),
@@ -234,20 +237,12 @@ impl Attachment {
     // --- The phases of libuv ----------------------------------------------------------------------
 
     fn on_prepare(&self) {
+        let mut limit = if self.nothing_ran_since() { None } else { Some(LOOK) };
         let mut since = None;
         while let Some(ctx) = self.context() {
-            match self.ask(&ctx) {
+            match self.ask(&ctx, limit) {
                 Ok(true) => {}
-                Ok(false) => {
-                    self.prepared.set(true);
-                    if ctx.wake_version() != self.version.get()
-                        && let Err(failure) = self.follow(&ctx)
-                    {
-                        return self.fail(&failure);
-                    }
-                    self.call_if_owed();
-                    return self.refresh();
-                }
+                Ok(false) => return self.let_sleep(&ctx),
                 // A hook has closed the context, or left the loop.
                 Err(_) if self.over.get() => return self.call_if_owed(),
                 Err(failure) => return self.fail(&failure),
@@ -261,28 +256,52 @@ impl Attachment {
             if now - *since.get_or_insert(now) >= LOOK || self.uv.deadline() == Some(0) {
                 break;
             }
+            limit = Some(LOOK);
         }
         if !self.over.get() {
+            self.passed.set(Some((self.uv.events(), self.uv.deadline())));
             self.refresh();
             self.stay_awake(true);
         }
     }
 
-    /// Prepares the context, spinning if it does. `false` = libuv may sleep.
-    fn ask(&self, ctx: &AioContext) -> Result<bool> {
-        let spins = ctx.spins();
+    fn let_sleep(&self, ctx: &AioContext) {
+        self.prepared.set(true);
+        if ctx.wake_version() != self.version.get()
+            && let Err(failure) = self.follow(ctx)
+        {
+            return self.fail(&failure);
+        }
+        self.call_if_owed();
+        self.refresh();
+    }
+
+    /// libuv has polled without sleeping, and as far as can be told nothing ran then. What ran
+    /// before may have made sockets that libuv watches only once it polls: a spin could not see
+    /// them, so a long one comes after such a pass.
+    fn nothing_ran_since(&self) -> bool {
+        let Some((events, deadline)) = self.passed.take() else { return false };
+        self.uv.update_time();
+        let due = deadline.is_some_and(|at| self.uv.is_due(at));
+        !due && self.uv.events() == events
+    }
+
+    /// Prepares the context, spinning if it does, not longer than `limit`. `false` = libuv may
+    /// sleep.
+    fn ask(&self, ctx: &AioContext, limit: Option<Duration>) -> Result<bool> {
         // The handle that kept libuv awake would have it say that it does not sleep.
         self.stay_awake(false);
-        let until = if spins {
-            self.uv.update_time();
-            self.uv.deadline()
-        } else {
-            None
-        };
-        let left = ctx.prepare_until(until)?;
-        if spins {
-            self.uv.update_time(); // libuv computes its timeout from it
+        if !ctx.spins() {
+            return Ok(ctx.prepare_until(None)? == Some(0));
         }
+        self.uv.update_time();
+        let mut until = self.uv.deadline();
+        if let Some(limit) = limit {
+            let at = ctx.now_ns().saturating_add(nanoseconds(limit));
+            until = Some(until.map_or(at, |deadline| deadline.min(at)));
+        }
+        let left = ctx.prepare_until(until)?;
+        self.uv.update_time(); // libuv computes its timeout from it
         Ok(left == Some(0))
     }
 
@@ -527,6 +546,10 @@ fn new_handle(uv: Uv, kind: Kind, fd: c_int) -> Result<Handle> {
         let advice = "close descriptors that are no longer used";
         Failure::syscall("uv_poll_init", errno, &format!("make a {kind:?} handle"), advice)
     })
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn internal(text: &str) -> Failure {

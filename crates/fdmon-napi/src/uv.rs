@@ -40,6 +40,16 @@ pub(crate) enum Kind {
     Prepare = 9,
 }
 
+/// `uv_metrics_t`; what is reserved in it is not ours to read.
+#[repr(C)]
+#[derive(Default)]
+struct Metrics {
+    loop_count: u64,
+    events: u64,
+    events_waiting: u64,
+    reserved: [usize; 13],
+}
+
 /// `UV_READABLE`
 const READABLE: c_int = 1;
 
@@ -81,6 +91,7 @@ functions! {
     uv_idle_init(*mut Loop, *mut RawHandle) -> c_int;
     uv_idle_start(*mut RawHandle, Callback) -> c_int;
     uv_idle_stop(*mut RawHandle) -> c_int;
+    uv_metrics_info(*mut Loop, *mut Metrics) -> c_int;
     uv_now(*const Loop) -> u64;
     uv_poll_init(*mut Loop, *mut RawHandle, c_int) -> c_int;
     uv_poll_start(*mut RawHandle, c_int, PollCallback) -> c_int;
@@ -124,10 +135,25 @@ impl Uv {
         unsafe { (self.functions.uv_backend_fd)(self.of.as_ptr()) }
     }
 
+    /// How many callbacks of fds libuv has called.
+    pub(crate) fn events(self) -> u64 {
+        let mut metrics = Metrics::default();
+        // SAFETY: by the contract of `new`; `Metrics` is as libuv 1.45 and newer declare it.
+        let _ = unsafe { (self.functions.uv_metrics_info)(self.of.as_ptr(), &mut metrics) };
+        metrics.events
+    }
+
     /// Reads the clock for libuv's timers.
     pub(crate) fn update_time(self) {
         // SAFETY: by the contract of `new`.
         unsafe { (self.functions.uv_update_time)(self.of.as_ptr()) }
+    }
+
+    /// Whether libuv's timers have come to what [`Uv::deadline`] answered.
+    pub(crate) fn is_due(self, deadline: u64) -> bool {
+        // SAFETY: by the contract of `new`.
+        let now = unsafe { (self.functions.uv_now)(self.of.as_ptr()) };
+        now.saturating_mul(1_000_000) >= deadline
     }
 
     /// When the loop must be awake again, in nanoseconds on the monotonic clock: 0 = it does not

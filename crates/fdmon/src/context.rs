@@ -559,6 +559,7 @@ impl State {
         if self.depth == 0 {
             self.release_monitor();
         }
+        self.spin.forget_members(); // and with them their suppress words
         self.reg.ready.clear();
         self.reg.halves_due.clear();
         self.reg.timers_due.clear();

@@ -96,6 +96,12 @@ impl SpinState {
         self.members.iter().map(|member| member.slot).collect()
     }
 
+    /// The context is closed, and its handlers are gone.
+    pub fn forget_members(&mut self) {
+        self.members.clear();
+        self.looks.clear();
+    }
+
     /// New parameters: the spin state starts anew.
     pub fn set_params(&mut self, params: PollParams) {
         self.params = params;
@@ -338,6 +344,10 @@ impl AioContext {
                 looked_outside_at = now;
                 plan.interrupted = outer.has_other_work();
                 if plan.interrupted {
+                    // It may be ready for this context's sake alone.
+                    if st.reg.armed != 0 {
+                        st.look_now(&self.0, plan, now);
+                    }
                     return (st, now);
                 }
             }
@@ -577,9 +587,11 @@ impl State {
         } else {
             self.reg.armed != 0 && now.saturating_sub(self.spin.last_look) >= every
         };
-        if !is_due {
-            return false;
-        }
+        is_due && self.look_now(inner, plan, now)
+    }
+
+    /// …now. `true` = it found something.
+    fn look_now(&mut self, inner: &Inner, plan: &mut Plan, now: u64) -> bool {
         self.spin.last_look = now;
         inner.shared.stats.looks.bump();
         let found = self.ask_kernel(inner, Some(0)).unwrap_or(false);

@@ -1,7 +1,8 @@
 // ④ Bottom halves: callbacks that are scheduled to run in the loop.
 import { inspect } from 'node:util'
-import { asyncContext, Loop, Slot } from './batch.js'
+import { Loop } from './batch.js'
 import { closed, FdmonError } from './errors.js'
+import { asyncContext, Slot } from './slot.js'
 
 /**
  * A callback that runs in the loop when it was scheduled: in this turn's next pass over the bottom halves, never inline.

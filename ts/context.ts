@@ -1,7 +1,7 @@
 // The context as its own thread uses it.
 import { inspect, type InspectOptions } from 'node:util'
 import { attach, detach, nextTurn, refuseAttached, setReferenced } from './attach.js'
-import { Loop, type Life } from './batch.js'
+import { Loop } from './batch.js'
 import { BottomHalf } from './bottom-half.js'
 import { checkBoolean, checkFunction, checkKeys, checkObject, checkSignal } from './check.js'
 import { invalidArg } from './errors.js'
@@ -23,6 +23,7 @@ import type { Registration } from './registration.js'
 import { openRemote, type RemoteContext } from './remote.js'
 import { pollUntil, run } from './run.js'
 import { Timer } from './timer.js'
+import type { Life } from './slot.js'
 
 /**
  * What a context has done so far. Counts are numbers, times nanoseconds.

@@ -1,11 +1,12 @@
 // ① Handlers: what a user hands over for a file descriptor, checked and put into a slot.
-import { asyncContext, Slot, type Callbacks, type Loop } from './batch.js'
+import type { Loop } from './batch.js'
 import { checkBoolean, checkFunction, checkInteger, checkKeys } from './check.js'
 import { FdmonError, invalidArg } from './errors.js'
 import { isMapping } from './fd/memfd.js'
 import { fdOf } from './fd-like.js'
 import type { NativeWord } from './native-context.js'
 import { FdRegistration, removeHandler, type Registration } from './registration.js'
+import { asyncContext, Slot, type Callbacks } from './slot.js'
 
 /**
  * Ready when a word of shared memory differs from a value, or from another word of the same array. While the loop spins

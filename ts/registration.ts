@@ -1,8 +1,9 @@
 // ① A registration: what the user holds of a handler.
 import { inspect } from 'node:util'
-import type { Loop, Slot } from './batch.js'
+import type { Loop } from './batch.js'
 import { checkBoolean, checkKeys, checkObject } from './check.js'
 import { invalidArg } from './errors.js'
+import type { Slot } from './slot.js'
 
 const READ = 1
 const WRITE = 2

@@ -1,8 +1,9 @@
 // ④ Timers: nanoseconds on the monotonic clock, kept alive by their context while they are pending.
 import { inspect } from 'node:util'
-import { asyncContext, Loop, Slot } from './batch.js'
+import { Loop } from './batch.js'
 import { checkDeadlineNs, checkNs } from './check.js'
 import { closed, FdmonError } from './errors.js'
+import { asyncContext, Slot } from './slot.js'
 
 /**
  * A one-shot timer of a context, made by `ctx.timer()`. Armed again it starts anew; its callback may re-arm it. It is never

@@ -1,6 +1,6 @@
 // For most users: handlers, and readiness to wait for, on a context that is attached to Node's loop.
 import { attach } from './attach.js'
-import { Slot, type Loop } from './batch.js'
+import type { Loop } from './batch.js'
 import { checkBoolean, checkKeys, checkObject, checkSignal } from './check.js'
 import { AioContext, loopOf } from './context.js'
 import { invalidArg } from './errors.js'
@@ -8,6 +8,7 @@ import { fdOf, type FdLike } from './fd-like.js'
 import { Events, register, type FdHandlers } from './handlers.js'
 import { native } from './native.js'
 import { FdRegistration, type Registration } from './registration.js'
+import { Slot } from './slot.js'
 
 let shared: AioContext | undefined
 

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use napi::bindgen_prelude::{Object, Unknown};
 use napi::{Env, check_status, sys};
 
-use crate::context::Core;
+use crate::core::Core;
 
 type Callback = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
 

@@ -20,6 +20,7 @@ mod attach;
 mod batch;
 mod capabilities;
 mod context;
+mod core;
 mod error;
 mod fd;
 mod handler;

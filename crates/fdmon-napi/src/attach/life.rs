@@ -66,6 +66,7 @@ impl Attachment {
             timer,
             events: RefCell::new(events),
             version: Cell::new(fds.version),
+            blind: Cell::new(false),
             open: Cell::new(0),
             prepared: Cell::new(false),
             passed: Cell::new(None),

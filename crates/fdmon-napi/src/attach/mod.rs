@@ -51,6 +51,8 @@ pub(crate) struct Attachment {
     events: RefCell<Handle>,
     /// By which a change of that fd is seen.
     version: Cell<u64>,
+    /// libuv could not be made to watch that fd.
+    blind: Cell<bool>,
     /// Handles that libuv has not closed yet.
     open: Cell<u32>,
     /// Between prepare and check: libuv sleeps, or is about to.

@@ -46,10 +46,10 @@ impl Attachment {
 
     pub(super) fn let_sleep(&self, ctx: &AioContext) {
         self.prepared.set(true);
-        if ctx.wake_version() != self.version.get()
-            && let Err(failure) = self.follow(ctx)
-        {
-            return self.fail(&failure);
+        if ctx.wake_version() != self.version.get() {
+            // Where libuv cannot watch the new fd, the kernel is asked in each pass.
+            self.blind.set(self.follow(ctx).is_err());
+            self.stay_awake(self.blind.get());
         }
         self.call_if_owed();
         self.refresh();
@@ -107,7 +107,7 @@ impl Attachment {
         if let Some(ctx) = self.context()
             && self.prepared.replace(false)
         {
-            self.take(&ctx, false);
+            self.take(&ctx, self.blind.get());
         }
     }
 

@@ -4,9 +4,10 @@
 // The last line is "N passed, N failed"; with FDMON_TEST_COUNTS=FILE the numbers are also written there.
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { ready, root, say, seconds, watch } from './step.mjs'
+import { ready, root, run, say, seconds, watch } from './step.mjs'
 
 ready()
+run('runtimes', process.execPath, [join('scripts', 'runtimes.mjs')])
 const total = { passed: 0, failed: 0, skipped: 0 }
 const failures = []
 

@@ -4,7 +4,8 @@ import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import type { AioContext} from 'fdmon';
+import { inspect } from 'node:util'
+import type { AioContext } from 'fdmon'
 import { defaultContext, Events, EventNotifier, FdmonError, readable, watch } from 'fdmon'
 import { memfd, read, setNonblock, socketpair, write } from 'fdmon/fd'
 import test from 'ava'
@@ -357,4 +358,42 @@ onEach('a file, which has no readiness, is readable at each step', async (t, kit
   file.close()
   t.is(steps, 3)
   t.throws(() => watch(file, { read() {} }, { context }), { instanceOf: FdmonError })
+})
+
+test('readable: a reset is a step in which read() throws, not the end of a stream [SPEC 51]', async (t) => {
+  const { said, code, stderr } = await inProcess(
+    `const net = require('node:net')
+     const path = '/tmp/fdmon-reset-' + process.pid
+     const server = fd.listenUnix(path)
+     const client = fd.connectUnix(path)
+     const peer = fd.accept(server)
+     fd.write(peer, Buffer.from('never read'))
+     fd.write(client, Buffer.from('to be reset'))
+     const bytes = Buffer.alloc(4)
+     void (async () => {
+       let steps = 0
+       try {
+         for await (const _events of fdmon.readable(client)) {
+           if (++steps === 1) { peer.close(); fd.read(client, Buffer.alloc(64)) }
+           else say(fd.read(client, bytes))
+         }
+         say('ended')
+       } catch (error) { say(error.syscall, error.errno === require('node:os').constants.errno.ECONNRESET) }
+       client.close(); server.close(); require('node:fs').rmSync(path)
+     })()
+     fd.write(peer, Buffer.from('.'))`,
+    {},
+  )
+  t.deepEqual({ code, said }, { code: 0, said: ['read true'] }, stderr)
+})
+
+test('watch: with a signal that is aborted already, handlers are still checked, and nothing is registered', (t) => {
+  const [left, right] = socketpair()
+  const signal = AbortSignal.abort()
+  const registration = watch(left, { read() {} }, { signal })
+  t.is(registration.fd, left.fd)
+  t.regex(inspect(registration), /live: false/)
+  refuses(t, () => watch(left, { reed() {} } as never, { signal }), ['handlers.reed'])
+  left.close()
+  right.close()
 })

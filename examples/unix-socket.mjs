@@ -1,27 +1,28 @@
-// A server and a client on a Unix socket, with an abstract name: there is no file to remove.
-import { AioContext } from 'fdmon'
-import { accept, connectUnix, listenUnix, read, write } from 'fdmon/fd'
+// An echo server on a Unix socket, with back-pressure, in Node's loop; the client is Node's.
+import { rmSync } from 'node:fs'
+import net from 'node:net'
+import { watch } from 'fdmon'
+import { accept, listenUnix, read, write } from 'fdmon/fd'
 
-const name = `\0fdmon-example-${process.pid}`
-const ctx = new AioContext()
-const buffer = Buffer.alloc(1024)
-const server = listenUnix(name)
-ctx.setFdHandler(server, {
-  read() {
-    const peer = accept(server) // undefined when nobody waits any more
-    if (peer === undefined) return
-    const registration = ctx.setFdHandler(peer, {
-      read(fd) {
-        const bytes = read(fd, buffer)
-        if (bytes > 0) write(fd, buffer.subarray(0, bytes)) // an echo
-        if (bytes === 0) peer.close(registration.remove())
-      },
-    })
-  },
-})
-const client = connectUnix(name)
-write(client, Buffer.from('hello'))
-ctx.setFdHandler(client, { read: (fd) => ctx.stop(console.log(buffer.toString('utf8', 0, read(fd, buffer)))) })
-ctx.run()
-ctx.close()
-for (const fd of [client, server]) fd.close()
+function serve(peer) {
+  const buffer = Buffer.alloc(65_536)
+  let rest = buffer.subarray(0, 0) // what could not be sent yet
+  const end = () => (connection.remove(), peer.close())
+  const send = () => {
+    rest = rest.subarray(Math.max(write(peer, rest), 0))
+    connection.setInterest({ read: rest.length === 0, write: rest.length > 0 })
+  }
+  const receive = () => {
+    const bytes = read(peer, buffer)
+    if (bytes > 0) send((rest = buffer.subarray(0, bytes)))
+    if (bytes === 0) end()
+  }
+  const guarded = (step) => () => { try { step() } catch { end() } } // EPIPE, ECONNRESET: the peer's doing
+  const connection = watch(peer, { read: guarded(receive), write: guarded(send) })
+  connection.setInterest({ write: false })
+}
+const path = `/tmp/fdmon-example-${process.pid}`
+const server = listenUnix(path)
+const listening = watch(server, { read: () => serve(accept(server)) })
+const client = net.connect(path, () => client.end('hello'))
+client.on('data', (bytes) => console.log(`${bytes}`)).on('close', () => (listening.remove(), server.close(), rmSync(path)))

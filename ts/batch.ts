@@ -3,8 +3,10 @@
 // The hot path. One native call a turn, no allocation for an event, one shape of object for everything that a slot can
 // be. The truth about what is due is one word a slot, shared with native: whoever takes it (reads it, sets 0) runs it, so
 // a removal is one store and a nested turn and the turn around it never run one event twice.
+import type { AsyncResource } from 'node:async_hooks'
 import { closed, FdmonError, invalidArg } from './errors.js'
 import type { LeakReport } from './context.js'
+import { native } from './native.js'
 import type { NativeContext, NativeHot } from './native-context.js'
 import { asyncContext, nothing, Slot, type Life } from './slot.js'
 
@@ -78,6 +80,8 @@ export class Loop {
   readonly dropped = new FinalizationRegistry<number>((slot) => {
     if (!this.closed) this.native.timerDelete(slot)
   })
+  /** Whose callback threw last in an attached turn. */
+  #culprit: AsyncResource | undefined
   readonly #running: { loop: Loop | undefined } = { loop: undefined }
   readonly #spare: Slot[] = []
 
@@ -169,7 +173,7 @@ export class Loop {
     }
   }
 
-  /** A batch that native has put into the first frame. Throws what its callbacks threw: uncaught, as Node has it. */
+  /** A batch that native has put into the first frame. What its callbacks threw is an uncaught exception. */
   #attachedTurn(answer: number): void {
     const depth = this.#begin()
     let progress = false
@@ -180,7 +184,13 @@ export class Loop {
     }
     this.#unwind(depth)
     if (progress) this.#wake(true)
-    if (this.errors.length !== 0) this.throwFrom(0)
+    const culprit = this.#culprit
+    this.#culprit = undefined
+    if (this.errors.length === 0) return
+    const error = this.takeErrors(0)
+    // In the asynchronous context of who threw it, which the listeners may look at, as Node has it.
+    if (culprit === undefined || error instanceof AggregateError) native.uncaughtException(error)
+    else culprit.runInAsyncScope(native.uncaughtException, undefined, error)
   }
 
   #wake(progress: boolean): void {
@@ -226,7 +236,9 @@ export class Loop {
       // Where this walk is: a nested turn reads which slot is busy and which are still to come.
       frame[0] = at
       if (attached && target.resource !== undefined) {
+        const known = this.errors.length
         ran += target.resource.runInAsyncScope(this.#runSlot, this, target, word)
+        if (this.errors.length !== known) this.#culprit = target.resource
       } else {
         ran += this.#runSlot(target, word)
       }
@@ -351,11 +363,16 @@ export class Loop {
 
   // --- Errors -------------------------------------------------------------------------------------------------------
 
-  /** Throws what was collected above `base`: one error as it is, several as an AggregateError. */
+  /** Throws what was collected above `base`. */
   throwFrom(base: number): never {
+    throw this.takeErrors(base)
+  }
+
+  /** What was collected above `base`: one error as it is, several as an AggregateError. */
+  takeErrors(base: number): unknown {
     const errors = this.errors.splice(base)
-    if (errors.length === 1) throw errors[0]
-    throw new AggregateError(
+    if (errors.length === 1) return errors[0]
+    return new AggregateError(
       errors,
       `${errors.length} callbacks of one turn threw; see each in .errors, and catch inside the callbacks`,
     )

@@ -33,6 +33,7 @@ export interface Capabilities {
    * - `ioUringNoIowait`: a sleeping loop is not shown as waiting for a disk (6.15)
    * - `ioUringMinTimeout`: one wait collects several completions within a time (6.12)
    * - `ioUringNapi`: waits can poll network queues (6.9)
+   * - `epollBusyPoll`: waits on epoll can poll network queues (6.9)
    * - `ioUringSkipSuccess`: a request may stay silent about its success (5.17)
    */
   features: Record<string, boolean>

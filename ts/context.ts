@@ -115,7 +115,7 @@ export interface LeakReport {
   io: number
 }
 
-/** For the other files of the package: what is behind a context. */
+/** @internal For the other files of the package: what is behind a context. */
 export let loopOf: (ctx: AioContext) => Loop
 
 /** Contexts that were collected with handlers that can never have run: almost certainly a mistake. */

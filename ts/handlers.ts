@@ -58,8 +58,12 @@ export type WordCondition =
  * `poll` makes the fd spinnable: a condition on shared memory, a function without side effects that says whether there is
  * something to do, or `'kernel'` to spin on the kernel's own readiness. `pollReady` runs on a hit.
  *
- * Callbacks run inside the turn, before any promise reaction: an exception does not stop the others and is thrown from
- * `poll()` after them.
+ * Readiness is level-triggered: a callback runs again in each turn until what made the fd ready is gone. So read before
+ * returning or awaiting, or turn the interest off first by `setInterest({ read: false })`; `write` runs as long as there is
+ * room, so turn it off while there is nothing to send. A regular file is always ready.
+ *
+ * Callbacks run inside the turn, before any promise reaction. An exception does not stop the others; after them it is
+ * thrown from `poll()`, or is an uncaught exception where the context is attached.
  *
  * @example
  * ```ts
@@ -196,6 +200,11 @@ function removeFd(loop: Loop, fdLike: unknown): void {
   }
   const known = loop.handlers.get(fdOf('fd', fdLike))
   if (known !== undefined) removeHandler(loop, known)
+}
+
+/** Refuses what cannot be registered. */
+export function checkHandlers(value: unknown): void {
+  fill(new Slot(), value)
 }
 
 /** Puts the callbacks into the slot; what native has to know besides comes back. */

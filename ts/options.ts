@@ -31,7 +31,11 @@ export type MonitorName = 'io_uring' | 'epoll' | 'poll' | 'wasi'
  * ```
  */
 export interface PollParams {
-  /** The longest spin of one turn, in nanoseconds, up to a day; 0 = never. @default 0 */
+  /**
+   * The longest spin of one turn, in nanoseconds, up to a day; 0 = never. A wait that was longer resets the window, so events
+   * that come further apart are never caught by spinning: choose at least twice the usual gap. While they come, one CPU is
+   * busy. @default 0
+   */
   maxNs?: number
   /** Factor by which the window grows; 0 = 2. @default 0 */
   grow?: number
@@ -47,7 +51,10 @@ export interface PollParams {
   cpuBudget?: number
   /** A source without a hit for this long leaves the spin list, in nanoseconds. @default 7e9 */
   idleNs?: number
-  /** No spin on one usable CPU, yield while spinning. @default true */
+  /**
+   * No spin on one usable CPU (affinity mask, cgroup quota), or for a second when for 200 ms events came only after the CPU
+   * was yielded, since the producer then shares it; yield while spinning. `stats().guard` says which. @default true
+   */
   guards?: boolean
   /**
    * Kernel busy polling of network queues; null = off. A context with monitor 'auto' does it on its ring, and moves to

@@ -5,7 +5,7 @@ import { checkBoolean, checkKeys, checkObject, checkSignal } from './check.js'
 import { AioContext, loopOf } from './context.js'
 import { invalidArg } from './errors.js'
 import { fdOf, type FdLike } from './fd-like.js'
-import { Events, register, type FdHandlers } from './handlers.js'
+import { checkHandlers, Events, register, type FdHandlers } from './handlers.js'
 import { native } from './native.js'
 import { FdRegistration, type Registration } from './registration.js'
 import { Slot } from './slot.js'
@@ -41,10 +41,13 @@ export function defaultContext(): AioContext {
 /**
  * Calls handlers when a file descriptor is ready, in Node's own event loop. One call for most users.
  *
+ * An fd has one set of handlers in a context: a second `watch()` or `readable()` of it ends the first, so pass `read` and
+ * `write` in one call. Remove them before closing the fd: nobody tells the loop that it is closed.
+ *
  * @param fd - stays the caller's to close, after the registration was removed
  * @param handlers - as for `setFdHandler()`; those that the fd had in this context are replaced
  * @param options - `context`: which context, attached if it is not yet; default is {@link defaultContext}. `signal`: removes
- * the handlers when it aborts. `ref: false`: the process may end while they are registered
+ * the handlers when it aborts; nothing is registered with one that is aborted already. `ref: false`: the process may end while they are registered
  * @returns what removes the handlers again
  * @throws FdmonError ERR_FDMON_UNSUPPORTED in Bun and Deno, whose loops are not libuv
  * @example
@@ -65,7 +68,7 @@ export function defaultContext(): AioContext {
 export function watch(
   fd: FdLike,
   handlers: FdHandlers,
-  options?: { context?: AioContext; signal?: AbortSignal; ref?: boolean },
+  options?: { context?: AioContext | undefined; signal?: AbortSignal | undefined; ref?: boolean | undefined },
 ): Registration {
   const given = options === undefined ? {} : checkObject('options', options, 'an object, for example { signal }')
   checkKeys('options.', given, ['context', 'signal', 'ref'])
@@ -76,9 +79,13 @@ export function watch(
 
 /**
  * Waits for a file descriptor to be readable: each step of the iteration is one time that it is, with the event mask. What
- * there is must be read before the next step, or it comes at once. Ends when the signal aborts, when the other side has hung
- * up and all is read, and when the fd's handlers are removed, replaced or closed with their context. A socket whose other
- * side only sends no more (shutdown(2), `socket.end()`) has not hung up: `read()` gives 0 there, at each step; break then.
+ * there is must be read before the next step, or it comes at once. An error that is pending, ECONNRESET say, is a step of its
+ * own: `read()` throws it.
+ *
+ * Ends when the other side has hung up and all is read, when the signal aborts (without an AbortError: look at
+ * `signal.aborted`), and when the fd's handlers are removed, replaced or closed with their context; not when the fd is closed
+ * under it: break first. A socket whose other side only sends no more (shutdown(2), `socket.end()`) has not hung up: `read()`
+ * gives 0 there, at each step; break then.
  *
  * @param options - `context`: which context, attached if it is not yet; default is {@link defaultContext}
  * @throws FdmonError ERR_FDMON_UNSUPPORTED in Bun and Deno, whose loops are not libuv
@@ -98,7 +105,7 @@ export function watch(
  */
 export function readable(
   fd: FdLike,
-  options?: { context?: AioContext; signal?: AbortSignal },
+  options?: { context?: AioContext | undefined; signal?: AbortSignal | undefined },
 ): AsyncIterable<number> {
   const given = options === undefined ? {} : checkObject('options', options, 'an object, for example { signal }')
   checkKeys('options.', given, ['context', 'signal'])
@@ -113,6 +120,8 @@ class Readiness implements AsyncIterator<number, undefined> {
   readonly #registration: Registration
   readonly #waiting: ((result: IteratorResult<number, undefined>) => void)[] = []
   #interested = true
+  /** The last step was one for an error. */
+  #failed = false
   #over = false
 
   constructor(loop: Loop, fd: FdLike, signal: AbortSignal | undefined) {
@@ -141,12 +150,15 @@ class Readiness implements AsyncIterator<number, undefined> {
       this.#want(false)
       return
     }
+    // An error is a step of its own, so that read() throws it: a stream that was cut off must not look like one that ended.
+    const failed = (events & Events.ERR) !== 0 && !this.#failed
     const hungUp = (events & Events.HUP) !== 0 && native.fdPending(fd) <= 0
-    if (hungUp || (events & Events.IN) === 0) {
+    if (failed || ((events & Events.IN) !== 0 && !hungUp)) {
+      this.#failed = failed
+      resolve({ done: false, value: events })
+    } else {
       resolve({ done: true, value: undefined })
       this.#registration.remove()
-    } else {
-      resolve({ done: false, value: events })
     }
   }
 
@@ -175,6 +187,7 @@ function add(
   slot.keeps = keeps
   if (signal?.aborted === true) {
     slot.fd = fdOf('fd', fd)
+    checkHandlers(handlers)
     slot.live = false
     return new FdRegistration(loop, slot)
   }

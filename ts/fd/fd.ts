@@ -93,7 +93,7 @@ export function read(fd: FdLike, buffer: Uint8Array): number {
 }
 
 /**
- * Writes as much of `buffer` as goes now.
+ * Writes as much of `buffer` as goes now. A server catches what it throws: EPIPE and ECONNRESET are the peer's doing.
  *
  * @returns the number of bytes taken, which may be less than the buffer has, or `-EAGAIN` (a negative number) when
  * nothing goes now

@@ -2,6 +2,7 @@
 import { constants } from 'node:buffer'
 import { checkInteger } from '../check.js'
 import { invalidArg } from '../errors.js'
+import { fdOf, type FdLike } from '../fd-like.js'
 import { native } from '../native.js'
 import { Fd, openFd, OWN } from './fd.js'
 
@@ -41,10 +42,22 @@ export class MemFd extends Fd {
   }
 
   /**
+   * The file of a descriptor that came from elsewhere, by {@link receiveFds} or from another thread, with a descriptor of its
+   * own: each side closes its own.
+   *
+   * @param fd - of a memfd that {@link memfd} made, in whichever process
+   * @throws FdmonError ERR_FDMON_INVALID_ARG when it is no memfd, or one that may shrink
+   */
+  static from(fd: FdLike): MemFd {
+    const own = native.memfdAdopt(fdOf('fd', fd))
+    return new MemFd(OWN, own.fd, own.name, own.size)
+  }
+
+  /**
    * Maps the whole file, shared: every mapping of it, in every process that has the descriptor, is the same memory. Each
    * call makes a new mapping. It stays until the ArrayBuffer is collected and no context polls a word in it; closing
    * the descriptor does not end it. Use `Atomics` where several threads or processes meet. The ArrayBuffer cannot be
-   * transferred to another thread: give that thread the descriptor and map it there.
+   * transferred to another thread or process: give it the descriptor, and map what {@link MemFd.from} makes of it there.
    */
   map(): ArrayBuffer {
     const limit = constants.MAX_LENGTH

@@ -26,8 +26,8 @@ function checkPath(path: unknown): string {
  * The file is made here and stays after closing: remove it before listening there again.
  *
  * @param path - at most 107 bytes; one that begins with `'\0'` is an abstract name, as in Node: it has no file and ends with
- * the socket. Node itself up to version 20 pads such a name: it is met at `'\0name'.padEnd(108, '\0')`.
- * @throws FdmonError with `errno` `EADDRINUSE` when the file exists, also when nobody listens there any more
+ * the socket. To meet sockets of Node up to version 20, which pads such a name, pass `'\0name'.padEnd(108, '\0')` here.
+ * @throws FdmonError with `errno` = `os.constants.errno.EADDRINUSE` when the file exists, also when nobody listens there any more
  * @example
  * ```ts
  * import { accept, connectUnix, listenUnix } from 'fdmon/fd'
@@ -63,6 +63,8 @@ export function connectUnix(path: string): Fd {
  * The next connection of a socket that listens (accept4(2)), also of one that {@link listenUnix} did not make.
  *
  * @returns undefined when nobody waits
+ * @throws FdmonError with `errno` = `os.constants.errno.EMFILE` when no descriptor is left: the connection stays queued, so the
+ * handler runs again at once; turn its interest off for a while
  * @example
  * ```ts
  * import { accept, listenUnix } from 'fdmon/fd'

@@ -5,6 +5,9 @@ use std::ptr;
 use fdmon::AioContext;
 use napi::{Env, JsValue, sys};
 
+use napi::bindgen_prelude::Unknown;
+use napi_derive::napi;
+
 use super::{Attachment, ok};
 use crate::error::{Failure, Result};
 use crate::handler::Scope;
@@ -104,4 +107,11 @@ impl Attachment {
             self.uncaught(error.raw());
         }
     }
+}
+
+/// Reports an uncaught exception now, in the asynchronous context that is entered.
+#[napi]
+pub fn uncaught_exception(env: Env, error: Unknown<'_>) {
+    // SAFETY: in a call of this environment. In one that is ending it does nothing.
+    let _ = unsafe { sys::napi_fatal_exception(env.raw(), error.raw()) };
 }

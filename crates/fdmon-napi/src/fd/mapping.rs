@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
+use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,13 +20,14 @@ use fdmon::ErrorCode;
 use napi::Env;
 use napi_derive::napi;
 use rustix::fs::{
-    MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create as create,
+    MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate,
+    memfd_create as create,
 };
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use super::owned::give;
-use super::raw;
+use super::{duplicate, raw};
 use crate::error::{Failure, Result, guard};
 
 /// By first address. Process-wide, not per environment, because addresses are: an entry goes with
@@ -167,6 +169,41 @@ pub fn memfd_create(env: Env, name: String, size: i64) -> napi::Result<i32> {
             )
         })?;
         Ok(give(&env, fd))
+    })
+}
+
+/// What [`memfd_adopt`] found.
+#[napi(object, object_from_js = false)]
+#[derive(Debug)]
+pub struct AdoptedMemFd {
+    pub fd: i32,
+    pub name: String,
+    pub size: f64,
+}
+
+/// A descriptor of its own for a memfd that somebody else made, which must be sealed as ours are.
+#[napi]
+#[allow(clippy::cast_precision_loss, reason = "a file of 2^53 bytes cannot be mapped anyway")]
+pub fn memfd_adopt(env: Env, fd: i32) -> napi::Result<AdoptedMemFd> {
+    guard(&env, || {
+        let own = duplicate(fd)?;
+        let refused = |what: &str| {
+            let message = format!("fd = {fd} {what}; pass a memfd that memfd() of fdmon/fd made");
+            Failure::new(ErrorCode::InvalidArg, message)
+        };
+        let seals = fcntl_get_seals(&own).map_err(|_| refused("is not a memfd"))?;
+        if !seals.contains(SealFlags::SHRINK) {
+            return Err(refused("may shrink, and reading it would end the process then"));
+        }
+        let failed = |errno| {
+            Failure::syscall("fstat", errno, &format!("ask the size of fd = {fd}"), "see fstat(2)")
+        };
+        let size = fstat(&own).map_err(failed)?.st_size as f64;
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", own.as_raw_fd()));
+        let link = link.map(|link| link.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = link.strip_prefix("/memfd:").unwrap_or_default();
+        let name = name.strip_suffix(" (deleted)").unwrap_or(name).to_owned();
+        Ok(AdoptedMemFd { fd: give(&env, own), name, size })
     })
 }
 

@@ -84,6 +84,8 @@ export class Slot {
   timer = false
   /** In whose name it is called while the context is attached: AsyncLocalStorage and async_hooks go by it. */
   resource: AsyncResource | undefined = undefined
+  /** Of a handler: `pollBegin` was called last, not `pollEnd`. */
+  begun = false
   /** Of a handler: an attached context keeps the process alive for it. */
   keeps = true
   /** Of a handler: it is gone, whoever removed it. */
@@ -403,14 +405,28 @@ export class Loop {
         if (typeof hit === 'object') throw notBoolean(hit)
         return hit ? 1 : 0
       }
-      if (kind === BEGIN) target.handlers.pollBegin(target.fd)
+      target.begun = kind === BEGIN
+      if (target.begun) target.handlers.pollBegin(target.fd)
       else target.handlers.pollEnd(target.fd)
       return 0
     } catch (error) {
       this.errors.push(error)
       return 2
     } finally {
+      if (target.begun && !target.live) this.#endOf(target)
       this.hooks--
+    }
+  }
+
+  /** Native has nobody to call `pollEnd` of: the handler was removed by its own hook. */
+  #endOf(target: Slot): void {
+    target.begun = false
+    const { pollEnd } = target.handlers as Partial<Callbacks>
+    if (pollEnd === undefined) return
+    try {
+      target.handlers.pollEnd(target.fd)
+    } catch (error) {
+      this.errors.push(error)
     }
   }
 

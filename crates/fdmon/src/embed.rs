@@ -215,7 +215,7 @@ impl AioContext {
         }
         let mut st = self.spin(st, &mut plan);
         if plan.stale {
-            st.set_deadline(&self.0, &mut plan);
+            st.set_deadline_again(&self.0, &mut plan);
         }
         let in_spin_mode = st.spin.mode;
         drop(st);

@@ -39,6 +39,20 @@ use crate::uv::{self, Handle, Kind, RawHandle, Uv};
 /// While events come one after the other, libuv gets its turn this often.
 const LOOK: Duration = Duration::from_micros(5);
 
+thread_local! {
+    /// The idle handles of this thread that run: what other contexts do to stay awake.
+    static AWAKE: RefCell<Vec<Rc<Handle>>> = const { RefCell::new(Vec::new()) };
+    /// How many batches the contexts of this thread have run.
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// libuv as a context left it when it did not let it sleep.
+struct Passed {
+    events: u64,
+    calls: u64,
+    deadline: Option<u64>,
+}
+
 /// One context's place in the loop of its environment.
 pub(crate) struct Attachment {
     env: sys::napi_env,
@@ -53,7 +67,7 @@ pub(crate) struct Attachment {
     cleanup_ran: Cell<bool>,
     prepare: Handle,
     check: Handle,
-    idle: Handle,
+    idle: Rc<Handle>,
     timer: Handle,
     /// On the fd of the monitor that runs.
     events: RefCell<Handle>,
@@ -63,8 +77,8 @@ pub(crate) struct Attachment {
     open: Cell<u32>,
     /// Between prepare and check: libuv sleeps, or is about to.
     prepared: Cell<bool>,
-    /// libuv was last left without a sleep: what it had polled by then, and its deadline.
-    passed: Cell<Option<(u64, Option<u64>)>>,
+    /// libuv was last left without a sleep.
+    passed: Cell<Option<Passed>>,
     idling: Cell<bool>,
     over: Cell<bool>,
     /// `ref()` or `unref()`.
@@ -116,7 +130,7 @@ impl Attachment {
             cleanup_ran: Cell::new(false),
             prepare,
             check,
-            idle,
+            idle: Rc::new(idle),
             timer,
             events: RefCell::new(events),
             version: Cell::new(fds.version),
@@ -259,7 +273,7 @@ impl Attachment {
             limit = Some(LOOK);
         }
         if !self.over.get() {
-            self.passed.set(Some((self.uv.events(), self.uv.deadline())));
+            self.passed.set(Some(self.pass()));
             self.refresh();
             self.stay_awake(true);
         }
@@ -280,10 +294,22 @@ impl Attachment {
     /// before may have made sockets that libuv watches only once it polls: a spin could not see
     /// them, so a long one comes after such a pass.
     fn nothing_ran_since(&self) -> bool {
-        let Some((events, deadline)) = self.passed.take() else { return false };
+        let Some(passed) = self.passed.take() else { return false };
         self.uv.update_time();
-        let due = deadline.is_some_and(|at| self.uv.is_due(at));
-        !due && self.uv.events() == events
+        let due = passed.deadline.is_some_and(|at| self.uv.is_due(at));
+        !due && self.uv.events() == passed.events && CALLS.get() == passed.calls
+    }
+
+    /// That other contexts stay awake too is no work of libuv's: taken for that, each would have
+    /// the other look again, and neither would come to its spin or its sleep.
+    fn pass(&self) -> Passed {
+        let deadline = AWAKE.with_borrow(|awake| {
+            awake.iter().for_each(|idle| idle.stop_idle());
+            let deadline = self.uv.deadline();
+            awake.iter().for_each(|idle| idle.start_idle(on_idle));
+            deadline
+        });
+        Passed { events: self.uv.events(), calls: CALLS.get(), deadline }
     }
 
     /// Prepares the context, spinning if it does, not longer than `limit`. `false` = libuv may
@@ -372,6 +398,8 @@ impl Attachment {
     /// One batch, in a callback scope.
     fn call(&self, answer: u32) {
         let _ = self.core.trampoline.take_owed();
+        // What hooks want is not counted: they run again whenever the other contexts look again.
+        CALLS.set(CALLS.get() + u64::from(answer != 0));
         let Some(_handles) = Scope::open(self.env) else { return };
         if self.try_call(answer).is_some() {
             return;
@@ -439,8 +467,10 @@ impl Attachment {
         }
         if awake {
             self.idle.start_idle(on_idle);
+            AWAKE.with_borrow_mut(|all| all.push(Rc::clone(&self.idle)));
         } else {
             self.idle.stop_idle();
+            AWAKE.with_borrow_mut(|all| all.retain(|idle| !Rc::ptr_eq(idle, &self.idle)));
         }
     }
 
@@ -476,6 +506,7 @@ impl Attachment {
     /// Leaves the loop. What libuv holds goes when its handles are closed. `true` = it was between
     /// prepare and check.
     pub(crate) fn leave(&self) -> bool {
+        self.stay_awake(false);
         if !self.over.replace(true) {
             self.each_handle(|handle| handle.close(on_close));
         }

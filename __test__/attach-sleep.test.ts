@@ -223,6 +223,42 @@ for (const monitor of monitors) {
   })
 }
 
+onEach('several contexts that spin come to their sleep together, whatever their windows do [SPEC 25] [SPEC 53]', async (t, { monitor }) => {
+  const { said, code, stderr } = await inProcess(
+    `const words = new Int32Array(new SharedArrayBuffer(64))
+     const all = [0, 1, 2].map((index) => {
+       const ctx = spinning({ maxNs: 1_000_000, shrink: 1 }).attach()
+       const bell = new fdmon.EventNotifier({ value: 1 })
+       const at = 4 * index
+       ctx.setFdHandler(bell, {
+         read() { bell.testAndClear() },
+         poll: { memory: words, index: at, notEqual: { index: at + 1 }, suppress: { index: at + 2 } },
+         pollReady() { words[at + 1] = words[at] },
+       })
+       return ctx
+     })
+     const turns = () => all.map((ctx) => ctx.stats().turns)
+     let left = 20
+     const grow = () => {
+       all.forEach((ctx, index) => { words[4 * index]++; ctx.notify() })
+       if (left-- > 0) return void setTimeout(grow, 1)
+       // Windows that never shrink.
+       setTimeout(() => {
+         const before = turns()
+         setTimeout(() => {
+           say(JSON.stringify(turns().map((now, index) => now - before[index])))
+           for (const ctx of all) ctx.close()
+         }, 200)
+       }, 20)
+     }
+     grow()`,
+    { monitor },
+  )
+  t.is(code, 0, stderr)
+  const grown: number[] = JSON.parse(said[0]!)
+  t.true(grown.every((turns) => turns <= 8), `${grown.join()} turns in 200 ms`)
+})
+
 traced('epoll: an event of an attached context that does not spin costs one epoll_wait, no epoll_ctl and no timerfd_settime', async (t) => {
   const events = 50
   const { calls, end } = await tracedCalls(

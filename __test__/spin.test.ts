@@ -172,6 +172,110 @@ onEach('a predicate that returns a promise is refused with what to do', (t, kit)
   registration.remove()
 })
 
+for (const how of ['remove', 'replace', 'close', 'disable', 'maxNs 0'] as const) {
+  for (const where of ['pollBegin', 'poll'] as const) {
+    onEach(`a begun handler gets its pollEnd at: ${how}, also when its own ${where} does it [SPEC 11] [SPEC 25]`, (t, kit) => {
+      const ctx = kit.spinning()
+      const notifier = kit.notifier()
+      const order: string[] = []
+      const act = (from: string): void => {
+        if (from !== where || order.includes(how)) return
+        order.push(how)
+        if (how === 'remove') ctx.setFdHandler(notifier, null)
+        if (how === 'replace') ctx.setFdHandler(notifier, { read() {} })
+        if (how === 'close') ctx.close()
+        if (how === 'disable') ctx.disableExternal()
+        if (how === 'maxNs 0') ctx.setPollParams({ maxNs: 0 })
+      }
+      ctx.setFdHandler(notifier, {
+        read: () => void notifier.testAndClear(),
+        poll() {
+          if (order.length > 0) act('poll')
+          return false
+        },
+        pollReady() {},
+        pollBegin() {
+          order.push('begin')
+          act('pollBegin')
+        },
+        pollEnd: () => void order.push('end'),
+        external: true,
+      })
+      notifier.set()
+      ctx.poll(true) // joins the spin list
+      for (let turn = 0; turn < 2 && !order.includes(how); turn++) {
+        ctx.timer(() => {}).arm(1_000_000)
+        try {
+          ctx.poll(true)
+        } catch (error) {
+          t.is((error as FdmonError).code, 'ERR_FDMON_CLOSED')
+        }
+      }
+      t.deepEqual(order, ['begin', how, 'end'])
+    })
+  }
+}
+
+for (const hook of ['pollBegin', 'pollEnd'] as const) {
+  onEach(`a handler that a ${hook} registers is asked before the sleep of the same turn [SPEC 22]`, (t, kit) => {
+    const ctx = kit.spinning({ maxNs: 2_000_000, grow: 1_000_000 })
+    const [first, second] = [kit.notifier(), kit.notifier()]
+    let hits = 0
+    ctx.setFdHandler(first, {
+      read: () => void first.testAndClear(),
+      poll: () => false,
+      pollReady() {},
+      [hook]() {
+        if (hits === 0) ctx.setFdHandler(second, { poll: () => hits === 0, pollReady: () => void hits++ })
+      },
+    })
+    first.set()
+    ctx.poll(true)
+    let late = false
+    ctx.timer(() => void (late = true)).arm(5_000_000_000)
+    ctx.pollUntil(() => late || hits !== 0)
+    t.is(hits, 1)
+    t.false(late)
+  })
+}
+
+onEach('what came while producers were told not to signal is not lost when a pollEnd turns spinning off [SPEC 25] [SPEC 31]', (t, kit) => {
+  const ctx = kit.spinning({ maxNs: 2_000_000, grow: 1_000_000 })
+  const bells = [kit.notifier(), kit.notifier()]
+  const ready = [false, false]
+  let off = false
+  let hits = 0
+  for (const [index, bell] of bells.entries()) {
+    bell.set()
+    ctx.setFdHandler(bell, {
+      read: () => void bell.testAndClear(),
+      poll: () => ready[index]!,
+      pollReady() {
+        hits++
+        ready[index] = false
+      },
+      pollEnd() {
+        if (!off) return
+        off = false
+        ready.fill(true)
+        ctx.setPollParams({ maxNs: 0 })
+      },
+    })
+  }
+  ctx.poll(true)
+  for (let turn = 0; turn < 5; turn++) {
+    ctx.timer(() => {}).arm(1000) // the window grows
+    ctx.poll(true)
+  }
+  off = true
+  let late = false
+  ctx.timer(() => void (late = true)).arm(5_000_000_000)
+  ctx.pollUntil(() => late || hits === 2)
+  t.false(off)
+  t.is(hits, 2)
+  t.false(late)
+})
+
 onEach('an exception in pollBegin or pollEnd does not unbalance them [SPEC 21] [SPEC 25]', (t, kit) => {
   const ctx = kit.spinning()
   const notifier = kit.notifier()

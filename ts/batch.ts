@@ -8,7 +8,7 @@ import { closed, FdmonError, invalidArg } from './errors.js'
 import type { LeakReport } from './context.js'
 import { native } from './native.js'
 import type { NativeContext, NativeHot } from './native-context.js'
-import { asyncContext, nothing, Slot, type Life } from './slot.js'
+import { asyncContext, nothing, Slot, type Callbacks, type Life } from './slot.js'
 
 // --- The pending word -----------------------------------------------------------------------------------------------
 
@@ -350,14 +350,28 @@ export class Loop {
         if (typeof hit === 'object') throw notBoolean(hit)
         return hit ? 1 : 0
       }
-      if (kind === BEGIN) target.handlers.pollBegin(target.fd)
+      target.begun = kind === BEGIN
+      if (target.begun) target.handlers.pollBegin(target.fd)
       else target.handlers.pollEnd(target.fd)
       return 0
     } catch (error) {
       this.errors.push(error)
       return 2
     } finally {
+      if (target.begun && !target.live) this.#endOf(target)
       this.hooks--
+    }
+  }
+
+  /** Native has nobody to call `pollEnd` of: the handler was removed by its own hook. */
+  #endOf(target: Slot): void {
+    target.begun = false
+    const { pollEnd } = target.handlers as Partial<Callbacks>
+    if (pollEnd === undefined) return
+    try {
+      target.handlers.pollEnd(target.fd)
+    } catch (error) {
+      this.errors.push(error)
     }
   }
 

@@ -49,6 +49,8 @@ export class Slot {
   timer = false
   /** In whose name it is called while the context is attached: AsyncLocalStorage and async_hooks go by it. */
   resource: AsyncResource | undefined = undefined
+  /** Of a handler: `pollBegin` was called last, not `pollEnd`. */
+  begun = false
   /** Of a handler: an attached context keeps the process alive for it. */
   keeps = true
   /** Of a handler: it is gone, whoever removed it. */

@@ -215,7 +215,7 @@ impl AioContext {
         }
         let mut st = self.spin(st, &mut plan);
         if plan.stale {
-            st.set_deadline(&self.0, &mut plan);
+            st.set_deadline_again(&self.0, &mut plan);
         }
         let in_spin_mode = st.spin.mode;
         drop(st);
@@ -297,6 +297,9 @@ impl AioContext {
         if !plan.asked && (readable || st.ready_unseen()) {
             plan.awake = true;
             st.ask(&self.0, &mut plan)?;
+        } else {
+            // A turn that was not to sleep has not done it, and another such may follow.
+            st.submit_due(shared);
         }
         plan.awake = true;
         plan.foreign = !found;

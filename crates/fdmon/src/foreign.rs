@@ -149,6 +149,7 @@ impl AioContext {
             has_poll: foreign.word.is_some() || foreign.predicate,
             kernel: foreign.kernel,
             word: foreign.word.map(Rc::new),
+            hooked: foreign.hooks.is_some(),
             body: foreign.hooks.map(|hooks| Box::new(ForeignBody(hooks)) as Box<dyn Body>),
             foreign: true,
             ..Handler::new(fd)

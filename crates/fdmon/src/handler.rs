@@ -369,6 +369,8 @@ pub(crate) struct Handler {
     pub external: bool,
     /// Its callbacks live in another language and run from a batch.
     pub foreign: bool,
+    /// …and it has hooks: where there is no body it is out, for one of them.
+    pub hooked: bool,
     /// How many of its callbacks run now, in turns around this one.
     pub running: u32,
     /// One of its callbacks was run since the kernel began to watch its fd: what is reported may
@@ -406,6 +408,7 @@ impl Handler {
             kernel: false,
             external: false,
             foreign: false,
+            hooked: false,
             running: 0,
             ran_while_armed: false,
             parked: false,

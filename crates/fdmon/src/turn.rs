@@ -246,7 +246,7 @@ impl AioContext {
     fn wait<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Result<Held<'a>> {
         let shared = &*self.0.shared;
         if plan.stale {
-            st.set_deadline(&self.0, plan);
+            st.set_deadline_again(&self.0, plan);
         }
         let may_sleep = !plan.awake;
         if may_sleep {
@@ -274,7 +274,7 @@ impl AioContext {
     #[cold]
     pub(crate) fn leave_spin_mode_before_sleep(&self, plan: &mut Plan) {
         plan.hit |= self.leave_spin_mode();
-        self.0.state().set_deadline(&self.0, plan);
+        self.0.state().set_deadline_again(&self.0, plan);
     }
 
     /// After the wait: accept, move the window, put what is due on its lists.

@@ -155,6 +155,13 @@ impl State {
         }
     }
 
+    /// …anew, when hooks and predicates have run: they may have registered or enabled a handler,
+    /// which is asked once before any sleep.
+    pub(crate) fn set_deadline_again(&mut self, inner: &Inner, plan: &mut Plan) {
+        self.set_deadline(inner, plan);
+        plan.awake |= !plan.awake && self.reg.hints.any(Hints::LOOKS) && self.owes_look();
+    }
+
     /// What the hints only suspect: in a nested turn, the lists and failures may be those of the
     /// turns around it.
     #[cold]

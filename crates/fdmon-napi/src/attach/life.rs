@@ -62,7 +62,7 @@ impl Attachment {
             cleanup_ran: Cell::new(false),
             prepare,
             check,
-            idle,
+            idle: Rc::new(idle),
             timer,
             events: RefCell::new(events),
             version: Cell::new(fds.version),
@@ -184,6 +184,7 @@ impl Attachment {
     /// Leaves the loop. What libuv holds goes when its handles are closed. `true` = it was between
     /// prepare and check.
     pub(crate) fn leave(&self) -> bool {
+        self.stay_awake(false);
         if !self.over.replace(true) {
             self.each_handle(|handle| handle.close(on_close));
         }

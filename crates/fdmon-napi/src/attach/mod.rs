@@ -31,6 +31,20 @@ use crate::error::Failure;
 use crate::memory::Pinned;
 use crate::uv::{Handle, Uv};
 
+thread_local! {
+    /// The idle handles of this thread that run: what other contexts do to stay awake.
+    static AWAKE: RefCell<Vec<Rc<Handle>>> = const { RefCell::new(Vec::new()) };
+    /// How often contexts of this thread have called JavaScript.
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// libuv as a context left it when it did not let it sleep.
+struct Passed {
+    events: u64,
+    calls: u64,
+    deadline: Option<u64>,
+}
+
 /// One context's place in the loop of its environment.
 pub(crate) struct Attachment {
     env: sys::napi_env,
@@ -45,7 +59,7 @@ pub(crate) struct Attachment {
     cleanup_ran: Cell<bool>,
     prepare: Handle,
     check: Handle,
-    idle: Handle,
+    idle: Rc<Handle>,
     timer: Handle,
     /// On the fd of the monitor that runs.
     events: RefCell<Handle>,
@@ -57,8 +71,8 @@ pub(crate) struct Attachment {
     open: Cell<u32>,
     /// Between prepare and check: libuv sleeps, or is about to.
     prepared: Cell<bool>,
-    /// libuv was last left without a sleep: what it had polled by then, and its deadline.
-    passed: Cell<Option<(u64, Option<u64>)>>,
+    /// libuv was last left without a sleep.
+    passed: Cell<Option<Passed>>,
     /// The idle handle is started.
     idling: Cell<bool>,
     /// It has left the loop; libuv may not have closed its handles yet.
@@ -79,8 +93,10 @@ impl Attachment {
         }
         if awake {
             self.idle.start_idle(phases::on_idle);
+            AWAKE.with_borrow_mut(|all| all.push(Rc::clone(&self.idle)));
         } else {
             self.idle.stop_idle();
+            AWAKE.with_borrow_mut(|all| all.retain(|idle| !Rc::ptr_eq(idle, &self.idle)));
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fdmon::AioContext;
 
-use super::Attachment;
+use super::{AWAKE, Attachment, CALLS, Passed};
 use crate::error::{Failure, Result};
 use crate::uv::{self, RawHandle};
 
@@ -38,7 +38,7 @@ impl Attachment {
             limit = Some(LOOK);
         }
         if !self.over.get() {
-            self.passed.set(Some((self.uv.events(), self.uv.deadline())));
+            self.passed.set(Some(self.pass()));
             self.refresh();
             self.stay_awake(true);
         }
@@ -59,10 +59,22 @@ impl Attachment {
     /// before may have made sockets that libuv watches only once it polls: a spin could not see
     /// them, so a long one comes after such a pass.
     fn nothing_ran_since(&self) -> bool {
-        let Some((events, deadline)) = self.passed.take() else { return false };
+        let Some(passed) = self.passed.take() else { return false };
         self.uv.update_time();
-        let due = deadline.is_some_and(|at| self.uv.is_due(at));
-        !due && self.uv.events() == events
+        let due = passed.deadline.is_some_and(|at| self.uv.is_due(at));
+        !due && self.uv.events() == passed.events && CALLS.get() == passed.calls
+    }
+
+    /// That other contexts stay awake too is no work of libuv's: taken for that, each would have
+    /// the other look again, and neither would come to its spin or its sleep.
+    fn pass(&self) -> Passed {
+        let deadline = AWAKE.with_borrow(|awake| {
+            awake.iter().for_each(|idle| idle.stop_idle());
+            let deadline = self.uv.deadline();
+            awake.iter().for_each(|idle| idle.start_idle(on_idle));
+            deadline
+        });
+        Passed { events: self.uv.events(), calls: CALLS.get(), deadline }
     }
 
     /// Prepares the context, spinning if it does, not longer than `limit`. `false` = libuv may

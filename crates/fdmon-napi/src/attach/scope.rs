@@ -8,7 +8,7 @@ use napi::{Env, JsValue, sys};
 use napi::bindgen_prelude::Unknown;
 use napi_derive::napi;
 
-use super::{Attachment, ok};
+use super::{Attachment, CALLS, ok};
 use crate::error::{Failure, Result};
 use crate::handler::Scope;
 
@@ -49,6 +49,8 @@ impl Attachment {
     /// One batch, in a callback scope.
     pub(super) fn call(&self, answer: u32) {
         let _ = self.core.trampoline.take_owed();
+        // What hooks want is not counted: they run again whenever the other contexts look again.
+        CALLS.set(CALLS.get() + u64::from(answer != 0));
         let Some(_handles) = Scope::open(self.env) else { return };
         if self.try_call(answer).is_some() {
             return;

@@ -420,9 +420,14 @@ impl AioContext {
         fence(Ordering::SeqCst);
         let mut plan = Plan::new(false);
         for slot in members {
-            // A hook may have taken it off the list.
-            if self.0.state().reg.handler(slot).is_none_or(|h| h.member == NOWHERE) {
-                continue;
+            // A hook may have silenced it, and with that taken it off the list. One that is off the
+            // list because the parameters have changed is asked: nobody else does.
+            {
+                let mut st = self.0.state();
+                let disabled = st.reg.external_disabled > 0;
+                if st.reg.handler(slot).is_none_or(|h| !h.has_poll || (h.external && disabled)) {
+                    continue;
+                }
             }
             self.probe(slot, &mut plan);
             let mut st = self.0.state();
@@ -444,7 +449,8 @@ impl AioContext {
                 word.end();
             }
             // Its body is out: the hook follows when the callback returns, and a look after it.
-            handler.end_owed = handler.running != 0 && handler.body.is_none() && !handler.foreign;
+            let out = handler.body.is_none() && (handler.hooked || !handler.foreign);
+            handler.end_owed = handler.running != 0 && out;
             st.spin.unbegun = true;
             generation
         };
@@ -632,6 +638,17 @@ impl State {
         }
         let left = plan.deadline.map_or(u64::MAX, |d| d.saturating_sub(plan.start));
         Some(window.min(left))
+    }
+
+    /// A handler waits for its first look, and can be asked.
+    #[cold]
+    pub(crate) fn owes_look(&mut self) -> bool {
+        let disabled = self.reg.external_disabled > 0;
+        let Self { spin, reg, .. } = self;
+        spin.looks.iter().any(|&slot| {
+            let asked = |h: &mut Handler| h.look && h.running == 0 && !(h.external && disabled);
+            reg.handler(slot).is_some_and(asked)
+        })
     }
 
     fn may_sweep(&self) -> bool {

@@ -703,3 +703,29 @@ fn a_turn_of_its_own_between_prepare_and_check_if_loses_nothing() {
         }
     }
 }
+
+/// SPEC 50
+#[test]
+fn an_fd_is_heard_also_where_no_turn_of_a_series_is_to_sleep() {
+    let ctx = context();
+    within_another(&ctx, None);
+    let bell = EventNotifier::new().unwrap();
+    let runs = counted(&ctx, &bell);
+    for _ in 0..3 {
+        bell.set().unwrap();
+        let mut heard = false;
+        for _ in 0..100 {
+            assert_eq!(ctx.prepare_until(Some(0)).unwrap(), Some(0));
+            let watched = ctx.wake_fds().unwrap().events;
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            heard = poll(&mut [PollFd::new(&watched, PollFlags::IN)], Some(&now)).unwrap() == 1;
+            if ctx.check_if(heard).unwrap() {
+                ctx.dispatch().unwrap();
+            }
+            if runs.take() == 1 {
+                break;
+            }
+        }
+        assert!(heard);
+    }
+}

@@ -122,7 +122,8 @@ impl SpinState {
         let block_ns = now.saturating_sub(start).saturating_add(self.carried);
         // A wake-up of somebody else's is no event: its time belongs to the wait for the next one.
         // That this wait is a long one is known before it ends.
-        let timed_out = plan.own.is_some_and(|deadline| deadline <= now);
+        // A timer of its own is an event, also after a sleep that was to be a short look.
+        let timed_out = plan.own.is_some_and(|d| d <= now);
         self.carried = if plan.foreign && !timed_out { block_ns } else { 0 };
         if self.carried != 0 && block_ns <= self.params.max_ns {
             return;

@@ -729,3 +729,18 @@ fn an_fd_is_heard_also_where_no_turn_of_a_series_is_to_sleep() {
         assert!(heard);
     }
 }
+
+/// SPEC 26, 50
+#[test]
+fn a_timer_of_its_own_is_an_event_also_where_the_outer_loop_slept_beyond_its_limit() {
+    let (ctx, clock) = super::super::manual_with(spin());
+    within_another(&ctx, None);
+    let timer = ctx.timer(|_| Ok(())).unwrap();
+    timer.arm(Duration::from_nanos(WINDOW / 2)).unwrap();
+    let soon = ctx.now_ns() + WINDOW / 20;
+    assert_eq!(ctx.prepare_until(Some(soon)).unwrap(), Some(WINDOW / 20));
+    clock.advance_ns(WINDOW / 2);
+    assert!(ctx.check_if(false).unwrap());
+    assert!(ctx.dispatch().unwrap());
+    assert_eq!(ctx.stats().window_ns, 4_000);
+}

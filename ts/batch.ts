@@ -29,6 +29,8 @@ const ERRORS = 1 << 21
 const STOP = 1 << 22
 const PROGRESS = 1 << 23
 const CLEANUP = 1 << 24
+/** Instead of a batch: the context had to leave Node's loop. */
+const LEFT = 1 << 25
 
 /** Slots that one frame can carry. */
 const FRAME_SLOTS = 1023
@@ -175,6 +177,12 @@ export class Loop {
 
   /** A batch that native has put into the first frame. What its callbacks threw is an uncaught exception. */
   #attachedTurn(answer: number): void {
+    if (answer === LEFT) {
+      this.attached = false
+      this.#running.loop = undefined
+      this.#wake(false)
+      return
+    }
     const depth = this.#begin()
     let progress = false
     try {

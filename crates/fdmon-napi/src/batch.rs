@@ -19,6 +19,8 @@ const ERRORS: u32 = 1 << 21;
 const STOP: u32 = 1 << 22;
 const PROGRESS: u32 = 1 << 23;
 const CLEANUP: u32 = 1 << 24;
+/// Instead of a batch: the context had to leave Node's loop.
+pub(crate) const LEFT: u32 = 1 << 25;
 
 struct Frame {
     /// All of it, the position first.

@@ -95,7 +95,6 @@ functions! {
     uv_now(*const Loop) -> u64;
     uv_poll_init(*mut Loop, *mut RawHandle, c_int) -> c_int;
     uv_poll_start(*mut RawHandle, c_int, PollCallback) -> c_int;
-    uv_poll_stop(*mut RawHandle) -> c_int;
     uv_prepare_init(*mut Loop, *mut RawHandle) -> c_int;
     uv_prepare_start(*mut RawHandle, Callback) -> c_int;
     uv_ref(*mut RawHandle);
@@ -246,12 +245,6 @@ impl Handle {
     pub(crate) fn start_poll(&self, callback: PollCallback) -> c_int {
         // SAFETY: as in `start_prepare`.
         unsafe { (self.uv.functions.uv_poll_start)(self.raw.as_ptr(), READABLE, callback) }
-    }
-
-    /// Its fd may be closed after this.
-    pub(crate) fn stop_poll(&self) {
-        // SAFETY: as in `start_prepare`.
-        let _ = unsafe { (self.uv.functions.uv_poll_stop)(self.raw.as_ptr()) };
     }
 
     /// Idle handles keep the loop from sleeping.

@@ -2,16 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
-use fdmon::{AioContext, ErrorCode, OuterLoop, WakeFds};
+use fdmon::{AioContext, ErrorCode, OuterLoop};
 use napi::bindgen_prelude::{Function, Unknown};
 use napi::{Env, JsValue, sys};
 use rustix::event::epoll;
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::phases::{on_check, on_events, on_prepare, on_timer, with};
 use super::{Attachment, internal, ok};
@@ -36,12 +36,11 @@ impl Attachment {
         let ctx = core.open()?;
         // SAFETY: libuv's own epoll fd, which is open as long as its loop; used for this one call.
         let backend = unsafe { BorrowedFd::borrow_raw(uv.backend_fd()) };
-        let fd = rustix::io::fcntl_dupfd_cloexec(backend, 0).map_err(|errno| {
-            Failure::syscall("fcntl", errno, "watch Node's own loop", "see fcntl(2)")
-        })?;
-        ctx.set_outer_loop(OuterLoop { fd: Some(fd), keeps_no_time: true })?;
+        let fd = Some(duplicate(backend)?);
+        ctx.set_outer_loop(OuterLoop { fd, keeps_no_time: true })?;
         let fds = ctx.wake_fds()?;
-        let [prepare, check, idle, timer, events] = handles(uv, &fds)?;
+        let own = duplicate(fds.events)?;
+        let [prepare, check, idle, timer, events] = handles(uv, own.as_fd(), fds.timer)?;
         // SAFETY: `run` came with this call; the pin is dropped on this thread, before the
         // environment ends, since the cleanup hook waits for it.
         let run = unsafe { Pinned::new(raw, run.raw()) }.map_err(|error| internal(&error.reason));
@@ -64,7 +63,7 @@ impl Attachment {
             check,
             idle: Rc::new(idle),
             timer,
-            events: RefCell::new(events),
+            events: RefCell::new((events, own)),
             version: Cell::new(fds.version),
             blind: Cell::new(false),
             open: Cell::new(0),
@@ -76,11 +75,11 @@ impl Attachment {
             kept: Cell::new(false),
             alive: Cell::new(false),
         });
-        attachment.start(&fds)?;
+        attachment.start(fds.timer)?;
         Ok(attachment)
     }
 
-    pub(super) fn start(self: &Rc<Self>, fds: &WakeFds<'_>) -> Result<()> {
+    pub(super) fn start(self: &Rc<Self>, timer: BorrowedFd<'_>) -> Result<()> {
         self.each_handle(|handle| {
             handle.set_data(Rc::into_raw(Rc::clone(self)).cast());
             self.open.set(self.open.get() + 1);
@@ -88,15 +87,18 @@ impl Attachment {
         let started = self.prepare.start_prepare(on_prepare) == 0
             && self.check.start_check(on_check) == 0
             && self.timer.start_poll(on_timer) == 0
-            && self.events.borrow().start_poll(on_events) == 0
+            && self.events.borrow().0.start_poll(on_events) == 0
             && self.init_scope().is_some()
             && self.add_cleanup_hook().is_some();
         if !started {
             self.leave();
             return Err(internal("Node refused a place in its loop"));
         }
-        if let Err(failure) = self.be_watched(fds.events).and_then(|()| self.be_watched(fds.timer))
+        let events = self.events.borrow();
+        if let Err(failure) =
+            self.be_watched(events.1.as_fd()).and_then(|()| self.be_watched(timer))
         {
+            drop(events);
             self.leave();
             return Err(failure);
         }
@@ -110,27 +112,28 @@ impl Attachment {
         what(&self.check);
         what(&self.idle);
         what(&self.timer);
-        what(&self.events.borrow());
+        what(&self.events.borrow().0);
     }
 
     /// The context has moved to another monitor, or its set was filled anew.
     #[cold]
     pub(super) fn follow(&self, ctx: &AioContext) -> Result<()> {
         let fds = ctx.wake_fds()?;
+        let own = duplicate(fds.events)?;
+        let fresh = new_handle(self.uv, Kind::Poll, own.as_raw_fd())?;
         let mut events = self.events.borrow_mut();
-        // First, since the number may be the same one.
-        events.stop_poll();
-        let fresh = new_handle(self.uv, Kind::Poll, fds.events.as_raw_fd())?;
-        fresh.set_data(events.data());
+        fresh.set_data(events.0.data());
         let watched = match fresh.start_poll(on_events) {
-            0 => self.be_watched(fds.events),
+            0 => self.be_watched(own.as_fd()),
             _ => Err(internal("Node refused to watch the context")),
         };
         if watched.is_err() {
             fresh.discard();
             return watched;
         }
-        std::mem::replace(&mut *events, fresh).discard();
+        let (old, old_fd) = std::mem::replace(&mut *events, (fresh, own));
+        old.discard();
+        drop(old_fd); // not before libuv has forgotten it
         self.version.set(fds.version);
         Ok(())
     }
@@ -226,14 +229,22 @@ fn loop_of(env: sys::napi_env) -> Option<Uv> {
     unsafe { Uv::new(NonNull::new(of)?.cast()) }
 }
 
+/// libuv knows fds by number. This one stays taken for as long as libuv does, though the context may
+/// close its own at any time.
+fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fcntl_dupfd_cloexec(fd, 0).map_err(|errno| {
+        Failure::syscall("fcntl", errno, "join Node's own loop", "see fcntl(2), F_DUPFD_CLOEXEC")
+    })
+}
+
 /// All of them or none.
-fn handles(uv: Uv, fds: &WakeFds<'_>) -> Result<[Handle; 5]> {
+fn handles(uv: Uv, events: BorrowedFd<'_>, timer: BorrowedFd<'_>) -> Result<[Handle; 5]> {
     let kinds = [
         (Kind::Prepare, -1),
         (Kind::Check, -1),
         (Kind::Idle, -1),
-        (Kind::Poll, fds.timer.as_raw_fd()),
-        (Kind::Poll, fds.events.as_raw_fd()),
+        (Kind::Poll, timer.as_raw_fd()),
+        (Kind::Poll, events.as_raw_fd()),
     ];
     let mut made = Vec::new();
     for (kind, fd) in kinds {

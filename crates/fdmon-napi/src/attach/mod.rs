@@ -21,6 +21,7 @@ mod phases;
 mod scope;
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use fdmon::ErrorCode;
@@ -61,8 +62,8 @@ pub(crate) struct Attachment {
     check: Handle,
     idle: Rc<Handle>,
     timer: Handle,
-    /// On the fd of the monitor that runs.
-    events: RefCell<Handle>,
+    /// On the fd of the monitor that runs, and the duplicate by which libuv knows it.
+    events: RefCell<(Handle, OwnedFd)>,
     /// By which a change of that fd is seen.
     version: Cell<u64>,
     /// libuv could not be made to watch that fd.

@@ -9,6 +9,7 @@ use napi::bindgen_prelude::Unknown;
 use napi_derive::napi;
 
 use super::{Attachment, CALLS, ok};
+use crate::batch::LEFT;
 use crate::error::{Failure, Result};
 use crate::handler::Scope;
 
@@ -103,6 +104,7 @@ impl Attachment {
     #[cold]
     pub(super) fn fail(&self, failure: &Failure) {
         self.core.detach();
+        self.call(LEFT);
         let Some(_handles) = Scope::open(self.env) else { return };
         let env = Env::from_raw(self.env);
         if let Ok(error) = failure.to_js(&env) {

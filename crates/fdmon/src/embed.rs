@@ -297,7 +297,7 @@ impl AioContext {
         if !plan.asked && (readable || st.ready_unseen()) {
             plan.awake = true;
             st.ask(&self.0, &mut plan)?;
-        } else {
+        } else if !plan.asked {
             // A turn that was not to sleep has not done it, and another such may follow.
             st.submit_due(shared);
         }

@@ -133,8 +133,8 @@ function onTheRing() {
 /** A plain eventfd after 50 µs of idle, on two CPUs: spun by the kernel's readiness, and slept for, in turn. */
 function kernelPolling() {
   for (const monitor of ['epoll', 'io_uring', 'poll']) {
-    const run = (window) => {
-      const args = ['oneway', '--monitor', monitor, '--max-ns', window, '--rounds', '3000']
+    const run = (window, ...more) => {
+      const args = ['oneway', '--monitor', monitor, '--max-ns', window, '--rounds', '3000', ...more]
       const text = execFileSync(program, args, { encoding: 'utf8' })
       return Object.fromEntries(text.trim().split(' ').map((pair) => pair.split('=')).map(([name, value]) => [name, Number(value)]))
     }
@@ -144,12 +144,15 @@ function kernelPolling() {
     // The window is longer than the pause, so that it spins all of it.
     add(`${name}: sooner than blocking`, { budget: 10, atLeast: true, unit: 'times' }, () => {
       if (usableCpus().length < 2) return 'needs two CPUs'
-      for (let round = 0; round < 9; round++) rounds.push({ blocking: run('0'), spinning: run('200000') })
+      for (let round = 0; round < 9; round++) rounds.push({ blocking: run('0'), spinning: run('200000'), bare: run('0', '--bare') })
       return of(({ blocking, spinning }) => blocking.p50 / spinning.p50)
     })
     const row = (what, unit, value) => add(`${name}: ${what}`, { unit }, () => (rounds.length === 0 ? 'needs the row above' : of(value)))
     row('latency blocking', 'µs', ({ blocking }) => blocking.p50 / 1000)
     row('latency spinning', 'µs', ({ spinning }) => spinning.p50 / 1000)
+    row('latency of a bare loop that reads', 'µs', ({ bare }) => bare.p50 / 1000)
+    const sooner = rows.find((row) => row.name === `${name}: sooner than blocking`)
+    if (sooner) sooner.reachable = () => median(of(({ blocking, bare }) => blocking.p50 / bare.p50))
     row('CPU an event blocking', 'µs', ({ blocking }) => blocking.cpu / 1000)
     row('CPU an event spinning', 'µs', ({ spinning }) => spinning.cpu / 1000)
   }
@@ -260,8 +263,10 @@ function check() {
     if (row.value === undefined) return [`${row.name}: ${row.reason}`]
     if (!was) return [`${row.name}: not in docs/BUDGETS.md; run: npm run bench:counts -- --report`]
     if (row.unit === 'instructions' && row.value > was.value * 1.03) return [`${row.name}: ${show(row.value, row.unit)}, was ${was.value}`]
-    // Times are compared at half their goal.
-    const misses = row.atLeast ? row.value < row.budget / 2 : row.kept === false
+    // Times are compared at half their goal, and at half of what can be reached here where that is less: on a machine whose
+    // sleeping CPU does not halt, blocking takes a few µs, and no spin is ten times sooner.
+    const goal = Math.min(row.budget, row.reachable?.() ?? Infinity)
+    const misses = row.atLeast ? row.value < goal / 2 : row.kept === false
     return was.kept === 'kept' && misses ? [`${row.name}: misses its budget, which it kept`] : []
   })
   for (const line of worse) say(`worse: ${line}`)

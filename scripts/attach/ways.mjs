@@ -11,9 +11,9 @@ export const SUPPRESS = 2
 
 const eight = new Uint8Array(8)
 
-function uvPoll({ notifier, uvPollAddon }, onEvent) {
+const addonWay = (start) => ({ notifier, uvPollAddon }, onEvent) => {
   const addon = createRequire(import.meta.url)(uvPollAddon)
-  addon.watch(notifier.fd, (fd) => {
+  addon[start](notifier.fd, (fd) => {
     read(fd, eight)
     onEvent()
   })
@@ -60,7 +60,8 @@ function messagePort({ port }, onEvent) {
 /** By name: what starts it, and the producer's signal: `fd`, `word` (and the fd where that is owed) or `message`. */
 export const ways = {
   'MessagePort': { start: messagePort, signal: 'message' },
-  'uv_poll': { start: uvPoll, signal: 'fd' },
+  'uv_poll': { start: addonWay('watch'), signal: 'fd' },
+  'a bare spin in prepare, in C': { start: addonWay('spin'), signal: 'fd' },
   'fdmon attached on epoll': { start: blocking('epoll'), signal: 'fd' },
   'fdmon attached on io_uring': { start: blocking('io_uring'), signal: 'fd' },
   'fdmon attached on poll': { start: blocking('poll'), signal: 'fd' },

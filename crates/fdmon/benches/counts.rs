@@ -8,7 +8,7 @@
 //! counts register --monitor epoll --fds 10000 --rounds 10000
 //! counts burst    --monitor epoll --ready 64 --idle 192 --rounds 1000
 //! counts pingpong --monitor epoll --rounds 1000 --max-ns 200000
-//! counts oneway   --monitor epoll --rounds 1000 --max-ns 200000
+//! counts oneway   --monitor epoll --rounds 1000 --max-ns 200000 [--bare]
 //! ```
 //!
 //! It prints one line: what the context counted, as `name=value` pairs.
@@ -42,6 +42,7 @@ struct Args {
     blocking: bool,
     doorbell: bool,
     kernel: bool,
+    bare: bool,
     max_ns: u64,
     clock_step: Option<u64>,
 }
@@ -59,6 +60,7 @@ impl Args {
             blocking: true,
             doorbell: false,
             kernel: false,
+            bare: false,
             max_ns: 32_768,
             clock_step: None,
         };
@@ -75,6 +77,7 @@ impl Args {
                 lexopt::Arg::Long("turn") => args.blocking = parser.value()? == "blocking",
                 lexopt::Arg::Long("doorbell") => args.doorbell = true,
                 lexopt::Arg::Long("kernel") => args.kernel = true,
+                lexopt::Arg::Long("bare") => args.bare = true,
                 lexopt::Arg::Long("max-ns") => args.max_ns = parser.value()?.parse()?,
                 lexopt::Arg::Long("clock-step") => args.clock_step = Some(parser.value()?.parse()?),
                 lexopt::Arg::Long("bench") => {} // cargo bench says so
@@ -402,6 +405,8 @@ fn pingpong(args: &Args) -> Outcome<String> {
 
 /// One event after 50 µs of nothing, from a thread on one CPU to a context on another that sleeps
 /// or, with a window, spins on the kernel's readiness. Tells the median latency and what it costs.
+/// With `bare` there is no context but a loop that reads the fd again and again: nothing that asks
+/// the kernel can be sooner.
 fn oneway(args: &Args) -> Outcome<String> {
     const GAP: Duration = Duration::from_micros(50);
     let cpus = sched_getaffinity(None)?;
@@ -442,17 +447,23 @@ fn oneway(args: &Args) -> Outcome<String> {
     let ctx = AioContext::builder().monitor(args.monitor).poll(params).build()?;
     let latencies = Rc::new(std::cell::RefCell::new(Vec::new()));
     let (clear, all, count) = (bell.clone(), latencies.clone(), seen.clone());
-    let handlers = Handlers::new().poll_kernel().read(move |_| {
+    let take = move || -> Outcome<()> {
         if clear.test_and_clear()? {
             let sent = stamp.load(Ordering::Acquire);
             all.borrow_mut().push(nanoseconds(start.elapsed()) - sent);
             count.store(count.load(Ordering::Relaxed) + 1, Ordering::Release);
         }
         Ok(())
-    });
-    ctx.set_fd_handler(bell, handlers)?;
+    };
     let before = clock_gettime(ClockId::ThreadCPUTime);
-    ctx.poll_until(|| seen.load(Ordering::Relaxed) == rounds)?;
+    if args.bare {
+        while seen.load(Ordering::Relaxed) != rounds {
+            take()?;
+        }
+    } else {
+        ctx.set_fd_handler(bell, Handlers::new().poll_kernel().read(move |_| take()))?;
+        ctx.poll_until(|| seen.load(Ordering::Relaxed) == rounds)?;
+    }
     let cpu = clock_gettime(ClockId::ThreadCPUTime) - before;
     sender.join().map_err(|_| "the sender panicked")??;
     let mut latencies = latencies.take();

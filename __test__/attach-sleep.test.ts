@@ -180,9 +180,9 @@ onEach('contexts that spin let each other sleep when none has anything to do [SP
     { monitor },
   )
   t.is(code, 0, stderr)
-  for (const turns of JSON.parse(said[0]!)) t.true(turns < 20, `${turns} turns in 200 ms`)
+  // Threads of V8 wake the loop now and then; contexts that keep each other awake take thousands.
+  for (const turns of JSON.parse(said[0]!)) t.true(turns < 100, `${turns} turns in 200 ms`)
 })
-
 
 /** A process in which Node's own timers go on beside a context that has nothing to do, or beside none. */
 const idle = `

@@ -3,8 +3,11 @@
 //   green    has grown since the last drawing        yellow   something to know
 //   cyan     is being spun on                        red      most spinning was in vain
 import Table from 'cli-table3'
-import pc from 'picocolors'
+import colors from 'picocolors'
 import { count, duration, percent, rate } from './units.mjs'
+
+/** Colours are for a terminal, and nobody reads a pipe in colour. */
+const pc = colors.createColors(process.stdout.isTTY === true && !process.env.NO_COLOR)
 
 const KEYS = [
   ['+ -', 'longest spin'],

@@ -3,9 +3,8 @@
 use std::ptr;
 
 use fdmon::AioContext;
-use napi::{Env, JsValue, sys};
-
 use napi::bindgen_prelude::Unknown;
+use napi::{Env, JsValue, sys};
 use napi_derive::napi;
 
 use super::{Attachment, CALLS, ok};

@@ -659,7 +659,7 @@ test('an attach() that the kernel refuses is a typed error, leaves nothing behin
        const before = (attach(), count())
        const second = attach()
        setTimeout(() => {
-         say(second, count() - before, ctx.poll(false), ctx.prepareNs(), ctx.check())
+         say(second, Math.max(count() - before, 0), ctx.poll(false), ctx.prepareNs(), ctx.check())
          for (const other of contexts) other.close()
          say(attach())
          bell.set()

@@ -7,6 +7,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import { AioContext, EventNotifier, type BottomHalf, type FdHandlers, type MonitorName, type PollParams, type Registration } from 'fdmon'
 import { read, socketpair, type Fd } from 'fdmon/fd'
+import { dice } from './dice.js'
 
 const from = Number(process.argv[2])
 const to = Number(process.argv[3])
@@ -88,14 +89,6 @@ const producer = `
     Atomics.notify(shared, ORDER)
   }
 `
-
-function dice(seed: number): (sides: number) => number {
-  let state = seed * 2654435761 + 1
-  return (sides) => {
-    state = (Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9) | 0
-    return ((state ^ (state >>> 12)) >>> 0) % sides
-  }
-}
 
 interface Source {
   index: number

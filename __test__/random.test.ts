@@ -1,18 +1,10 @@
 // Any order of operations, also from inside callbacks: nothing lost, nothing doubled, nothing after its removal.
 import type { AioContext, FdHandlers, Registration } from 'fdmon'
 import { read, write, type Fd } from 'fdmon/fd'
+import { dice } from './dice.js'
 import { Kit, onEach } from './on-each.js'
 
 const SEEDS = Number(process.env['FDMON_SEEDS'] ?? 60)
-
-/** Deterministic: a failure names its seed. */
-function dice(seed: number): (sides: number) => number {
-  let state = seed * 2654435761 + 1
-  return (sides) => {
-    state = (Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9) | 0
-    return ((state ^ (state >>> 12)) >>> 0) % sides
-  }
-}
 
 interface Source {
   left: Fd

@@ -58,12 +58,14 @@ impl std::str::FromStr for MonitorKind {
 #[non_exhaustive]
 pub enum PolicyKind {
     /// One window: doubled while events come soon after it, reset when they come late.
-    #[default]
     Classic,
     /// One estimate a source; the window serves the slowest source that is worth spinning for.
     PerHandler,
-    /// The window of the least expected cost.
+    /// The window of the least expected cost, by what is known of the times between events.
+    #[default]
     Cost,
+    /// Always the longest window: for a CPU that has nothing else to do.
+    Fixed,
 }
 
 impl PolicyKind {
@@ -74,6 +76,7 @@ impl PolicyKind {
             Self::Classic => "classic",
             Self::PerHandler => "handler",
             Self::Cost => "cost",
+            Self::Fixed => "fixed",
         }
     }
 }
@@ -139,9 +142,9 @@ pub struct PollParams {
     pub max_ns: u64,
     /// Factor by which the window grows; 0 = 2. Default 0.
     pub grow: u32,
-    /// Divisor by which the window shrinks; 0 = reset to 0. Default 0.
+    /// Divisor by which the window shrinks; 0 = reset to 0 (classic), 2 (per handler). Default 0.
     pub shrink: u32,
-    /// How the window follows the traffic.
+    /// How the window follows the traffic. Default [`PolicyKind::Cost`].
     pub policy: PolicyKind,
     /// Of the cost policy: nanoseconds of CPU that a nanosecond of latency is worth. Default 1.
     pub latency_weight: f64,
@@ -198,12 +201,6 @@ impl PollParams {
                 self.cpu_budget,
                 "a number above 0 and at most 1",
             ));
-        }
-        if self.policy != PolicyKind::Classic {
-            return Err(Error::unsupported(format!(
-                "policy = '{}' is not part of this version; pass 'classic'",
-                self.policy.as_str()
-            )));
         }
         if !(self.latency_weight >= 0.0 && self.latency_weight <= 1e9) {
             return Err(Error::invalid_arg("latency_weight", self.latency_weight, "0 to 1e9"));

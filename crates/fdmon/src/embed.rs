@@ -293,6 +293,7 @@ impl AioContext {
                 plan
             }
         };
+        plan.slept |= !plan.awake;
         let found = readable || plan.hit || plan.asked || shared.notified.load(Ordering::Relaxed);
         if !plan.asked && (readable || st.ready_unseen()) {
             plan.awake = true;

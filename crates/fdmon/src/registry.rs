@@ -156,8 +156,12 @@ impl Hints {
     /// Some member of the spin list is not a word in memory, but somebody's code.
     pub const CODE_MEMBERS: u32 = 1 << 12;
 
+    /// The policy counts every turn, also a hit at once.
+    pub const COUNTS_ALL: u32 = 1 << 14;
+
     /// With nothing but these set, a turn has nothing more to run or to tidy up.
-    pub const QUIET: u32 = Self::SPINS | Self::MEMBERS | Self::CODE_MEMBERS | Self::LOOKS;
+    pub const QUIET: u32 =
+        Self::SPINS | Self::MEMBERS | Self::CODE_MEMBERS | Self::LOOKS | Self::COUNTS_ALL;
 
     #[inline]
     pub fn any(self, bits: u32) -> bool {

@@ -132,6 +132,7 @@ impl Shared {
             spin_ns: c.spin_ns.get(),
             spin_wasted_ns: c.spin_wasted_ns.get(),
             window_ns: c.window_ns.get(),
+            wake_up_ns: c.wake_up_ns.get(),
             events: c.events.get(),
             dispatch_ns: c.dispatch_ns(),
             notifies_sent: c.notifies_sent.get(),

@@ -53,6 +53,7 @@ pub(crate) struct Counters {
     pub spin_ns: Counter,
     pub spin_wasted_ns: Counter,
     pub window_ns: Counter,
+    pub wake_up_ns: Counter,
     pub events: Counter,
     /// When the first counted turn began, and when the last one stopped waiting.
     first_ns: Counter,
@@ -187,6 +188,9 @@ pub struct ContextStats {
     pub spin_wasted_ns: u64,
     /// The spin window now.
     pub window_ns: u64,
+    /// What a wake-up takes, as the policy believes; 0 = not measured. The policies `handler` and
+    /// `cost` take it off the time that a sleep took.
+    pub wake_up_ns: u64,
     /// Callbacks of handlers, non-idle bottom halves and timers that were due.
     pub events: u64,
     /// Time between the end of a turn's wait and the start of the next turn: callbacks and what

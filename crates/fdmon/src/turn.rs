@@ -30,6 +30,10 @@ pub(crate) struct Plan {
     pub hit: bool,
     /// The kernel was asked already, while spinning.
     pub asked: bool,
+    /// Time spent spinning.
+    pub spun: u64,
+    /// It slept, or the outer loop did.
+    pub slept: bool,
     /// User code ran since the deadline was computed, and may have changed it.
     pub stale: bool,
     /// The deadline of the context's own, when an outer loop's may be sooner.
@@ -54,6 +58,8 @@ impl Plan {
             awake: !blocking,
             hit: false,
             asked: false,
+            spun: 0,
+            slept: false,
             stale: false,
             own: None,
             limit: None,
@@ -231,6 +237,9 @@ impl AioContext {
             st.rearrange(shared);
         }
         plan.counted = plan.blocking && st.spin.params.max_ns != 0;
+        if plan.counted {
+            st.spin.get_ready(&self.0.clock);
+        }
         if plan.counted || st.reg.hints.any(Hints::TIMERS) {
             plan.start = self.0.clock.now();
         }
@@ -289,7 +298,7 @@ impl AioContext {
         }
         st.spin.turn_now = 0;
         if plan.counted {
-            st.spin.on_turn(shared, plan, now);
+            st.count_turn(shared, plan, now);
         }
         if st.reg.hints.any(Hints::SCHEDULED) {
             st.collect_halves();

@@ -331,6 +331,7 @@ impl State {
                 shared.stats.looks.bump();
             } else {
                 shared.stats.sleeps.bump();
+                plan.slept = true;
             }
             let found = match self.ask_kernel(inner, timeout) {
                 Ok(found) => found,

@@ -15,10 +15,6 @@ impl Classic {
         self.window
     }
 
-    pub fn reset(&mut self) {
-        self.window = 0;
-    }
-
     /// A blocking turn is over; `block_ns` went by from its start to now, spinning or asleep.
     pub fn on_turn(&mut self, block_ns: u64, params: &PollParams) {
         let grow = if params.grow == 0 { 2 } else { u64::from(params.grow) };

@@ -3,10 +3,14 @@
 
 mod budget;
 mod classic;
+mod cost;
 pub(crate) mod guards;
 mod idle;
+mod per_handler;
+mod policy;
 #[cfg(test)]
 mod tests;
+mod wake_up;
 
 use std::rc::Rc;
 use std::sync::atomic::{Ordering, fence};
@@ -22,6 +26,7 @@ use crate::stats::Guard;
 use crate::turn::{Held, Plan};
 use crate::wait::{Arming, Quick};
 use crate::word_source::WordSource;
+use policy::{Policy, Seen};
 
 /// While it spins and hits, the kernel is asked at least this often, so that what no predicate
 /// covers is not starved.
@@ -41,6 +46,8 @@ struct Member {
     slot: u32,
     /// Its predicate, if that is a word in memory: asked without a look at the handler.
     word: Option<Rc<WordSource>>,
+    /// Of the per-handler policy: how often it has events.
+    estimate: per_handler::Estimate,
 }
 
 /// The spin parameters and everything that follows from them.
@@ -54,7 +61,8 @@ pub(crate) struct SpinState {
     pub mode: bool,
     /// Some member has not begun.
     unbegun: bool,
-    classic: classic::Classic,
+    policy: Policy,
+    wake_up: wake_up::Estimate,
     guards: guards::Guards,
     budget: budget::Budget,
     sweep: idle::Sweep,
@@ -74,12 +82,13 @@ pub(crate) struct SpinState {
 impl SpinState {
     pub fn new(params: PollParams) -> Self {
         Self {
+            policy: Policy::new(params.policy),
+            wake_up: wake_up::Estimate::default(),
             params,
             members: Vec::new(),
             looks: Vec::new(),
             mode: false,
             unbegun: false,
-            classic: classic::Classic::default(),
             guards: guards::Guards::default(),
             budget: budget::Budget::default(),
             sweep: idle::Sweep::default(),
@@ -104,32 +113,22 @@ impl SpinState {
 
     /// New parameters: the spin state starts anew.
     pub fn set_params(&mut self, params: PollParams) {
+        self.policy = Policy::new(params.policy);
+        for member in &mut self.members {
+            member.estimate = per_handler::Estimate::default();
+        }
         self.params = params;
-        self.classic.reset();
         self.budget.reset();
         self.guards = guards::Guards::default();
     }
 
-    /// A counted turn is over.
-    pub fn on_turn(&mut self, shared: &Shared, plan: &Plan, now: u64) {
-        let start = plan.start;
-        self.turn_now = now;
-        if plan.asked {
-            self.last_look = now;
+    /// Before the first turn that may spin: what a wake-up takes here.
+    #[inline]
+    pub fn get_ready(&mut self, clock: &Clock) {
+        let needs = matches!(self.policy, Policy::PerHandler(_) | Policy::Cost(_));
+        if needs && clock.manual().is_none() {
+            self.wake_up.calibrate();
         }
-        shared.stats.settled_ns.set(now);
-        shared.stats.waited_ns.add(now.saturating_sub(start));
-        let block_ns = now.saturating_sub(start).saturating_add(self.carried);
-        // A wake-up of somebody else's is no event: its time belongs to the wait for the next one.
-        // That this wait is a long one is known before it ends.
-        // A timer of its own is an event, also after a sleep that was to be a short look.
-        let timed_out = plan.own.is_some_and(|d| d <= now);
-        self.carried = if plan.foreign && !timed_out { block_ns } else { 0 };
-        if self.carried != 0 && block_ns <= self.params.max_ns {
-            return;
-        }
-        self.classic.on_turn(block_ns, &self.params);
-        shared.stats.window_ns.set(self.classic.window());
     }
 
     /// A turn that does not sleep, and would starve nobody but by never asking, asks now and then.
@@ -289,7 +288,8 @@ impl AioContext {
         }
         let now;
         (st, now) = self.spin_on(st, plan, window);
-        let spent = now - plan.start;
+        let spent = now.saturating_sub(plan.start);
+        plan.spun = spent;
         shared.stats.spin_ns.add(spent);
         let found = plan.awake;
         plan.awake |= plan.interrupted;
@@ -495,12 +495,54 @@ impl AioContext {
 }
 
 impl State {
+    /// A counted turn is over: moves the window.
+    pub(crate) fn count_turn(&mut self, shared: &Shared, plan: &Plan, now: u64) {
+        let Self { spin, reg, outer, .. } = self;
+        spin.turn_now = now;
+        if plan.asked {
+            spin.last_look = now;
+        }
+        let spent = now.saturating_sub(plan.start);
+        shared.stats.settled_ns.set(now);
+        shared.stats.waited_ns.add(spent);
+        let block_ns = spent.saturating_add(spin.carried);
+        // A wake-up of somebody else's is no event: its time belongs to the wait for the next one.
+        // That this wait is a long one is known before it ends.
+        // A timer of its own is an event, also after a sleep that was to be a short look.
+        let timed_out = plan.own.filter(|&deadline| deadline <= now);
+        spin.carried = if plan.foreign && timed_out.is_none() { block_ns } else { 0 };
+        if spin.carried != 0 && block_ns <= spin.params.max_ns {
+            return;
+        }
+        let events = reg.due_count();
+        if let Some(deadline) = timed_out.filter(|_| plan.slept && events == 0 && outer.is_none()) {
+            let planned = deadline.saturating_sub(plan.start);
+            spin.wake_up.overslept(planned, now.saturating_sub(deadline));
+        }
+        let wake_up = spin.wake_up.get();
+        shared.stats.wake_up_ns.set(wake_up.latency_ns);
+        let seen = Seen { block_ns, spun_ns: plan.spun, slept: plan.slept, events };
+        let words = &reg.words;
+        let sources = spin.members.iter_mut().map(|Member { slot, estimate, .. }| {
+            (estimate, words.get(*slot) & (word::EVENTS | word::HIT) != 0)
+        });
+        spin.policy.on_turn(&seen, wake_up, &spin.params, sources);
+        shared.stats.window_ns.set(spin.policy.window(&spin.params));
+        if spin.policy.counts_every_turn() {
+            for Member { slot, estimate, .. } in &spin.members {
+                if let Some(handler) = reg.handler(*slot) {
+                    handler.counters.estimate_ns.set(estimate.ns());
+                }
+            }
+        }
+    }
+
     /// Tells the turn whether it may have to spin.
     pub(crate) fn note_spinning(&mut self) {
-        if self.spin.params.max_ns == 0 {
-            self.reg.hints.clear(Hints::SPINS);
-        } else {
-            self.reg.hints.set(Hints::SPINS);
+        self.reg.hints.clear(Hints::SPINS | Hints::COUNTS_ALL);
+        if self.spin.params.max_ns != 0 {
+            let all = if self.spin.policy.counts_every_turn() { Hints::COUNTS_ALL } else { 0 };
+            self.reg.hints.set(Hints::SPINS | all);
         }
     }
 
@@ -566,7 +608,7 @@ impl State {
     #[inline(never)]
     fn collect_after(&mut self, at: usize, first: u32) -> bool {
         let mut any = false;
-        for Member { slot, word } in self.spin.members.iter().skip(at + 1) {
+        for Member { slot, word, .. } in self.spin.members.iter().skip(at + 1) {
             if word.as_ref().is_some_and(|word| word.is_ready()) {
                 let slot = *slot;
                 let Some(handler) = self.reg.handler(slot) else { continue };
@@ -618,7 +660,7 @@ impl State {
 
     /// How long this turn may spin; `None` = not at all.
     fn window(&mut self, shared: &Shared, plan: &Plan) -> Option<u64> {
-        let mut window = self.spin.classic.window();
+        let mut window = self.spin.policy.window(&self.spin.params);
         if window == 0 {
             return None;
         }
@@ -681,7 +723,11 @@ impl State {
         if joined {
             let code = if word.is_none() { Hints::CODE_MEMBERS } else { 0 };
             self.reg.hints.set(Hints::MEMBERS | code);
-            self.spin.members.push(Member { slot, word });
+            self.spin.members.push(Member {
+                slot,
+                word,
+                estimate: per_handler::Estimate::default(),
+            });
             self.spin.unbegun = true;
         }
     }

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::{
-    AioContext, EventNotifier, Handlers, ManualClock, MonitorKind, PollParams, PollSource,
+    AioContext, EventNotifier, Handlers, ManualClock, MonitorKind, PolicyKind, PollParams,
+    PollSource,
 };
 
 /// Members without a hit for this long leave.
@@ -50,8 +51,14 @@ struct Scene {
 
 fn scene(kind: MonitorKind, idle_ns: u64, sweep: bool) -> Scene {
     let clock = ManualClock::new();
-    let params =
-        PollParams { max_ns: WINDOW, grow: u32::MAX, idle_ns, guards: false, ..Default::default() };
+    let params = PollParams {
+        max_ns: WINDOW,
+        grow: u32::MAX,
+        policy: PolicyKind::Classic,
+        idle_ns,
+        guards: false,
+        ..Default::default()
+    };
     let ctx = AioContext::builder().monitor(kind).poll(params).manual_clock(clock.clone()).build();
     let (ctx, bell, told) = (ctx.unwrap(), EventNotifier::new().unwrap(), Told::default());
     ctx.0.state().spin.sweep_anyway = sweep;

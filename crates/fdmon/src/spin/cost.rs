@@ -1,0 +1,362 @@
+//! ②′ The cost policy: the window of the least expected cost.
+//!
+//! What a window costs until the next event: the CPU time spun, and if the event comes later than
+//! that, CPU time of a sleep and a wake-up and `latency_weight` times the wake-up's latency. The
+//! expectation is taken over a histogram of the times to the next event. Three things make it hold
+//! where a plain histogram does not:
+//!
+//! - *Two regimes.* Traffic comes in bursts: what follows a short gap is told apart from what
+//!   follows a long one, so there is a histogram for each, and each leans on both together while
+//!   it knows little. Short is what spinning for is cheaper than a sleep.
+//! - *Trust.* A gap that ended in a sleep is an estimate. Where the spins that it promised to
+//!   succeed do not (the producer waits for this very CPU), the promise is believed less.
+//! - *Crowds.* A wake-up that finds n events has delayed them all, so it weighs (n + 1) / 2 times.
+
+use super::policy::{Seen, WakeUp};
+use crate::config::PollParams;
+
+/// Four buckets an octave.
+const STEPS: u32 = 2;
+/// The first bucket ends at 256 ns: so soon, nothing has gone to sleep.
+const FIRST: u32 = 8;
+/// Up to a day.
+const BUCKETS: usize = ((47 - FIRST as usize) << STEPS) + 1;
+/// What an event still counts for after the next one.
+const DECAY: f32 = 0.99;
+/// What a spin's promise still counts for after the next event.
+const MEMORY: f32 = 0.998;
+/// The events of both regimes together weigh in each as much as this many of its own.
+const SHARED: f32 = 4.0;
+/// The promises of spins are believed at the start as if so many had been kept.
+const PRIOR: f32 = 2.0;
+/// The longest window among those that cost no more than this times the least is taken.
+const TIE: f32 = 1.002;
+/// How fast the size of the crowds is followed.
+const FOLLOW: f32 = 0.02;
+/// The windows are chosen anew after so many events, and after each of the first ones.
+const EVERY: u32 = 8;
+/// Weights grow instead of decaying one by one, up to this.
+const HEAVY: f32 = 1e6;
+
+/// What preceded: an event soon after the one before, or a long time after it.
+const SHORT: usize = 0;
+const LONG: usize = 1;
+
+#[derive(Clone)]
+struct Histogram {
+    /// Weights by [`bucket`].
+    counts: [f32; BUCKETS],
+    total: f32,
+    /// Weight of the next event.
+    weight: f32,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { counts: [0.0; BUCKETS], total: 0.0, weight: 1.0 }
+    }
+}
+
+impl Histogram {
+    fn add(&mut self, bucket: usize) {
+        self.weight /= DECAY;
+        if self.weight > HEAVY {
+            let scale = 1.0 / self.weight;
+            self.counts.iter_mut().for_each(|count| *count *= scale);
+            self.total *= scale;
+            self.weight = 1.0;
+        }
+        self.counts[bucket] += self.weight;
+        self.total += self.weight;
+    }
+
+    /// Events of this bucket, the newest counting as one.
+    fn count(&self, bucket: usize) -> f32 {
+        self.counts[bucket] / self.weight
+    }
+
+    fn share(&self, bucket: usize) -> f32 {
+        if self.total > 0.0 { self.counts[bucket] / self.total } else { 0.0 }
+    }
+}
+
+/// The window for one regime, and how likely it is to see the next event.
+#[derive(Clone, Copy, Default)]
+struct Choice {
+    window: u64,
+    promise: f32,
+}
+
+#[derive(Default)]
+pub(crate) struct Cost {
+    /// Gaps after a short one, and after a long one.
+    after: [Histogram; 2],
+    all: Histogram,
+    regime: usize,
+    choices: [Choice; 2],
+    events: u32,
+    /// Hits that spins were to have lately, and had.
+    promised: f32,
+    kept: f32,
+    /// Events that a wake-up finds, less one.
+    others: f32,
+}
+
+fn bucket(ns: u64) -> usize {
+    let Some(octave) = ns.checked_ilog2().filter(|&octave| octave >= FIRST) else { return 0 };
+    let step = (ns >> (octave - STEPS)) & ((1 << STEPS) - 1);
+    let place = (((octave - FIRST) << STEPS) as usize) + usize::try_from(step).unwrap_or(0) + 1;
+    place.min(BUCKETS - 1)
+}
+
+/// Where the bucket ends.
+fn edge(bucket: usize) -> u64 {
+    let octave = FIRST + (u32::try_from(bucket).unwrap_or(u32::MAX) >> STEPS);
+    let step = bucket as u64 & ((1 << STEPS) - 1);
+    ((1 << STEPS) + step) << (octave - STEPS)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "six digits are plenty")]
+fn float(ns: u64) -> f32 {
+    ns as f32
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "as above")]
+fn latency_cost(wake_up: WakeUp, params: &PollParams) -> f32 {
+    float(wake_up.latency_ns) * params.latency_weight as f32
+}
+
+impl Cost {
+    pub fn window(&self) -> u64 {
+        self.choices[self.regime].window
+    }
+
+    /// A blocking turn is over.
+    pub fn on_turn(&mut self, seen: &Seen, wake_up: WakeUp, params: &PollParams) {
+        self.check_promise(seen);
+        if seen.slept {
+            let others = float(seen.events.saturating_sub(1));
+            self.others += (others - self.others) * FOLLOW;
+        }
+        let gap = seen.gap_ns(wake_up);
+        // All that is beyond the maximum is the same: no window sees it.
+        let place = bucket(gap.min(params.max_ns.saturating_mul(2)));
+        self.after[self.regime].add(place);
+        self.all.add(place);
+        let sleep = float(wake_up.cpu_ns) + latency_cost(wake_up, params);
+        let is_long = float(gap) > sleep.min(float(params.max_ns));
+        self.regime = if is_long { LONG } else { SHORT };
+        self.events = self.events.saturating_add(1);
+        if self.events < EVERY || self.events.is_multiple_of(EVERY) {
+            for regime in [SHORT, LONG] {
+                self.choices[regime] = self.choose(regime, wake_up, params);
+            }
+        }
+    }
+
+    /// Did the spin see what it was to see?
+    fn check_promise(&mut self, seen: &Seen) {
+        self.promised *= MEMORY;
+        self.kept *= MEMORY;
+        let Choice { window, promise } = self.choices[self.regime];
+        let hit = !seen.slept;
+        // One that was cut short shows nothing.
+        if seen.spun_ns != 0 && (hit || seen.spun_ns >= window) {
+            self.promised += promise;
+            self.kept += f32::from(u8::from(hit));
+        }
+    }
+
+    fn trust(&self) -> f32 {
+        ((self.kept + PRIOR) / (self.promised + PRIOR)).min(1.0)
+    }
+
+    /// The longest window that costs next to nothing more than the best one.
+    fn choose(&self, regime: usize, wake_up: WakeUp, params: &PollParams) -> Choice {
+        let own = &self.after[regime];
+        let events = |bucket| own.count(bucket) + SHARED * self.all.share(bucket);
+        let total: f32 = (0..BUCKETS).map(events).sum();
+        let trust = self.trust();
+        let miss =
+            float(wake_up.cpu_ns) + latency_cost(wake_up, params) * (1.0 + self.others / 2.0);
+        let late = total - events(0);
+        let mut least = late * miss;
+        // Of the events seen in time: how many, and the time spun for them.
+        let (mut seen, mut spun) = (0.0, 0.0);
+        let mut costs = [(least, 0, 0.0); BUCKETS];
+        let mut used = 1;
+        for (place, slot) in costs.iter_mut().enumerate().skip(1) {
+            let window = edge(place).min(params.max_ns);
+            let count = events(place);
+            seen += count;
+            spun += count * float(edge(place - 1).midpoint(edge(place)));
+            let missed = (late - trust * seen).max(0.0);
+            let cost = trust * spun + missed * (float(window) + miss);
+            *slot = (cost, window, (events(0) + seen) / total.max(f32::MIN_POSITIVE));
+            least = least.min(cost);
+            used = place + 1;
+            if window == params.max_ns {
+                break;
+            }
+        }
+        let (_, window, promise) = costs[..used]
+            .iter()
+            .rev()
+            .find(|(cost, ..)| *cost <= least * TIE)
+            .copied()
+            .unwrap_or_default();
+        Choice { window, promise }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: u64 = 32_768;
+    const SLOW: WakeUp = WakeUp { latency_ns: 35_000, cpu_ns: 4000 };
+    const FAST: WakeUp = WakeUp { latency_ns: 3000, cpu_ns: 4000 };
+
+    struct Scene {
+        policy: Cost,
+        params: PollParams,
+        wake_up: WakeUp,
+    }
+
+    impl Scene {
+        fn new(wake_up: WakeUp) -> Self {
+            let params = PollParams { max_ns: MAX, ..Default::default() };
+            Self { policy: Cost::default(), params, wake_up }
+        }
+
+        /// One turn whose event comes this long after its start. `true` = found by spinning.
+        fn event(&mut self, gap: u64) -> bool {
+            let window = self.policy.window();
+            let hit = gap <= window;
+            self.tell(if hit { gap } else { gap + self.wake_up.latency_ns }, window.min(gap), !hit);
+            hit
+        }
+
+        fn tell(&mut self, block_ns: u64, spun_ns: u64, slept: bool) {
+            let seen = Seen { block_ns, spun_ns, slept, events: 1 };
+            self.policy.on_turn(&seen, self.wake_up, &self.params);
+        }
+
+        fn events(&mut self, gaps: impl IntoIterator<Item = u64>) -> usize {
+            gaps.into_iter().filter(|&gap| self.event(gap)).count()
+        }
+    }
+
+    /// SPEC 27
+    #[test]
+    fn buckets_are_four_an_octave_and_each_ends_where_the_next_begins() {
+        for (ns, place) in [(0, 0), (255, 0), (256, 1), (319, 1), (320, 2), (512, 5), (1024, 9)] {
+            assert_eq!(bucket(ns), place, "{ns}");
+        }
+        for place in 0..BUCKETS - 1 {
+            assert_eq!(bucket(edge(place)), place + 1);
+            assert_eq!(bucket(edge(place) - 1), place);
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+        assert!(edge(BUCKETS - 1) > 86_400_000_000_000, "a day has a bucket");
+    }
+
+    /// SPEC 27
+    #[test]
+    fn events_that_come_soon_are_spun_for_after_the_first_one() {
+        let mut scene = Scene::new(SLOW);
+        assert!(!scene.event(5000));
+        assert_eq!(scene.events([5000; 100]), 100);
+    }
+
+    /// SPEC 27
+    #[test]
+    fn events_beyond_what_a_sleep_costs_are_not_spun_for() {
+        let mut scene = Scene::new(FAST);
+        assert_eq!(scene.events([20_000; 100]), 0);
+        assert_eq!(scene.policy.window(), 0);
+        let mut scene = Scene::new(SLOW);
+        assert_eq!(scene.events([MAX * 2; 100]), 0);
+        assert_eq!(scene.policy.window(), 0);
+    }
+
+    /// SPEC 27
+    #[test]
+    fn latency_that_is_worth_more_is_spun_for_longer() {
+        let mut scene = Scene::new(FAST);
+        scene.params.latency_weight = 20.0;
+        assert_eq!(scene.events([20_000; 100]), 99);
+        scene.params.latency_weight = 0.0;
+        scene.events([20_000; 200]);
+        assert_eq!(scene.policy.window(), 0);
+    }
+
+    /// SPEC 27: of a mixture, the window covers the part that is worth it.
+    #[test]
+    fn a_slow_source_does_not_stop_the_spin_for_a_fast_one() {
+        let mut scene = Scene::new(FAST);
+        let hits = scene.events((0..1000).map(|i| if i % 5 == 4 { 200_000 } else { 2000 }));
+        assert!(hits >= 790, "{hits} of 800");
+        assert!(scene.policy.choices.iter().all(|choice| choice.window < 4000));
+    }
+
+    /// SPEC 27: bursts of 50, far apart events between them.
+    #[test]
+    fn a_burst_is_recognised_by_its_first_event() {
+        let mut scene = Scene::new(SLOW);
+        let burst = |i: u64| if (i / 50) % 2 == 0 { 4000 } else { 100_000 };
+        scene.events((0..1000).map(burst));
+        let hits = scene.events((0..100).map(burst));
+        assert!(hits >= 48, "{hits} of 50");
+        assert_eq!(scene.policy.window(), 0, "nothing is spun for between bursts");
+    }
+
+    /// SPEC 27, 28: the producer waits for this very CPU, so no spin sees anything, whatever the
+    /// sleeps promise.
+    #[test]
+    fn a_promise_that_no_spin_keeps_is_not_believed_for_long() {
+        let mut scene = Scene::new(FAST);
+        let mut spins = 0;
+        for _ in 0..1000 {
+            let window = scene.policy.window();
+            spins += u32::from(window != 0);
+            scene.tell(window.max(1000) + FAST.latency_ns, window, true);
+        }
+        assert!((1..60).contains(&spins), "{spins} of 1000");
+    }
+
+    /// SPEC 27: one wake-up delays all the events that it finds.
+    #[test]
+    fn a_wake_up_that_finds_a_crowd_costs_more() {
+        let window = |events| {
+            let mut policy = Cost::default();
+            let params = PollParams { max_ns: MAX, ..Default::default() };
+            for _ in 0..200 {
+                let seen = Seen { block_ns: 12_000, spun_ns: 0, slept: true, events };
+                policy.on_turn(&seen, FAST, &params);
+            }
+            policy.window()
+        };
+        assert_eq!(window(1), 0);
+        assert!(window(8) >= 9000);
+    }
+
+    /// SPEC 31
+    #[test]
+    fn any_times_are_taken() {
+        for ns in [0, 1, u64::MAX, u64::MAX - 1, 1 << 40] {
+            let mut scene = Scene::new(WakeUp { latency_ns: u64::MAX, cpu_ns: u64::MAX });
+            scene.params.max_ns = ns.min(86_400_000_000_000);
+            for slept in [false, true] {
+                scene.tell(ns, ns, slept);
+                scene.tell(ns, 0, slept);
+                assert!(scene.policy.window() <= scene.params.max_ns);
+            }
+        }
+        let mut scene = Scene::new(FAST);
+        for _ in 0..100_000 {
+            scene.tell(700, 0, false); // weights are scaled down again and again
+        }
+        assert!(scene.policy.all.total.is_finite());
+    }
+}

@@ -1,0 +1,122 @@
+//! ②′ What a wake-up takes: measured once a process by a few short sleeps, and followed by the
+//! lateness of the context's own timed sleeps.
+
+use std::num::NonZeroU64;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::thread::{current_timer_slack, nanosleep, set_current_timer_slack};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use super::policy::WakeUp;
+use crate::clock::monotonic_ns;
+
+/// What is assumed where nothing was measured: in no time, for the CPU that it takes on most
+/// machines.
+const ASSUMED: WakeUp = WakeUp { latency_ns: 0, cpu_ns: 4000 };
+/// Sleeps that are measured, and how long each is: long enough for the CPU to go idle.
+const SLEEPS: usize = 5;
+const SLEEP: Duration = Duration::from_micros(50);
+/// The estimate goes this part of the way to each new sample.
+const FOLLOW: u64 = 8;
+/// Later than that, something else held it up.
+const ODD_NS: u64 = 1_000_000;
+
+/// What one context believes.
+pub(crate) struct Estimate {
+    now: WakeUp,
+    /// What the kernel may add to a timed sleep of this thread, to gather wake-ups.
+    slack_ns: u64,
+    measured: bool,
+}
+
+impl Default for Estimate {
+    fn default() -> Self {
+        Self { now: ASSUMED, slack_ns: 0, measured: false }
+    }
+}
+
+impl Estimate {
+    pub fn get(&self) -> WakeUp {
+        self.now
+    }
+
+    /// Measures at the first call; costs a third of a millisecond once a process.
+    #[inline]
+    pub fn calibrate(&mut self) {
+        if !self.measured {
+            self.measure();
+        }
+    }
+
+    #[cold]
+    fn measure(&mut self) {
+        static OF_PROCESS: OnceLock<WakeUp> = OnceLock::new();
+        self.measured = true;
+        self.slack_ns = current_timer_slack().unwrap_or(0);
+        self.now = *OF_PROCESS.get_or_init(|| sleep_and_measure(self.slack_ns));
+    }
+
+    /// A timed sleep of this length was over so much later than it should.
+    pub fn overslept(&mut self, slept_ns: u64, late_ns: u64) {
+        // ppoll and epoll take a thousandth of the time as slack where that is more.
+        let slack = self.slack_ns.max(slept_ns / 1000);
+        let Some(late) = late_ns.checked_sub(slack).filter(|&late| late < ODD_NS) else { return };
+        let old = self.now.latency_ns;
+        self.now.latency_ns = old - old / FOLLOW + late / FOLLOW;
+    }
+}
+
+fn sleep_and_measure(slack_ns: u64) -> WakeUp {
+    let exact = set_current_timer_slack(NonZeroU64::new(1)).is_ok();
+    let cpu_before = thread_cpu_ns();
+    let mut late = [0; SLEEPS];
+    for lateness in &mut late {
+        let start = monotonic_ns();
+        let _ = nanosleep(&Timespec { tv_sec: 0, tv_nsec: i64::from(SLEEP.subsec_nanos()) });
+        let took = monotonic_ns().saturating_sub(start);
+        let planned = u64::from(SLEEP.subsec_nanos()) + if exact { 0 } else { slack_ns };
+        *lateness = took.saturating_sub(planned);
+    }
+    let cpu = thread_cpu_ns().saturating_sub(cpu_before) / SLEEPS as u64;
+    let _ = set_current_timer_slack(NonZeroU64::new(slack_ns));
+    late.sort_unstable();
+    WakeUp { latency_ns: late[SLEEPS / 2], cpu_ns: cpu.max(1) }
+}
+
+fn thread_cpu_ns() -> u64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SPEC 27
+    #[test]
+    fn the_estimate_follows_late_sleeps_by_an_eighth_less_the_slack() {
+        let mut estimate = Estimate { slack_ns: 50_000, measured: true, ..Default::default() };
+        estimate.overslept(1_000_000, 58_000);
+        assert_eq!(estimate.get().latency_ns, 1000);
+        estimate.overslept(1_000_000, 66_000);
+        assert_eq!(estimate.get().latency_ns, 1000 - 125 + 2000);
+        estimate.overslept(1_000_000, 49_999);
+        estimate.overslept(1_000_000, 50_000 + ODD_NS);
+        assert_eq!(estimate.get().latency_ns, 2875, "gathered, or held up by something else");
+        estimate.overslept(200_000_000, 208_000);
+        assert_eq!(estimate.get().latency_ns, 2875 - 359 + 1000, "a thousandth of a long sleep");
+    }
+
+    /// SPEC 27
+    #[test]
+    fn a_wake_up_is_measured_once_and_the_thread_keeps_its_slack() {
+        let slack = current_timer_slack().unwrap();
+        let (mut one, mut other) = (Estimate::default(), Estimate::default());
+        one.calibrate();
+        other.calibrate();
+        assert_eq!(one.get(), other.get());
+        assert!(one.get().cpu_ns > 0);
+        assert_eq!(current_timer_slack().unwrap(), slack);
+    }
+}

@@ -62,6 +62,8 @@ export interface ContextStats {
   spinWastedNs: number
   /** How long a turn spins now before it sleeps. */
   windowNs: number
+  /** What a wake-up takes, as the policies `cost` and `handler` believe and take off; 0 = not measured. */
+  wakeUpNs: number
   /** What was due: ready handlers, timers, and bottom halves that are not idle. */
   events: number
   /** Time in callbacks and between turns, counted while spinning is on. */

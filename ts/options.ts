@@ -25,24 +25,34 @@ export type MonitorName = 'io_uring' | 'epoll' | 'poll' | 'wasi'
  * ```ts
  * import { AioContext, type PollParams } from 'fdmon'
  *
- * const spin: PollParams = { maxNs: 32_768, policy: 'classic' }
+ * const spin: PollParams = { maxNs: 32_768, latencyWeight: 4 }
  * using ctx = new AioContext({ poll: spin })
  * ctx.setPollParams({ maxNs: 0 }) // off again
  * ```
  */
 export interface PollParams {
   /**
-   * The longest spin of one turn, in nanoseconds, up to a day; 0 = never. A wait that was longer resets the window, so events
-   * that come further apart are never caught by spinning: choose at least twice the usual gap. While they come, one CPU is
-   * busy. @default 0
+   * The longest spin of one turn, in nanoseconds, up to a day; 0 = never. Events that come further apart are not caught by
+   * spinning. While a turn spins, one CPU is busy. @default 0
    */
   maxNs?: number
-  /** Factor by which the window grows; 0 = 2. @default 0 */
+  /** Of `classic` and `handler`: factor by which the window grows; 0 = 2. @default 0 */
   grow?: number
   /** Divisor by which the window shrinks; 0 = reset it (`classic`), 2 (`handler`). @default 0 */
   shrink?: number
-  /** The rule that sets the window. @default 'classic' */
-  policy?: 'classic' | 'handler' | 'cost'
+  /**
+   * The rule that sets the window.
+   *
+   * - `cost`: the window that makes the next event cheapest, in CPU time and latency, by what is known of the times between
+   *   events; after a short gap and after a long one it may be another. Takes the time of a wake-up off what a sleep took.
+   * - `handler`: one estimate a source; the window serves the slowest source that is worth spinning for.
+   * - `classic`: one window, doubled while events come soon after it, reset when they come late. What a wake-up takes counts
+   *   as part of the gap, so it may never begin where wake-ups are slow.
+   * - `fixed`: always `maxNs`, for a CPU that has nothing else to do.
+   *
+   * @default 'cost'
+   */
+  policy?: 'classic' | 'handler' | 'cost' | 'fixed'
   /** Of `cost`: how many nanoseconds of CPU one nanosecond of latency is worth. @default 1 */
   latencyWeight?: number
   /** Of `handler`: the shift by which history weighs, 0 to 32. @default 3 */
@@ -242,7 +252,7 @@ export function checkPollParams(name: string, params: unknown): NativePollParams
   if (given['grow'] !== undefined) out.grow = checkInteger(`${name}.grow`, given['grow'], 0, U32)
   if (given['shrink'] !== undefined) out.shrink = checkInteger(`${name}.shrink`, given['shrink'], 0, U32)
   if (given['policy'] !== undefined) {
-    out.policy = checkOneOf(`${name}.policy`, given['policy'], ['classic', 'handler', 'cost'])
+    out.policy = checkOneOf(`${name}.policy`, given['policy'], ['classic', 'handler', 'cost', 'fixed'])
   }
   if (given['latencyWeight'] !== undefined) {
     out.latencyWeight = checkNumber(`${name}.latencyWeight`, given['latencyWeight'], 0, 1e9)

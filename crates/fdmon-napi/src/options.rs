@@ -123,11 +123,11 @@ impl NativePollParams {
 }
 
 fn policy(name: &str) -> Result<PolicyKind> {
-    [PolicyKind::Classic, PolicyKind::PerHandler, PolicyKind::Cost]
+    [PolicyKind::Classic, PolicyKind::PerHandler, PolicyKind::Cost, PolicyKind::Fixed]
         .into_iter()
         .find(|kind| kind.as_str() == name)
         .ok_or_else(|| {
-            let message = format!("policy = '{name}' is not known; pass 'classic'");
+            let message = format!("policy = '{name}' is not known; pass 'cost'");
             Failure::new(ErrorCode::InvalidArg, message)
         })
 }

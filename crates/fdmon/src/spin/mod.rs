@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::clock::Clock;
-use crate::config::PollParams;
+use crate::config::{PolicyKind, PollParams};
 use crate::context::{AioContext, Inner, State};
 use crate::handler::{Handler, NOWHERE, Probe};
 use crate::interest::word;
@@ -77,6 +77,17 @@ pub(crate) struct SpinState {
     /// Takes idle members off although the monitor cannot see readiness: for tests.
     #[cfg(test)]
     pub sweep_anyway: bool,
+}
+
+impl Policy {
+    pub fn new(kind: PolicyKind) -> Self {
+        match kind {
+            PolicyKind::Classic => Self::Classic(classic::Classic::default()),
+            PolicyKind::PerHandler => Self::PerHandler(per_handler::PerHandler::default()),
+            PolicyKind::Cost => Self::Cost(Box::default()),
+            PolicyKind::Fixed => Self::Fixed,
+        }
+    }
 }
 
 impl SpinState {

@@ -4,7 +4,7 @@
 use super::classic::Classic;
 use super::cost::Cost;
 use super::per_handler::{Estimate, PerHandler};
-use crate::config::{PolicyKind, PollParams};
+use crate::config::PollParams;
 
 /// What one counted turn shows of the traffic.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,15 +50,6 @@ pub(crate) enum Policy {
 }
 
 impl Policy {
-    pub fn new(kind: PolicyKind) -> Self {
-        match kind {
-            PolicyKind::Classic => Self::Classic(Classic::default()),
-            PolicyKind::PerHandler => Self::PerHandler(PerHandler::default()),
-            PolicyKind::Cost => Self::Cost(Box::default()),
-            PolicyKind::Fixed => Self::Fixed,
-        }
-    }
-
     /// How long the next turn may spin.
     pub fn window(&self, params: &PollParams) -> u64 {
         match self {
@@ -102,6 +93,7 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PolicyKind;
 
     const WAKE_UP: WakeUp = WakeUp { latency_ns: 35_000, cpu_ns: 4000 };
 

@@ -59,6 +59,9 @@ impl Estimate {
 
     /// A timed sleep of this length was over so much later than it should.
     pub fn overslept(&mut self, slept_ns: u64, late_ns: u64) {
+        if !self.measured {
+            return; // nor is the slack known
+        }
         // ppoll and epoll take a thousandth of the time as slack where that is more.
         let slack = self.slack_ns.max(slept_ns / 1000);
         let Some(late) = late_ns.checked_sub(slack).filter(|&late| late < ODD_NS) else { return };

@@ -11,6 +11,7 @@ mod hooks;
 mod interest;
 mod kernel;
 mod nested;
+mod policies;
 mod random;
 mod registering;
 mod removing;

@@ -7,7 +7,8 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use fdmon::{
-    AioContext, BottomHalf, EventNotifier, Handlers, Interest, Ops, PollSource, Timer, Token,
+    AioContext, BottomHalf, EventNotifier, Handlers, Interest, Ops, PolicyKind, PollParams,
+    PollSource, Timer, Token,
 };
 
 use crate::support::{WINDOW, spin};
@@ -47,7 +48,10 @@ impl World {
         let clock = fdmon::ManualClock::new();
         let mut builder = super::builder().manual_clock(clock.clone());
         if spins {
-            builder = builder.poll(spin());
+            let policies =
+                [PolicyKind::Classic, PolicyKind::Cost, PolicyKind::PerHandler, PolicyKind::Fixed];
+            let policy = policies[(seed >> 32) as usize % policies.len()];
+            builder = builder.poll(PollParams { policy, ..spin() });
             clock.set_step_ns(500);
         }
         let world = Rc::new(Self {

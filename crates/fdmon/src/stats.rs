@@ -109,7 +109,7 @@ impl HandlerCounters {
     }
 }
 
-/// Why a context that is asked to spin does not.
+/// Why a context that is asked to spin does not, or not as long as it would.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Guard {
@@ -119,7 +119,7 @@ pub enum Guard {
     CpuQuota,
     /// The producer runs only when this thread yields: both are on one CPU at the moment.
     SharedCpu,
-    /// The CPU budget for fruitless spins is used up.
+    /// The CPU budget for fruitless spins is used up: it spins less than it would, or not at all.
     Budget,
     /// A handler without `poll` is registered, on a monitor that cannot see its readiness
     /// without a system call.

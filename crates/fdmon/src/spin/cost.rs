@@ -199,12 +199,12 @@ impl Cost {
                 break;
             }
         }
-        let (_, window, promise) = costs[..used]
-            .iter()
-            .rev()
-            .find(|(cost, ..)| *cost <= least * TIE)
-            .copied()
-            .unwrap_or_default();
+        let not_at_all = costs[0];
+        let cheap = |(cost, ..): &&(f32, u64, f32)| *cost <= least * TIE;
+        let (_, window, promise) = match costs[..used].iter().rev().find(cheap) {
+            Some(choice) if least < not_at_all.0 || late == 0.0 => *choice,
+            _ => not_at_all, // the longest of those that see nothing costs something after all
+        };
         Choice { window, promise }
     }
 }

@@ -683,11 +683,12 @@ impl State {
             guard = self.spin.guards.check(plan.start);
         }
         if guard.is_none() && params.cpu_budget < 1.0 {
-            window = window.min(self.spin.budget.allows(plan.start, params.cpu_budget));
-            guard = (window == 0).then_some(Guard::Budget);
+            let allowed = self.spin.budget.allows(plan.start, params.cpu_budget);
+            guard = (allowed < window).then_some(Guard::Budget);
+            window = window.min(allowed);
         }
         shared.guard.store(Guard::to_u8(guard), Ordering::Relaxed);
-        if guard.is_some() {
+        if window == 0 || guard.is_some_and(|guard| guard != Guard::Budget) {
             return None;
         }
         let left = plan.deadline.map_or(u64::MAX, |d| d.saturating_sub(plan.start));

@@ -8,7 +8,7 @@ mod idle;
 #[cfg(test)]
 mod tests;
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::clock::Clock;
@@ -40,7 +40,7 @@ const SERIES: u32 = 32;
 struct Member {
     slot: u32,
     /// Its predicate, if that is a word in memory: asked without a look at the handler.
-    word: Option<Rc<WordSource>>,
+    word: Option<Arc<WordSource>>,
 }
 
 /// The spin parameters and everything that follows from them.

@@ -48,7 +48,6 @@ pub struct MoveError<S> {
 }
 
 /// Where a handler is that was not moved.
-#[derive(Debug)]
 pub enum Left<S> {
     /// In its old context, under this token: the old one if it never left, else a new one.
     Registered(SendToken<S>),
@@ -58,14 +57,20 @@ pub enum Left<S> {
     Gone,
 }
 
+impl<S> fmt::Debug for Left<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registered(token) => f.debug_tuple("Registered").field(token).finish(),
+            Self::Source(_) => f.debug_tuple("Source").finish_non_exhaustive(),
+            Self::Gone => f.write_str("Gone"),
+        }
+    }
+}
+
 impl<S> fmt::Debug for MoveError<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let left = match &self.left {
-            Left::Registered(_) => "Registered",
-            Left::Source(_) => "Source",
-            Left::Gone => "Gone",
-        };
-        f.debug_struct("MoveError").field("error", &self.error).field("left", &left).finish()
+        let Self { error, left } = self;
+        f.debug_struct("MoveError").field("error", error).field("left", left).finish()
     }
 }
 

@@ -127,10 +127,14 @@ impl AioContext {
         };
         let request = MoveRequest(Some(answer));
         let (from, to) = (self.remote(), to.clone());
-        self.withdraw(token.slot, token.generation, move |_, body| {
+        self.withdraw(token.slot, token.generation, move |ctx, body| {
             let source = body.and_then(|body| body.into_any().downcast::<S>().ok());
-            let Some(source) = source else { return request.gone(gone()) };
-            request.leave(*source, kept, from, &to);
+            match source {
+                Some(source) => request.leave(*source, kept, from, &to),
+                // A hook took it, or closed the context.
+                None if ctx.is_closed() => request.gone(Error::closed()),
+                None => request.gone(gone()),
+            }
         });
     }
 

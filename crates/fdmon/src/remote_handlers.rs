@@ -253,11 +253,12 @@ struct Removal<S>(Option<Answer<Result<Option<S>>>>);
 
 impl<S: 'static> Removal<S> {
     fn serve(mut self, ctx: &AioContext, token: SendToken<S>) {
-        ctx.withdraw(token.slot, token.generation, move |_, body| {
+        ctx.withdraw(token.slot, token.generation, move |ctx, body| {
             let source = body.and_then(|body| body.into_any().downcast::<S>().ok());
-            if let Some(answer) = self.0.take() {
-                answer.give(Ok(source.map(|source| *source)));
-            }
+            let Some(answer) = self.0.take() else { return };
+            // A hook may have closed the context, which released it.
+            let released = source.is_none() && ctx.is_closed();
+            answer.give(if released { Err(Error::closed()) } else { Ok(source.map(|s| *s)) });
         });
     }
 }

@@ -407,6 +407,12 @@ pub fn turn_until<T>(ctx: &AioContext, done: &JoinHandle<T>) {
     }
 }
 
+/// The answer, which comes soon: one that never does fails the test.
+#[track_caller]
+pub fn awaited<T>(mut ack: Ack<T>) -> T {
+    ack.wait_for(Duration::from_secs(60)).unwrap().expect("it is never answered")
+}
+
 /// The answer, which is here.
 #[track_caller]
 pub fn answer<T>(mut ack: Ack<T>) -> T {

@@ -11,7 +11,7 @@ use fdmon::{
 };
 
 use super::{io_thread, monitor, ring_params};
-use crate::support::{Spun, Tally, ringing, rung, spin};
+use crate::support::{Spun, Tally, awaited, ringing, rung, spin};
 
 /// What a closure says there.
 fn ask<T: Send + 'static>(
@@ -121,7 +121,7 @@ fn a_thread_that_sleeps_or_has_never_run_a_turn_is_stopped_too() {
 fn dropping_it_stops_it_and_waits_for_its_end() {
     let (source, bell, hands) = Spun::new();
     let thread = io_thread().poll(PollParams { max_ns: 20_000, ..spin() }).spawn().unwrap();
-    let _token = thread.remote().register_send(source).wait().unwrap().map_err(|(e, _)| e).unwrap();
+    let _token = awaited(thread.remote().register_send(source)).map_err(|(e, _)| e).unwrap();
     bell.set().unwrap();
     hands.runs.wait_for(1);
     drop(thread);
@@ -204,7 +204,7 @@ fn a_failing_callback_does_not_end_the_thread_and_the_first_failure_is_reported_
         fail(&thread, "another one");
         ask(&thread, |_| ());
         let (bell, runs) = (rung(), Tally::new());
-        let ack = thread.remote().register_send(ringing(&bell, &runs)).wait().unwrap();
+        let ack = awaited(thread.remote().register_send(ringing(&bell, &runs)));
         assert!(ack.is_ok());
         runs.wait_for(1);
         let error = thread.stop().unwrap_err();
@@ -259,7 +259,7 @@ fn a_hook_ends_the_thread_if_it_says_so_or_panics_itself() {
             })
             .spawn()
             .unwrap();
-        assert!(thread.remote().register_send(source).wait().unwrap().is_ok());
+        assert!(awaited(thread.remote().register_send(source)).is_ok());
         fail(&thread, "harmless");
         ask(&thread, |_| ()); // in a turn of its own
         fail(&thread, "fatal");
@@ -337,7 +337,7 @@ fn a_hook_of_a_handler_that_fails_at_the_end_is_reported() {
         ControlFlow::Continue(())
     });
     let thread = wide_open(builder, 60_000_000_000);
-    assert!(thread.remote().register_send(Sore(source)).wait().unwrap().is_ok());
+    assert!(awaited(thread.remote().register_send(Sore(source))).is_ok());
     bell.set().unwrap();
     hands.begins.wait_for(1);
     let error = thread.stop().unwrap_err();
@@ -423,7 +423,7 @@ fn handlers_are_spread_and_moved_over_threads_by_their_load() {
         work(5_000_000);
         Ok(homes.0.send(ops.remote().id())?)
     });
-    let token = busy.remote().register_send(handlers).wait().unwrap().map_err(|(e, _)| e).unwrap();
+    let token = awaited(busy.remote().register_send(handlers)).map_err(|(e, _)| e).unwrap();
     let ring = || {
         bell.set().unwrap();
         homes.1.recv_timeout(Duration::from_secs(60)).unwrap()
@@ -431,7 +431,7 @@ fn handlers_are_spread_and_moved_over_threads_by_their_load() {
     assert_eq!(ring(), busy.remote().id());
     let loads = threads.each_ref().map(IoThread::load);
     assert!(loads[0] > loads[1], "{loads:?}");
-    let moved = busy.remote().move_to(&token, &idle.remote()).wait().unwrap();
+    let moved = awaited(busy.remote().move_to(&token, &idle.remote()));
     assert_eq!(moved.unwrap().context_id(), idle.remote().id());
     assert_eq!(ring(), idle.remote().id());
     assert_eq!((busy.stats().handlers.len(), idle.stats().handlers.len()), (0, 1));

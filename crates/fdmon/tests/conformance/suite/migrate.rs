@@ -13,8 +13,8 @@ use fdmon::{
 
 use super::{context, manual, spinning};
 use crate::support::{
-    Log, Predicate, Spun, SpunHands, Tally, answer, block, drain, member, pair, polling, ringing,
-    rung, sleep_for,
+    Log, Predicate, Spun, SpunHands, Tally, answer, awaited, block, drain, member, pair, polling,
+    ringing, rung, sleep_for,
 };
 
 type Bell = SendHandlers<EventNotifier>;
@@ -433,7 +433,7 @@ fn any_thread_may_ask_for_a_move_by_the_remotes_alone() {
     let (bell, runs) = (EventNotifier::new().unwrap(), Tally::new());
     let token = register(&here, ringing(&bell, &runs)).to_send();
     let (from, to) = (here.remote(), there.remote());
-    let asker = std::thread::spawn(move || from.move_to(&token, &to).wait().unwrap());
+    let asker = std::thread::spawn(move || awaited(from.move_to(&token, &to)));
     while !asker.is_finished() {
         here.poll(false).unwrap();
         there.poll(false).unwrap();

@@ -12,8 +12,8 @@ use fdmon::{
 
 use super::{context, io_thread, manual, spinning};
 use crate::support::{
-    Log, Spun, Tally, answer, block, by_number, close_number, drain, pair, polling, private,
-    ringing, rung, sleep_for, turn_until,
+    Log, Spun, Tally, answer, awaited, block, by_number, close_number, drain, pair, polling,
+    private, ringing, rung, sleep_for, turn_until,
 };
 
 /// SPEC 4, 12
@@ -26,7 +26,7 @@ fn a_registration_from_another_thread_wakes_a_sleeping_loop() {
         while remote.stats().sleeps == 0 {
             std::thread::yield_now();
         }
-        let token = remote.register_send(ringing(&bell, &heard)).wait().unwrap().unwrap();
+        let token = awaited(remote.register_send(ringing(&bell, &heard))).unwrap();
         assert_eq!(token.context_id(), remote.id());
     });
     assert!(block(&ctx), "the registration ends the sleep");
@@ -48,9 +48,9 @@ fn a_removal_and_a_change_of_interest_wake_a_sleeping_loop_too() {
                 std::thread::yield_now();
             }
             match what {
-                "remove" => drop(remote.deregister(&token).wait().unwrap().unwrap().unwrap()),
+                "remove" => drop(awaited(remote.deregister(&token)).unwrap().unwrap()),
                 _ => {
-                    assert!(remote.set_interest(&token, Interest::empty()).wait().unwrap().unwrap())
+                    assert!(awaited(remote.set_interest(&token, Interest::empty())).unwrap())
                 }
             }
         });
@@ -334,7 +334,7 @@ fn the_fd_of_closures_comes_back_and_they_are_dropped_at_home_before_that() {
     });
     let token = ctx.set_fd_handler(rung(), handlers).unwrap().to_send();
     let remote = ctx.remote();
-    let asker = std::thread::spawn(move || remote.deregister(&token).wait().unwrap().unwrap());
+    let asker = std::thread::spawn(move || awaited(remote.deregister(&token)).unwrap());
     turn_until(&ctx, &asker);
     assert!(asker.join().unwrap().unwrap().test_and_clear().unwrap());
     assert_eq!(Rc::strong_count(&kept), 1);
@@ -398,9 +398,9 @@ fn a_suppress_word_is_free_as_soon_as_the_removal_is_acknowledged() {
         let source = word().expect("it is free");
         let handlers =
             SendHandlers::new(EventNotifier::new().unwrap()).poll(source).poll_ready(|_| Ok(()));
-        let token = remote.register_send(handlers).wait().unwrap().map_err(|(e, _)| e).unwrap();
+        let token = awaited(remote.register_send(handlers)).map_err(|(e, _)| e).unwrap();
         assert!(word().is_err(), "it belongs to a handler");
-        drop(remote.deregister(&token).wait().unwrap().unwrap().unwrap());
+        drop(awaited(remote.deregister(&token)).unwrap().unwrap());
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fdmon::{AioContext, EventNotifier, Handlers, Interest, Remote};
 
 use super::super::{context, io_thread};
-use crate::support::{Count, Tally, alone, answer, block, ringing, rung, spin};
+use crate::support::{Count, Tally, alone, answer, awaited, block, ringing, rung, spin};
 
 unsafe extern "C" {
     // std has none; the C library is linked anyway.
@@ -183,7 +183,7 @@ fn requests_of_a_forked_child_are_answered_with_closed_and_its_source() {
         other.close();
         // In the child nobody is at home here, so it may wait for a thread of its own.
         let thread = io_thread().spawn().unwrap();
-        let ack = thread.remote().register_send(ringing(&rung(), &runs)).wait().unwrap();
+        let ack = awaited(thread.remote().register_send(ringing(&rung(), &runs)));
         assert_eq!(ack.unwrap().context_id(), thread.remote().id());
         assert_eq!(thread.stop().unwrap().handlers, 1);
     });
@@ -213,7 +213,7 @@ fn an_io_thread_stays_with_the_parent() {
     });
     let runs = Tally::new();
     let bell = rung();
-    assert!(remote.register_send(ringing(&bell, &runs)).wait().unwrap().is_ok());
+    assert!(awaited(remote.register_send(ringing(&bell, &runs))).is_ok());
     runs.wait_for(1);
     for thread in threads {
         thread.unwrap().stop().unwrap();

@@ -11,7 +11,7 @@ use fdmon::{
 };
 
 use super::super::{context, io_thread};
-use crate::support::{Spun, Tally, pair, ringing, spin};
+use crate::support::{Spun, Tally, awaited, pair, ringing, spin};
 
 fn parameters() -> [PollParams; 2] {
     [PollParams::default(), PollParams { max_ns: 20_000, grow: 0, ..spin() }]
@@ -23,7 +23,7 @@ fn threads(params: &PollParams) -> [IoThread; 2] {
 
 #[track_caller]
 fn registered<S: Source + Send>(remote: &Remote, source: S) -> SendToken<S> {
-    remote.register_send(source).wait().unwrap().map_err(|(error, _)| error).unwrap()
+    awaited(remote.register_send(source)).map_err(|(error, _)| error).unwrap()
 }
 
 /// Moves it to and fro until this says that it is enough; how often, and where it is then.
@@ -35,7 +35,7 @@ fn wander<S: Source + Send>(
     let mut moves = 0;
     while !done() {
         let (from, to) = (moves as usize % threads.len(), (moves as usize + 1) % threads.len());
-        let moved = threads[from].remote().move_to(&token, &threads[to].remote()).wait().unwrap();
+        let moved = awaited(threads[from].remote().move_to(&token, &threads[to].remote()));
         token = moved.map_err(|failed| failed.error).unwrap();
         moves += 1;
     }
@@ -105,7 +105,7 @@ fn over_thousands_of_moves_what_producers_count_is_neither_lost_nor_doubled() {
         assert!(moves >= 1_000);
         assert_eq!(sum.load(Ordering::SeqCst), all);
         let home = Remote::from_id(token.context_id()).unwrap();
-        assert!(home.deregister(&token).wait().unwrap().unwrap().is_some());
+        assert!(awaited(home.deregister(&token)).unwrap().is_some());
         for thread in threads {
             assert_eq!(thread.stop().unwrap().handlers, 0);
         }
@@ -273,7 +273,7 @@ fn whenever_the_target_closes_each_source_is_there_or_comes_back() {
                 let (mut there, mut back) = (0, 0);
                 loop {
                     let (source, _bell, hands) = Spun::new();
-                    match remote.register_send(source).wait().unwrap() {
+                    match awaited(remote.register_send(source)) {
                         Ok(_) => there += 1,
                         Err((error, source)) => {
                             assert!(error.is_closed(), "{error}");
@@ -314,7 +314,7 @@ fn whichever_side_closes_during_a_move_the_handler_is_somewhere() {
         });
         let mut at = 0;
         let found = loop {
-            match remotes[at].move_to(&token, &remotes[1 - at]).wait().unwrap() {
+            match awaited(remotes[at].move_to(&token, &remotes[1 - at])) {
                 Ok(there) => (token, at) = (there, 1 - at),
                 Err(MoveError { error, left }) => {
                     assert!(error.is_closed(), "{error}");
@@ -328,7 +328,7 @@ fn whichever_side_closes_during_a_move_the_handler_is_somewhere() {
             Left::Registered(token) => {
                 assert_eq!(leaks, 0);
                 let home = Remote::from_id(token.context_id()).unwrap();
-                assert!(home.deregister(&token).wait().unwrap().unwrap().is_some());
+                assert!(awaited(home.deregister(&token)).unwrap().is_some());
                 assert_eq!(hands.dropped.get(), 1);
             }
             Left::Source(_) => panic!("the other side is open: it can come back"),
@@ -352,7 +352,7 @@ fn many_threads_register_and_remove_and_nothing_runs_once_that_is_acknowledged()
                     bell.set().unwrap();
                     hands.runs.wait_for(1);
                     bell.set().unwrap();
-                    let source = remote.deregister(&token).wait().unwrap().unwrap().unwrap();
+                    let source = awaited(remote.deregister(&token)).unwrap().unwrap();
                     let seen = (hands.runs.get(), hands.asked.get(), hands.ends.get());
                     assert!(!hands.has_begun());
                     bell.set().unwrap();

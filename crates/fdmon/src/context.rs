@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
+use crate::ack;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{AioParams, MonitorKind, PollParams, RingParams};
 use crate::embed::Outer;
@@ -16,8 +17,9 @@ use crate::fork::Home;
 use crate::inbox::Node;
 use crate::monitor::poll::PollMonitor;
 use crate::monitor::{Monitor, switch};
-use crate::registry::{Hints, Registry};
+use crate::registry::{DueHalf, Hints, Registry};
 use crate::remote::{Remote, Shared, lock};
+use crate::remote_handlers::Claim;
 use crate::spin::SpinState;
 use crate::stats::ContextStats;
 use crate::timer::TimerHeap;
@@ -58,6 +60,8 @@ pub(crate) struct State {
     pub loops: u32,
     pub closed: bool,
     pub failures: Failures,
+    /// Who gets the bodies of handlers that were taken away while one of their functions ran.
+    pub claims: Vec<Claim>,
     /// The side for an outer loop, once there is one.
     pub outer: Option<Outer>,
     /// The process that made it.
@@ -176,11 +180,13 @@ impl Builder {
             loops: 0,
             closed: false,
             failures: Failures::default(),
+            claims: Vec::new(),
             outer: None,
             home: shared.home,
         };
         state.note_spinning();
         state.set_busy_poll(&shared, busy_poll)?;
+        ack::came_home();
         Ok(AioContext(Rc::new(Inner {
             state: RefCell::new(state),
             home: shared.home,
@@ -382,13 +388,16 @@ impl AioContext {
     pub fn close(&self) -> LeakReport {
         if !self.0.home.is_here() {
             // A forked child: what the kernel holds is the parent's.
-            self.0.state().closed = true;
+            if !std::mem::replace(&mut self.0.state().closed, true) {
+                ack::left_home();
+            }
             return LeakReport::default();
         }
         if self.is_closed() {
             return LeakReport::default();
         }
         self.leave_spin_mode();
+        self.let_leave();
         let begun: Vec<u32> = {
             // Also those whose spin mode is being left right now, further out.
             let mut st = self.0.state();
@@ -410,11 +419,27 @@ impl AioContext {
         };
         st.closed = true;
         st.reg.hints.set(Hints::CLOSED);
+        ack::left_home();
         self.0.shared.closed.store(true, Ordering::Release);
+        // The other half of `Remote::push`.
+        fence(Ordering::SeqCst);
         let remains = st.dismantle(&self.0.shared);
         drop(st);
         drop(remains); // users' drop code runs outside the borrow
         report
+    }
+}
+
+impl AioContext {
+    /// Serves the requests that take handlers away and came before the end.
+    fn let_leave(&self) {
+        loop {
+            let leaving = self.0.state().next_leaving(&self.0.shared);
+            let Some(node) = leaving else { return };
+            if let Some(job) = node.take_job() {
+                self.0.guarded(|| job(&mut self.ops()));
+            }
+        }
     }
 }
 
@@ -537,6 +562,19 @@ impl State {
         self.monitor = Monitor::Poll(PollMonitor::default());
     }
 
+    /// The next request in line that takes a handler away.
+    fn next_leaving(&mut self, shared: &Shared) -> Option<Arc<Node>> {
+        self.drain_inbox(shared);
+        let due = |half: &DueHalf| matches!(half, DueHalf::Job(node) if node.is_leaving());
+        if let Some(at) = self.reg.halves_due.iter().position(due)
+            && let Some(DueHalf::Job(node)) = self.reg.halves_due.remove(at)
+        {
+            return Some(node);
+        }
+        let at = self.scheduled.iter().position(|node| node.is_leaving())?;
+        self.scheduled.remove(at)
+    }
+
     /// What is kept until the borrow of the state has ended, since users' code drops with it.
     pub(crate) fn dismantle(&mut self, shared: &Shared) -> impl Sized + use<> {
         if matches!(self.monitor, Monitor::IoUring(_)) {
@@ -561,12 +599,12 @@ impl State {
         }
         self.spin.forget_members(); // and with them their suppress words
         self.reg.ready.clear();
-        self.reg.halves_due.clear();
+        let jobs = std::mem::take(&mut self.reg.halves_due);
         self.reg.timers_due.clear();
         self.timers = TimerHeap::default();
         self.drain_inbox(shared);
         lock(&shared.handlers).clear();
         lock(&shared.halves).clear();
-        (remains, std::mem::take(&mut self.scheduled))
+        (remains, jobs, std::mem::take(&mut self.scheduled))
     }
 }

@@ -397,8 +397,12 @@ impl AioContext {
                 self.0.guarded(|| body.poll_end());
             }
         }
+        let claim = self.0.state().take_claim(slot, generation);
         // Users' drop code runs here, outside any borrow.
-        self.0.guarded(|| drop(body));
+        self.0.guarded(|| match claim {
+            Some(take) => take(self, body),
+            None => drop(body),
+        });
     }
 
     fn run_half(&self, slot: u32) -> bool {

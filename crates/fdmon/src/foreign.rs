@@ -11,7 +11,6 @@
 
 use std::any::Any;
 use std::ptr::NonNull;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -148,7 +147,7 @@ impl AioContext {
             external: foreign.external,
             has_poll: foreign.word.is_some() || foreign.predicate,
             kernel: foreign.kernel,
-            word: foreign.word.map(Rc::new),
+            word: foreign.word.map(Arc::new),
             hooked: foreign.hooks.is_some(),
             body: foreign.hooks.map(|hooks| Box::new(ForeignBody(hooks)) as Box<dyn Body>),
             foreign: true,

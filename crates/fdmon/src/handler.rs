@@ -1,17 +1,19 @@
 //! ① Handlers: what users register, and what their callbacks are given.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::rc::{Rc, Weak};
+use std::rc::Weak;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fd::{AsFd, BorrowedFd, RawFd};
 
+use crate::ack::Ack;
 use crate::context::{AioContext, Inner};
 use crate::error::{Error, Outcome, Result};
 use crate::interest::{Callbacks, Events, Interest};
+use crate::migrate::Moved;
 use crate::remote::Remote;
 use crate::stats::HandlerCounters;
 use crate::word_source::{PollSource, WordSource};
@@ -50,6 +52,17 @@ thread_local! {
 pub trait Source: AsFd + 'static {
     /// What to watch at first.
     fn interest(&self) -> Interest;
+
+    /// The fd is fed by outside clients: `disable_external` holds it back. Asked at registration.
+    fn external(&self) -> bool {
+        false
+    }
+
+    /// Spin on the kernel's readiness of the fd; one that has a predicate spins on that instead.
+    /// Asked at registration.
+    fn poll_kernel(&self) -> bool {
+        false
+    }
 
     /// The fd is readable, hung up or in error; or it is so and the predicate said yes as well.
     ///
@@ -99,6 +112,31 @@ pub trait Source: AsFd + 'static {
 
     /// Spinning ends: the producer must signal again.
     fn poll_end(&mut self) {}
+
+    #[doc(hidden)]
+    fn parts(&self, _: Private) -> Parts {
+        Parts::default()
+    }
+}
+
+/// Only this crate has one.
+#[derive(Debug)]
+pub struct Private(());
+
+/// What a source of this crate is made of; those of users have every callback.
+#[derive(Debug)]
+pub struct Parts {
+    pub(crate) callbacks: Callbacks,
+    /// It has a predicate; `None` = to be found out.
+    pub(crate) has_poll: Option<bool>,
+    /// The predicate, where it is a word in memory, which is read in place.
+    pub(crate) word: Option<Arc<WordSource>>,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self { callbacks: Callbacks::all(), has_poll: None, word: None }
+    }
 }
 
 type Callback = Box<dyn FnMut(&mut Ops<'_>) -> Outcome>;
@@ -194,7 +232,8 @@ impl Handlers {
             external: self.external,
             has_poll,
             kernel: self.kernel && !has_poll,
-            word: self.word.take().filter(|_| has_poll).map(Rc::new),
+            word: self.word.take().filter(|_| has_poll).map(Arc::new),
+            kind: TypeId::of::<F>(),
             body: Some(Box::new(ClosureBody { fd, handlers: self })),
             ..Handler::new(raw)
         }
@@ -294,7 +333,7 @@ impl<F: AsFd + 'static> Body for ClosureBody<F> {
     }
 }
 
-struct SourceBody<S>(S);
+pub(crate) struct SourceBody<S>(pub S);
 
 impl<S: Source> Body for SourceBody<S> {
     fn ready(&mut self, ctx: &AioContext, events: Events) -> Outcome {
@@ -330,17 +369,24 @@ impl<S: Source> Body for SourceBody<S> {
     }
 }
 
-pub(crate) fn source_handler<S: Source>(source: S, raw: RawFd) -> Handler {
-    DEFAULT_POLL_RAN.set(false);
-    let _ = source.poll();
-    let has_poll = !DEFAULT_POLL_RAN.get();
-    let mut callbacks = Callbacks::all();
+/// All of a source's handler but its body.
+pub(crate) fn describe<S: Source>(source: &S, raw: RawFd) -> Handler {
+    let Parts { mut callbacks, has_poll, word } = source.parts(Private(()));
+    let has_poll = has_poll.unwrap_or_else(|| {
+        DEFAULT_POLL_RAN.set(false);
+        let _ = source.poll();
+        !DEFAULT_POLL_RAN.get()
+    });
     callbacks.set(Callbacks::POLL_READY, has_poll);
     Handler {
         callbacks,
-        wanted: source.interest(),
+        wanted: source.interest() & Interest::of(callbacks),
+        external: source.external(),
         has_poll,
-        body: Some(Box::new(SourceBody(source))),
+        kernel: source.poll_kernel() && !has_poll,
+        word,
+        kind: TypeId::of::<S>(),
+        is_source: true,
         ..Handler::new(raw)
     }
 }
@@ -358,8 +404,11 @@ pub(crate) struct Handler {
     /// Taken out while one of its functions runs. A foreign handler without a predicate or hooks
     /// of its own has none.
     pub body: Option<Box<dyn Body>>,
-    pub word: Option<Rc<WordSource>>,
+    pub word: Option<Arc<WordSource>>,
     pub has_poll: bool,
+    /// What its token names: a source, or the fd of closures.
+    pub kind: TypeId,
+    pub is_source: bool,
     /// `read` is the only callback, and it is native.
     pub only_reads: bool,
     /// A hit has nothing to do but run `poll_ready`: native, and on the spin list.
@@ -403,6 +452,8 @@ impl Handler {
             body: None,
             word: None,
             has_poll: false,
+            kind: TypeId::of::<()>(),
+            is_source: false,
             only_reads: false,
             simple_hit: false,
             kernel: false,
@@ -533,6 +584,64 @@ impl Ops<'_> {
     /// As [`AioContext::deregister`].
     pub fn deregister<S: 'static>(&mut self, token: &Token<S>) -> Option<S> {
         self.ctx.deregister(token)
+    }
+
+    /// As [`AioContext::move_to`]; also for the handler whose callback this is, which moves when
+    /// that returns.
+    ///
+    /// ```
+    /// use fdmon::{AioContext, EventNotifier, IoThread, SendHandlers};
+    /// let (ctx, thread) = (AioContext::builder().build()?, IoThread::builder().spawn()?);
+    /// let (there, done) = (thread.remote(), ctx.remote());
+    /// // The event is left where it is: it moves along with its handler.
+    /// let bell = EventNotifier::with_value(1)?;
+    /// let handlers = SendHandlers::new(bell).read(move |ops| {
+    ///     let own = ops.token_of::<SendHandlers<EventNotifier>>(ops.fd()).expect("it is live");
+    ///     if ops.remote().id() != there.id() {
+    ///         let _moved = ops.move_to(&own, &there);
+    ///     } else {
+    ///         ops.deregister(&own);
+    ///         done.stop()?;
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ctx.register(handlers).map_err(|(error, _)| error)?;
+    /// ctx.run()?; // until it has run over there
+    /// # Ok::<(), fdmon::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As there.
+    pub fn move_to<S: Source + Send>(&mut self, token: &Token<S>, to: &Remote) -> Ack<Moved<S>> {
+        self.ctx.move_to(token, to)
+    }
+
+    /// As [`AioContext::token_of`]: with its own fd, a handler finds its own token.
+    ///
+    /// ```
+    /// use std::os::fd::{AsFd, BorrowedFd};
+    /// use fdmon::{AioContext, EventNotifier, Interest, Ops, Outcome, Source};
+    /// struct Once(EventNotifier);
+    /// impl AsFd for Once {
+    ///     fn as_fd(&self) -> BorrowedFd<'_> { self.0.as_fd() }
+    /// }
+    /// impl Source for Once {
+    ///     fn interest(&self) -> Interest { Interest::READ }
+    ///     fn read(&mut self, ops: &mut Ops<'_>) -> Outcome {
+    ///         let own = ops.token_of::<Self>(&*self).expect("its own handler runs");
+    ///         ops.deregister(&own);
+    ///         Ok(())
+    ///     }
+    /// }
+    /// let ctx = AioContext::builder().build()?;
+    /// ctx.register(Once(EventNotifier::with_value(1)?)).map_err(|(error, _)| error)?;
+    /// assert!(ctx.poll(true)?);
+    /// assert!(ctx.stats().handlers.is_empty());
+    /// # Ok::<(), fdmon::Error>(())
+    /// ```
+    #[must_use]
+    pub fn token_of<S: 'static>(&self, fd: impl AsFd) -> Option<Token<S>> {
+        self.ctx.token_of(fd)
     }
 
     /// As [`AioContext::set_fd_handler`].

@@ -22,6 +22,8 @@ const DEAD: u8 = 8;
 
 /// Nothing to run: the parameters have changed.
 const CHANGE: u8 = 16;
+/// The job takes a handler away.
+const LEAVING: u8 = 32;
 
 /// A closure for the home thread.
 pub(crate) type Job = Box<dyn FnOnce(&mut Ops<'_>) + Send>;
@@ -50,6 +52,15 @@ impl Node {
 
     pub fn job(job: Job) -> Arc<Self> {
         Self::new(LINKED | SCHEDULED, Some(job))
+    }
+
+    /// A job that takes a handler away: a context that closes serves it still.
+    pub fn leaving(job: Job) -> Arc<Self> {
+        Self::new(LINKED | SCHEDULED | LEAVING, Some(job))
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & LEAVING != 0
     }
 
     /// Says that the parameters have changed.

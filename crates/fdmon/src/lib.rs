@@ -42,10 +42,12 @@
 //! ④ dispatch (`dispatch`); `turn` has the turn itself.
 #![deny(unsafe_code)] // opened only where memory is shared with others; each use has its reason
 
+mod ack;
 mod bottom_half;
 mod clock;
 mod config;
 mod context;
+mod cpu_clock;
 mod dispatch;
 mod embed;
 mod error;
@@ -54,11 +56,15 @@ mod fork;
 mod handler;
 mod inbox;
 mod interest;
+mod io_thread;
+mod migrate;
 mod monitor;
 mod notifier;
 mod register;
 mod registry;
 mod remote;
+mod remote_handlers;
+mod send_handlers;
 mod spin;
 mod stats;
 mod timer;
@@ -67,6 +73,7 @@ mod wait;
 mod word_source;
 mod words;
 
+pub use ack::Ack;
 pub use bottom_half::BottomHalf;
 pub use clock::ManualClock;
 pub use config::{AioParams, BusyPoll, MonitorKind, PolicyKind, PollParams, RingMode, RingParams};
@@ -76,11 +83,15 @@ pub use error::{Error, ErrorCode, Outcome, Result};
 pub use foreign::{ForeignBatch, ForeignHandler, ForeignHooks};
 pub use handler::{Handlers, Ops, Probe, Source, Token};
 pub use interest::{Callbacks, Events, Interest, word};
+pub use io_thread::{Failure, IoThread, IoThreadBuilder, IoThreadError};
+pub use migrate::{Left, MoveError, Moved};
 pub use monitor::refusal::explain_refusal;
 pub use monitor::ring::RingFeatures;
 pub use monitor::switch::probe_io_uring;
 pub use notifier::EventNotifier;
 pub use remote::{BottomHalfId, Remote};
+pub use remote_handlers::{Registered, SendToken};
+pub use send_handlers::SendHandlers;
 pub use spin::guards::Cpus;
 pub use stats::{ContextStats, Guard, HandlerStats};
 pub use timer::Timer;

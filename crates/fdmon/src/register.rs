@@ -1,5 +1,6 @@
 //! ① Registering: from what the user hands over to a slot that the monitor watches.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use rustix::io::{Errno, fcntl_getfd};
 use crate::bottom_half::no_words;
 use crate::context::{AioContext, Inner, State};
 use crate::error::{Error, Result};
-use crate::handler::{Handler, Handlers, Source, Token, source_handler};
+use crate::handler::{Handler, Handlers, Source, SourceBody, Token, describe};
 use crate::interest::{Callbacks, Interest, word};
 use crate::monitor::borrow;
 use crate::registry::{Entry, Hints};
@@ -22,11 +23,31 @@ impl AioContext {
     /// # Errors
     /// `BadFd`, `Closed`, `Syscall` when the kernel refuses the fd. The source comes back.
     pub fn register<S: Source>(&self, source: S) -> std::result::Result<Token<S>, (Error, S)> {
-        let fd = source.as_fd().as_raw_fd();
-        if let Err(error) = self.check_fd(fd) {
-            return Err((error, source));
+        match self.describe(&source) {
+            Ok(handler) => self.register_as(handler, source),
+            Err(error) => Err((error, source)),
         }
-        match self.add_handler(source_handler(source, fd)) {
+    }
+
+    /// All of a source's handler but its body: asks the source what it is.
+    pub(crate) fn describe<S: Source>(&self, source: &S) -> Result<Handler> {
+        let fd = source.as_fd().as_raw_fd();
+        self.check_fd(fd)?;
+        let handler = describe(source, fd);
+        if handler.callbacks.is_empty() {
+            return Err(no_callback());
+        }
+        Ok(handler)
+    }
+
+    /// Registers a source that was described before.
+    pub(crate) fn register_as<S: Source>(
+        &self,
+        mut handler: Handler,
+        source: S,
+    ) -> std::result::Result<Token<S>, (Error, S)> {
+        handler.body = Some(Box::new(SourceBody(source)));
+        match self.add_handler(handler) {
             Ok((slot, generation)) => Ok(self.token(slot, generation)),
             Err((error, handler)) => {
                 let source = handler.body.and_then(|body| body.into_any().downcast::<S>().ok());
@@ -38,12 +59,44 @@ impl AioContext {
         }
     }
 
-    /// Removes the source and gives it back. `None` = it was gone already, or this is called
-    /// from one of its own callbacks, after which it is dropped.
+    /// Removes the source and gives it back. `None` = it was gone already, or is another context's,
+    /// or this is called from one of its own callbacks, after which it is dropped.
     pub fn deregister<S: 'static>(&self, token: &Token<S>) -> Option<S> {
+        if !self.made(token) {
+            return None;
+        }
         self.0.state().reg.live_handler(token.slot, token.generation)?;
         let handler = self.remove_slot(token.slot)?;
         handler.body?.into_any().downcast::<S>().ok().map(|source| *source)
+    }
+
+    /// The token of the handler that this fd has, if its type is this one: that of a source, or of
+    /// the fd that belongs to closures. So a source finds its own token in its callbacks, wherever
+    /// it was moved to.
+    ///
+    /// ```
+    /// use fdmon::{AioContext, EventNotifier, Handlers, SendHandlers};
+    /// let ctx = AioContext::builder().build()?;
+    /// let bell = EventNotifier::new()?;
+    /// ctx.set_fd_handler(bell.clone(), Handlers::new().read(|_| Ok(())))?;
+    /// assert!(ctx.token_of::<SendHandlers<EventNotifier>>(&bell).is_none());
+    /// let token = ctx.token_of::<EventNotifier>(&bell).expect("it has a handler");
+    /// assert!(token.is_live());
+    /// # Ok::<(), fdmon::Error>(())
+    /// ```
+    #[must_use]
+    pub fn token_of<S: 'static>(&self, fd: impl AsFd) -> Option<Token<S>> {
+        let fd = fd.as_fd().as_raw_fd();
+        let mut st = self.0.state();
+        let slot = st.reg.slot_of(fd)?;
+        let generation = st.reg.generation(slot);
+        let handler = st.reg.handler(slot)?;
+        (handler.kind == TypeId::of::<S>()).then(|| self.token(slot, generation))
+    }
+
+    /// The token is of this context.
+    pub(crate) fn made<S>(&self, token: &Token<S>) -> bool {
+        std::ptr::eq(token.context.as_ptr(), Rc::as_ptr(&self.0))
     }
 
     /// Registers callbacks for an fd, which the context owns from now on; replaces the handler
@@ -74,7 +127,7 @@ impl AioContext {
         self.check_fd(raw)?;
         let handler = handlers.into_handler(fd, raw);
         if handler.callbacks.is_empty() {
-            return Err(Error::invalid_arg("handlers", "none", "at least one callback"));
+            return Err(no_callback());
         }
         let (slot, generation) = self.add_handler(handler).map_err(|(error, _)| error)?;
         Ok(self.token(slot, generation))
@@ -87,7 +140,7 @@ impl AioContext {
         }
     }
 
-    fn registered_slot(&self, fd: RawFd) -> Option<u32> {
+    pub(crate) fn registered_slot(&self, fd: RawFd) -> Option<u32> {
         self.0.state().reg.slot_of(fd)
     }
 
@@ -130,7 +183,7 @@ impl AioContext {
         }
     }
 
-    fn token<S>(&self, slot: u32, generation: u32) -> Token<S> {
+    pub(crate) fn token<S>(&self, slot: u32, generation: u32) -> Token<S> {
         Token { slot, generation, context: Rc::downgrade(&self.0), source: PhantomData }
     }
 
@@ -305,6 +358,11 @@ impl Inner {
     pub(crate) fn is_live(&self, slot: u32, generation: u32) -> bool {
         self.state().reg.live_handler(slot, generation).is_some()
     }
+}
+
+#[cold]
+fn no_callback() -> Error {
+    Error::invalid_arg("handlers", "none", "at least one callback")
 }
 
 /// The word without the events of these interests.

@@ -16,7 +16,7 @@ use crate::config::{AioParams, MonitorKind, PollParams};
 use crate::error::{Error, Result};
 use crate::fork::Home;
 use crate::handler::Ops;
-use crate::inbox::{Inbox, Node};
+use crate::inbox::{Inbox, Job, Node};
 use crate::notifier::{self, EventNotifier};
 use crate::stats::{ContextStats, Counters, Guard, HandlerCounters, HandlerStats};
 
@@ -221,7 +221,7 @@ impl Remote {
         })
     }
 
-    fn open(&self) -> Result<()> {
+    pub(crate) fn open(&self) -> Result<()> {
         if self.0.closed.load(Ordering::Acquire) || !self.0.home.is_here() {
             return Err(Error::closed());
         }
@@ -278,7 +278,7 @@ impl Remote {
         Ok(())
     }
 
-    fn schedule_node(&self, node: &Arc<Node>) {
+    pub(crate) fn schedule_node(&self, node: &Arc<Node>) {
         if node.schedule(false) {
             self.0.inbox.push(Arc::clone(node));
         }
@@ -312,14 +312,25 @@ impl Remote {
     /// `Closed`; the closure is dropped then. One that is accepted but has not run when the
     /// context closes is dropped as well.
     pub fn run(&self, job: impl FnOnce(&mut Ops<'_>) + Send + 'static) -> Result<()> {
+        self.push_job(Box::new(job))
+    }
+
+    pub(crate) fn push_job(&self, job: Job) -> Result<()> {
         self.open()?;
-        self.push(Node::job(Box::new(job)));
+        self.push(Node::job(job));
         Ok(())
     }
 
-    fn push(&self, node: Arc<Node>) {
+    /// A context that has closed meanwhile empties its inbox no more: then it is done here, so that
+    /// what a request carries is given back.
+    pub(crate) fn push(&self, node: Arc<Node>) {
         self.0.inbox.push(node);
         self.0.notify();
+        // The barrier in `notify` stands between the push and this look, that of `close` between
+        // the flag and its last look into the inbox: one of the two finds the node.
+        if self.0.closed.load(Ordering::Relaxed) {
+            self.0.inbox.drain(drop);
+        }
     }
 
     /// Sets the spin parameters from the next turn on. Kernel busy polling that cannot be had is

@@ -88,6 +88,12 @@ pub struct WordSource {
     _owner: Box<dyn Any>,
 }
 
+// SAFETY: the words are atomics in memory that `_owner` keeps in place, wherever that is. The owner
+// is `Send`, or the caller of `raw` promised that the source stays in its thread.
+unsafe impl Send for WordSource {}
+// SAFETY: all that a shared reference gives access to are the atomics; nothing reads the owner.
+unsafe impl Sync for WordSource {}
+
 /// Two words of one width that are ready when they differ. A value to differ from is a word of
 /// the source's own, so that asking is two loads and a comparison.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +140,8 @@ impl WordSource {
     ///
     /// # Safety
     /// All words are aligned, and stay alive and in place until `owner` is dropped; whoever else
-    /// writes them does it atomically.
+    /// writes them does it atomically. A source whose `owner` is not `Send` stays in the thread
+    /// that made it: it is not sent to another, nor is a handler that has it.
     ///
     /// # Errors
     /// `InUse` when the suppress word suppresses another handler already; `InvalidArg` when the

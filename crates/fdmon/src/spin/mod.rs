@@ -12,7 +12,7 @@ mod policy;
 mod tests;
 mod wake_up;
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::clock::Clock;
@@ -45,7 +45,7 @@ const SERIES: u32 = 32;
 struct Member {
     slot: u32,
     /// Its predicate, if that is a word in memory: asked without a look at the handler.
-    word: Option<Rc<WordSource>>,
+    word: Option<Arc<WordSource>>,
     /// Of the per-handler policy: how often it has events.
     estimate: per_handler::Estimate,
 }

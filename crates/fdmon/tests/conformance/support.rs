@@ -3,11 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use fdmon::{
-    AioContext, EventNotifier, Handlers, Ops, Outcome, PolicyKind, PollParams, PollSource,
+    Ack, AioContext, EventNotifier, Handlers, Interest, Ops, Outcome, PolicyKind, PollParams,
+    PollSource, SendHandlers, Source,
 };
 
 /// Counts how often something happened.
@@ -258,6 +261,162 @@ pub fn member(ctx: &AioContext, bell: &EventNotifier, predicate: &Predicate) -> 
 pub fn polling(ctx: &AioContext, fd: RawFd) -> bool {
     let stats = ctx.stats();
     stats.handlers.iter().any(|handler| handler.fd == fd && handler.polling)
+}
+
+/// What threads count together.
+#[derive(Clone, Default)]
+pub struct Tally(Arc<AtomicU32>);
+
+impl Tally {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn bump(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn get(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// How many hold it, this one among them.
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
+    /// Yields until it is this high; after a minute, fails instead.
+    #[track_caller]
+    pub fn wait_for(&self, count: u32) {
+        let start = Instant::now();
+        while self.get() < count {
+            assert!(start.elapsed() < Duration::from_secs(60), "{} of {count}", self.get());
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Clears this bell and counts, in whichever thread.
+pub fn ringing(bell: &EventNotifier, runs: &Tally) -> SendHandlers<EventNotifier> {
+    let (clear, runs) = (bell.clone(), runs.clone());
+    SendHandlers::new(bell.clone()).read(move |_| {
+        if clear.test_and_clear()? {
+            runs.bump();
+        }
+        Ok(())
+    })
+}
+
+/// A source with a predicate that may leave the thread. The test tells it what to say, and sees
+/// what became of it.
+pub struct Spun {
+    pub bell: EventNotifier,
+    pub hands: Arc<SpunHands>,
+}
+
+#[derive(Default)]
+pub struct SpunHands {
+    pub says: AtomicBool,
+    pub asked: Tally,
+    pub begins: Tally,
+    pub ends: Tally,
+    pub runs: Tally,
+    pub dropped: Tally,
+    pub external: AtomicBool,
+    /// Asked for its interest, it panics.
+    pub panics: AtomicBool,
+}
+
+impl Spun {
+    pub fn new() -> (Self, EventNotifier, Arc<SpunHands>) {
+        let (bell, hands) = (EventNotifier::new().unwrap(), Arc::new(SpunHands::default()));
+        (Self { bell: bell.clone(), hands: hands.clone() }, bell, hands)
+    }
+}
+
+impl SpunHands {
+    /// `poll_begin` was called last, not `poll_end`; and the two have alternated.
+    pub fn has_begun(&self) -> bool {
+        let (begins, ends) = (self.begins.get(), self.ends.get());
+        assert!(begins == ends || begins == ends + 1, "{begins} begins, {ends} ends");
+        begins > ends
+    }
+
+    pub fn say(&self, hit: bool) {
+        self.says.store(hit, Ordering::SeqCst);
+    }
+}
+
+impl AsFd for Spun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}
+
+impl Source for Spun {
+    fn interest(&self) -> Interest {
+        assert!(!self.hands.panics.load(Ordering::SeqCst), "asked for its interest");
+        Interest::READ
+    }
+
+    fn external(&self) -> bool {
+        self.hands.external.load(Ordering::SeqCst)
+    }
+
+    fn read(&mut self, _: &mut Ops<'_>) -> Outcome {
+        self.bell.test_and_clear()?;
+        self.hands.say(false);
+        self.hands.runs.bump();
+        Ok(())
+    }
+
+    fn poll(&self) -> bool {
+        self.hands.asked.bump();
+        self.hands.says.load(Ordering::SeqCst)
+    }
+
+    fn poll_ready(&mut self, _: &mut Ops<'_>) -> Outcome {
+        self.hands.say(false);
+        self.hands.runs.bump();
+        Ok(())
+    }
+
+    fn poll_begin(&mut self) {
+        self.hands.begins.bump();
+    }
+
+    fn poll_end(&mut self) {
+        self.hands.ends.bump();
+    }
+}
+
+impl Drop for Spun {
+    fn drop(&mut self) {
+        self.hands.dropped.bump();
+    }
+}
+
+/// Turns of this context until the other thread's work is done.
+#[track_caller]
+pub fn turn_until<T>(ctx: &AioContext, done: &JoinHandle<T>) {
+    let limit = ctx.timer(|_| panic!("the other thread is not done")).unwrap();
+    limit.arm(Duration::from_secs(60)).unwrap();
+    while !done.is_finished() {
+        ctx.poll(false).unwrap();
+        std::thread::yield_now();
+    }
+}
+
+/// The answer, which comes soon: one that never does fails the test.
+#[track_caller]
+pub fn awaited<T>(mut ack: Ack<T>) -> T {
+    ack.wait_for(Duration::from_secs(60)).unwrap().expect("it is never answered")
+}
+
+/// The answer, which is here.
+#[track_caller]
+pub fn answer<T>(mut ack: Ack<T>) -> T {
+    ack.try_take().expect("it is acknowledged")
 }
 
 /// A number that nothing else in this process uses, so that a test may close it and find it

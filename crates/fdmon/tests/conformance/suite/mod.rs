@@ -1,7 +1,11 @@
 //! The suite on one monitor: the one this module is named after.
 
-use fdmon::{AioContext, Builder, ManualClock, MonitorKind, PollParams, RingMode, RingParams};
+use fdmon::{
+    AioContext, Builder, IoThread, IoThreadBuilder, ManualClock, MonitorKind, PollParams, RingMode,
+    RingParams,
+};
 
+mod acks;
 mod bad_input;
 mod bottom_half;
 mod close;
@@ -9,11 +13,15 @@ mod external;
 mod failures;
 mod hooks;
 mod interest;
+mod io_threads;
 mod kernel;
+mod migrate;
 mod nested;
 mod policies;
 mod random;
+mod random_moves;
 mod registering;
+mod remote_handlers;
 mod removing;
 mod series;
 mod spin;
@@ -50,6 +58,11 @@ fn sees_readiness() -> bool {
 
 fn builder() -> Builder {
     AioContext::builder().monitor(monitor()).ring(ring_params())
+}
+
+/// A thread with a context on the monitor under test, that does not spin.
+fn io_thread() -> IoThreadBuilder {
+    IoThread::builder().monitor(monitor()).ring(ring_params()).poll(PollParams::default())
 }
 
 /// A context in real time.

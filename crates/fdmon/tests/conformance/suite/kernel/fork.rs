@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fdmon::{AioContext, EventNotifier, Handlers, Interest, Remote};
 
-use super::super::context;
-use crate::support::{Count, alone, block, spin};
+use super::super::{context, io_thread};
+use crate::support::{Count, Tally, alone, answer, awaited, block, ringing, rung, spin};
 
 unsafe extern "C" {
     // std has none; the C library is linked anyway.
@@ -154,6 +154,72 @@ fn a_forked_child_may_close_and_drop_the_context_and_the_parent_goes_on() {
     }
 }
 
+/// SPEC 4, 38, 52
+#[test]
+fn requests_of_a_forked_child_are_answered_with_closed_and_its_source() {
+    if !alone("FDMON_FORK", "1") {
+        return;
+    }
+    let (ctx, other) = (context(), context());
+    let (bell, runs) = (EventNotifier::new().unwrap(), Tally::new());
+    let token = ctx.register(ringing(&bell, &runs)).map_err(|(e, _)| e).unwrap();
+    let (name, remote) = (token.to_send(), ctx.remote());
+    let mut before = remote.register_send(ringing(&rung(), &runs));
+    in_child(|| {
+        let (error, source) = answer(remote.register_send(ringing(&rung(), &runs))).unwrap_err();
+        assert!(error.is_closed(), "{error}");
+        assert!(source.into_fd().test_and_clear().unwrap());
+        assert!(answer(remote.deregister(&name)).unwrap_err().is_closed());
+        assert!(answer(remote.set_interest(&name, Interest::empty())).unwrap_err().is_closed());
+        let failed = answer(ctx.move_to(&token, &other.remote())).unwrap_err();
+        assert!(failed.error.is_closed(), "{failed}");
+        let failed = answer(remote.move_to(&name, &other.remote())).unwrap_err();
+        assert!(failed.error.is_closed(), "{failed}");
+        // Made by the parent, and answered there.
+        assert!(before.try_take().is_none());
+        assert!(before.wait().unwrap_err().is_closed());
+        assert!(before.wait_for(Duration::MAX).unwrap_err().is_closed());
+        ctx.close();
+        other.close();
+        // In the child nobody is at home here, so it may wait for a thread of its own.
+        let thread = io_thread().spawn().unwrap();
+        let ack = awaited(thread.remote().register_send(ringing(&rung(), &runs)));
+        assert_eq!(ack.unwrap().context_id(), thread.remote().id());
+        assert_eq!(thread.stop().unwrap().handlers, 1);
+    });
+    assert!(ctx.poll(false).unwrap());
+    assert!(answer(before).is_ok(), "the parent's own request is served");
+    let moving = ctx.move_to(&token, &other.remote());
+    assert!(other.poll(false).unwrap());
+    assert!(answer(moving).is_ok());
+}
+
+/// SPEC 38, 52
+#[test]
+fn an_io_thread_stays_with_the_parent() {
+    if !alone("FDMON_FORK", "1") {
+        return;
+    }
+    let mut threads = [(); 2].map(|()| Some(io_thread().spawn().unwrap()));
+    let remote = threads[0].as_ref().unwrap().remote();
+    in_child(|| {
+        let [stopped, dropped] = threads.each_mut().map(|thread| thread.take().unwrap());
+        assert!(stopped.set_poll_params(spin()).unwrap_err().is_closed());
+        let _ = (stopped.stats(), stopped.poll_params(), stopped.is_finished());
+        assert!(stopped.load() <= 1.0);
+        let error = stopped.stop().unwrap_err();
+        assert!(matches!(&error.failure, fdmon::Failure::Error(error) if error.is_closed()));
+        drop(dropped); // nobody to wait for
+    });
+    let runs = Tally::new();
+    let bell = rung();
+    assert!(awaited(remote.register_send(ringing(&bell, &runs))).is_ok());
+    runs.wait_for(1);
+    for thread in threads {
+        thread.unwrap().stop().unwrap();
+    }
+}
+
 /// SPEC 38, 44
 #[test]
 fn a_forked_childs_own_contexts_outlive_the_inherited_ones() {
@@ -166,7 +232,7 @@ fn a_forked_childs_own_contexts_outlive_the_inherited_ones() {
         let own: Vec<_> = (0..3).map(|_| context()).collect();
         inherited.clear();
         for ctx in &own {
-            let (bell, runs) = (crate::support::rung(), Count::new());
+            let (bell, runs) = (rung(), Count::new());
             ctx.set_fd_handler(bell, Handlers::new().read(runs.callback())).unwrap();
             assert!(block(ctx));
             assert_eq!(runs.get(), 1);

@@ -6,6 +6,7 @@ mod embedding;
 mod fork;
 mod kernel_polling;
 mod monitors;
+mod moving;
 mod ring_traps;
 mod rings;
 mod threads;

@@ -21,6 +21,7 @@ use crate::remote::{Remote, Shared, lock};
 use crate::spin::SpinState;
 use crate::stats::ContextStats;
 use crate::timer::TimerHeap;
+use crate::trace::Trace;
 
 /// The event loop of one thread. See the crate's documentation for what a turn does.
 ///
@@ -60,6 +61,7 @@ pub(crate) struct State {
     pub failures: Failures,
     /// The side for an outer loop, once there is one.
     pub outer: Option<Outer>,
+    pub trace: Trace,
     /// The process that made it.
     pub home: Home,
 }
@@ -161,6 +163,7 @@ impl Builder {
         }
         let busy_poll = self.poll.kernel_busy_poll;
         let poll = PollParams { kernel_busy_poll: None, ..self.poll };
+        let clock = self.clock.map_or(Clock::Monotonic, Clock::Manual);
         let mut state = State {
             reg: Registry::new(),
             may_move_up: chosen.auto && matches!(chosen.monitor, Monitor::Poll(_)),
@@ -177,6 +180,7 @@ impl Builder {
             closed: false,
             failures: Failures::default(),
             outer: None,
+            trace: Trace::new(clock.clone()),
             home: shared.home,
         };
         state.note_spinning();
@@ -185,7 +189,7 @@ impl Builder {
             state: RefCell::new(state),
             home: shared.home,
             shared,
-            clock: self.clock.map_or(Clock::Monotonic, Clock::Manual),
+            clock,
         })))
     }
 }
@@ -345,12 +349,15 @@ impl AioContext {
             let mut st = self.0.state();
             st.spin.set_params(params);
             st.note_spinning();
+            let from_ns = self.0.shared.stats.window_ns.get();
+            self.0.shared.stats.window_ns.set(0);
+            st.note_window(from_ns, 0);
         }
-        self.0.shared.stats.window_ns.set(0);
         if off {
             self.leave_spin_mode();
             self.0.state().empty_spin_list();
         }
+        self.tell();
     }
 
     /// The I/O parameters.
@@ -414,6 +421,7 @@ impl AioContext {
         let remains = st.dismantle(&self.0.shared);
         drop(st);
         drop(remains); // users' drop code runs outside the borrow
+        self.tell();
         report
     }
 }
@@ -542,6 +550,7 @@ impl State {
         if matches!(self.monitor, Monitor::IoUring(_)) {
             self.release_monitor(); // takes all its polls back at once
         }
+        self.empty_spin_list();
         let mut remains = Vec::new();
         for slot in 0..self.reg.slots.len() {
             #[allow(clippy::cast_possible_truncation, reason = "slots are counted by a u32")]

@@ -111,6 +111,8 @@ impl AioContext {
             st.reg.words.set(slot, 0);
             let _ = st.sync(&self.0.shared, slot);
         }
+        drop(st);
+        self.tell();
     }
 
     /// Undoes one [`AioContext::disable_external`]; after the last one, the next turn hears them
@@ -190,6 +192,8 @@ impl AioContext {
         } else {
             st.reg.hints.set(Hints::MOVE_UP); // when the outermost turn begins
         }
+        drop(st);
+        self.tell();
         Ok((slot, generation))
     }
 
@@ -225,6 +229,8 @@ impl AioContext {
         if st.depth == 0 {
             st.reg.bury();
         }
+        drop(st);
+        self.tell();
         match entry {
             Entry::Handler(handler) => Some(handler),
             _ => None,

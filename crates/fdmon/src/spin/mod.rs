@@ -274,6 +274,21 @@ impl AioContext {
     fn spin_window<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Held<'a> {
         let shared = &*self.0.shared;
         let Some(window) = st.window(shared, plan) else { return st };
+        if st.is_traced() {
+            self.spin_traced(st, plan, window)
+        } else {
+            self.spin_for(st, plan, window)
+        }
+    }
+
+    /// …for this long.
+    pub(crate) fn spin_for<'a>(
+        &'a self,
+        mut st: Held<'a>,
+        plan: &mut Plan,
+        window: u64,
+    ) -> Held<'a> {
+        let shared = &*self.0.shared;
         st.submit_due(shared);
         st.spin.mode = true;
         if st.spin.unbegun {
@@ -683,6 +698,7 @@ impl State {
             self.reg.hints.set(Hints::MEMBERS | code);
             self.spin.members.push(Member { slot, word });
             self.spin.unbegun = true;
+            self.note_member(slot, true);
         }
     }
 
@@ -698,6 +714,7 @@ impl State {
         if place == NOWHERE || at >= self.spin.members.len() {
             return;
         }
+        self.note_member(slot, false);
         self.spin.members.swap_remove(at);
         if self.spin.members.is_empty() {
             self.reg.hints.clear(Hints::MEMBERS | Hints::CODE_MEMBERS);

@@ -18,6 +18,7 @@ mod series;
 mod spin;
 mod stats;
 mod timers;
+mod tracing;
 mod turn;
 mod wakeup;
 

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
-use fdmon::{AioContext, Callbacks, ErrorCode, ForeignHandler, Interest};
+use fdmon::{AioContext, Callbacks, ErrorCode, ForeignHandler, Interest, TraceKinds};
 use napi::bindgen_prelude::{BigInt, Function, Object, Unknown};
 use napi::{Either, Env, JsValue};
 use napi_derive::napi;
@@ -23,6 +23,7 @@ use crate::hot;
 use crate::memory::{Memory, Pinned};
 use crate::options::{self, NativeAioParams, NativeOptions, NativePollParams, whole};
 use crate::stats::{Leaks, Stats};
+use crate::trace::Point;
 use crate::word::{NativeWord, suppress_address, word_source};
 
 /// The slots are used up: TypeScript supplies more words and calls again.
@@ -253,6 +254,21 @@ impl NativeContext {
                 Ok(row)
             })
             .collect()
+    }
+
+    /// Which points are noted from now on, as bits.
+    #[napi]
+    pub fn trace(&self, env: Env, kinds: u32) -> napi::Result<()> {
+        self.core.guard(&env, || {
+            let kinds = TraceKinds::from_bits_truncate(low(kinds));
+            Ok(self.core.open()?.foreign_trace(kinds, self.core.points.clone())?)
+        })
+    }
+
+    /// What was noted since this was last asked. Also of a closed context.
+    #[napi]
+    pub fn take_points(&self) -> Vec<Point> {
+        self.core.points.take().into_iter().map(Point::from).collect()
     }
 
     #[napi]

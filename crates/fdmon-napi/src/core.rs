@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use fdmon::{AioContext, ErrorCode};
+use fdmon::{AioContext, ErrorCode, TraceBuffer};
 use napi::Env;
 use napi::bindgen_prelude::{Function, Unknown};
 
@@ -26,6 +26,8 @@ pub(crate) struct Core {
     attachment: RefCell<Option<Rc<Attachment>>>,
     /// The address of the suppress word by slot; a slot that was given up may still be in it.
     pub(crate) suppressed: RefCell<BTreeMap<u32, usize>>,
+    /// Points of tracing that JavaScript asked for and has not taken yet.
+    pub(crate) points: TraceBuffer,
 }
 
 impl Core {
@@ -37,6 +39,7 @@ impl Core {
             trampoline,
             attachment: RefCell::default(),
             suppressed: RefCell::default(),
+            points: TraceBuffer::new(),
         }
     }
 

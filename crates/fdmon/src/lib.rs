@@ -91,5 +91,5 @@ pub use remote::{BottomHalfId, Remote};
 pub use spin::guards::Cpus;
 pub use stats::{ContextStats, Guard, HandlerStats};
 pub use timer::Timer;
-pub use trace::{Noted, SpinResult, TraceKinds, TracePoint};
+pub use trace::{Noted, SpinResult, TraceBuffer, TraceKinds, TracePoint};
 pub use word_source::{Differs, PollSource, RawWord, WordSource};

@@ -1,12 +1,16 @@
 //! What a context tells of itself: points of the loop that tracing follows.
 //!
 //! A point is noted where it happens, which is mostly while the state is borrowed, so nobody else's
-//! code runs there. A binding takes what was noted after its turn ([`AioContext::foreign_points`]);
+//! code runs there. A binding takes what was noted after its turn ([`AioContext::foreign_trace`]);
 //! with the feature `tracing`, the subscriber of the crate of that name is told as soon as nothing
 //! is borrowed. A spin is a span, open while it lasts; everything else is an event.
 //!
 //! While nobody wants to know, a turn does not even ask: the hint that somebody does keeps turns
 //! off the short ways, and the full way asks it together with hints that it reads anyway.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 #[cfg(feature = "tracing")]
 use tracing::{
@@ -86,7 +90,7 @@ impl SpinResult {
             Self::Ready
         } else if plan.interrupted {
             Self::Interrupted
-        } else if shared.notified.load(std::sync::atomic::Ordering::Relaxed) {
+        } else if shared.notified.load(Ordering::Relaxed) {
             Self::Notified
         } else if plan.deadline.is_some_and(|deadline| deadline <= now) {
             Self::Timeout
@@ -145,7 +149,9 @@ pub enum TracePoint {
 }
 
 impl TracePoint {
-    fn kind(&self) -> TraceKinds {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> TraceKinds {
         match self {
             Self::SpinBegin { .. } => TraceKinds::SPIN_BEGIN,
             Self::SpinEnd { .. } => TraceKinds::SPIN_END,
@@ -159,13 +165,37 @@ impl TracePoint {
 /// What was noted, and when on the context's clock, in nanoseconds.
 pub type Noted = (u64, TracePoint);
 
+/// Where a context notes points for a binding, which takes them when it likes, also when the context
+/// is closed. A clone is the same buffer.
+#[derive(Clone, Debug, Default)]
+pub struct TraceBuffer(Rc<RefCell<Vec<Noted>>>);
+
+impl TraceBuffer {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What was noted since this was last asked, in order.
+    #[must_use]
+    pub fn take(&self) -> Vec<Noted> {
+        self.0.take()
+    }
+
+    /// Nothing was noted since then.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+}
+
 /// What a context notes of itself.
 pub(crate) struct Trace {
     clock: Clock,
     /// What a binding wants to know.
     wanted: TraceKinds,
-    /// What it was not given yet.
-    noted: Vec<Noted>,
+    noted: TraceBuffer,
     /// The window when the turn began.
     window_ns: u64,
     /// What the subscriber was not told yet.
@@ -178,7 +208,7 @@ impl Trace {
         Self {
             clock,
             wanted: TraceKinds::empty(),
-            noted: Vec::new(),
+            noted: TraceBuffer::default(),
             window_ns: 0,
             #[cfg(feature = "tracing")]
             untold: Vec::new(),
@@ -211,7 +241,7 @@ impl State {
             self.reg.hints.set(Hints::UNTOLD);
         }
         if trace.wanted.contains(point.kind()) {
-            trace.noted.push((trace.clock.glance(), point));
+            trace.noted.0.borrow_mut().push((trace.clock.glance(), point));
         }
     }
 
@@ -259,34 +289,20 @@ impl State {
 }
 
 impl AioContext {
-    /// Notes points of these kinds from now on, for [`AioContext::foreign_points`]; what was noted
-    /// and not taken is dropped.
+    /// Notes points of these kinds in this buffer from now on.
     ///
     /// # Errors
     /// `Closed`
-    pub fn foreign_trace(&self, kinds: TraceKinds) -> crate::Result<()> {
+    pub fn foreign_trace(&self, kinds: TraceKinds, buffer: TraceBuffer) -> crate::Result<()> {
         let mut st = self.0.open_state()?;
         st.begin_noting(&self.0.shared);
-        st.trace.wanted = kinds;
-        st.trace.noted.clear();
+        (st.trace.wanted, st.trace.noted) = (kinds, buffer);
         if kinds.intersects(TraceKinds::OF_TURNS) {
             st.reg.hints.set(Hints::TRACED);
         } else {
             st.reg.hints.clear(Hints::TRACED);
         }
         Ok(())
-    }
-
-    /// What was noted since this was last asked, in order. Also of a closed context.
-    #[must_use]
-    pub fn foreign_points(&self) -> Vec<Noted> {
-        std::mem::take(&mut self.0.state().trace.noted)
-    }
-
-    /// [`AioContext::foreign_points`] has something.
-    #[must_use]
-    pub fn foreign_has_points(&self) -> bool {
-        !self.0.state().trace.noted.is_empty()
     }
 
     /// The spin of a turn that somebody watches.

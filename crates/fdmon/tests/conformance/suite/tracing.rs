@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fdmon::{
     AioContext, EventNotifier, Handlers, MonitorKind, OuterLoop, PollParams, RingMode, RingParams,
-    SpinResult, TraceKinds, TracePoint, WordSource,
+    SpinResult, TraceBuffer, TraceKinds, TracePoint, WordSource,
 };
 
 use super::{builder, manual, manual_with, monitor, spinning};
@@ -14,17 +14,24 @@ use crate::support::{
     Count, Log, Predicate, WINDOW, block, drain, member, rung, sleep_for, spin, warm,
 };
 
+/// Watches a context from now on.
+fn watch(ctx: &AioContext, kinds: TraceKinds) -> TraceBuffer {
+    let buffer = TraceBuffer::new();
+    ctx.foreign_trace(kinds, buffer.clone()).unwrap();
+    buffer
+}
+
 /// What was noted since the last call, without the times.
-fn points(ctx: &AioContext) -> Vec<TracePoint> {
-    ctx.foreign_points().into_iter().map(|(_, point)| point).collect()
+fn points(buffer: &TraceBuffer) -> Vec<TracePoint> {
+    buffer.take().into_iter().map(|(_, point)| point).collect()
 }
 
 /// The ends of the spins since the last call, each of which has its begin before it.
 #[track_caller]
-fn spins(ctx: &AioContext) -> Vec<(SpinResult, u64)> {
+fn spins(buffer: &TraceBuffer) -> Vec<(SpinResult, u64)> {
     let mut open = None;
     let mut ends = Vec::new();
-    for point in points(ctx) {
+    for point in points(buffer) {
         match point {
             TracePoint::SpinBegin { window_ns } => {
                 assert_eq!(open.replace(window_ns), None, "one begins within another");
@@ -46,20 +53,20 @@ fn a_spin_is_a_begin_and_an_end_with_its_window_its_length_and_what_ended_it() {
     let (ctx, clock) = spinning();
     let predicate = Predicate::new();
     let runs = member(&ctx, &EventNotifier::new().unwrap(), &predicate);
-    ctx.foreign_trace(TraceKinds::all()).unwrap();
-    let last = |ctx: &AioContext| spins(ctx).last().copied().unwrap();
+    let noted = watch(&ctx, TraceKinds::all());
+    let last = |noted: &TraceBuffer| spins(noted).last().copied().unwrap();
 
     predicate.say(true);
     assert!(block(&ctx));
-    assert_eq!((last(&ctx), runs.get()), ((SpinResult::Hit, 0), 1), "at the first look");
+    assert_eq!((last(&noted), runs.get()), ((SpinResult::Hit, 0), 1), "at the first look");
 
     sleep_for(&ctx, 10 * WINDOW);
-    assert_eq!(last(&ctx), (SpinResult::Miss, WINDOW));
+    assert_eq!(last(&noted), (SpinResult::Miss, WINDOW));
 
     warm(&ctx);
-    spins(&ctx);
+    spins(&noted);
     sleep_for(&ctx, WINDOW / 2);
-    assert_eq!(last(&ctx), (SpinResult::Timeout, WINDOW / 2));
+    assert_eq!(last(&noted), (SpinResult::Timeout, WINDOW / 2));
 
     let (remote, notifies) = (ctx.remote(), Count::new());
     let counter = notifies.clone();
@@ -68,7 +75,7 @@ fn a_spin_is_a_begin_and_an_end_with_its_window_its_length_and_what_ended_it() {
         remote.notify().unwrap();
     });
     assert!(!block(&ctx));
-    assert_eq!((last(&ctx).0, notifies.get()), (SpinResult::Notified, 1));
+    assert_eq!((last(&noted).0, notifies.get()), (SpinResult::Notified, 1));
 
     clock.set_step_ns(500);
     let (late, rounds) = (predicate.clone(), Count::new());
@@ -77,7 +84,7 @@ fn a_spin_is_a_begin_and_an_end_with_its_window_its_length_and_what_ended_it() {
         late.say(rounds.get() > 3);
     });
     assert!(block(&ctx));
-    let (result, spent) = last(&ctx);
+    let (result, spent) = last(&noted);
     assert_eq!(result, SpinResult::Hit);
     assert!((1..WINDOW).contains(&spent), "{spent} ns");
 }
@@ -103,9 +110,9 @@ fn a_spin_that_the_kernel_ends_says_ready() {
             bell.set().unwrap();
         }
     });
-    ctx.foreign_trace(TraceKinds::SPIN_END | TraceKinds::SPIN_BEGIN).unwrap();
+    let noted = watch(&ctx, TraceKinds::SPIN_END | TraceKinds::SPIN_BEGIN);
     assert!(block(&ctx));
-    let ends = spins(&ctx);
+    let ends = spins(&noted);
     assert_eq!(ends.len(), 1);
     assert_eq!(ends[0].0, SpinResult::Ready);
 }
@@ -116,11 +123,11 @@ fn a_spin_that_a_failing_predicate_or_the_outer_loop_ends_says_so() {
     let (ctx, _clock) = spinning();
     let predicate = Predicate::new();
     member(&ctx, &EventNotifier::new().unwrap(), &predicate);
-    ctx.foreign_trace(TraceKinds::all()).unwrap();
+    let noted = watch(&ctx, TraceKinds::all());
     predicate.on_poll(|| panic!("on purpose"));
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ctx.poll(true)));
     assert!(panicked.is_err());
-    let ends = spins(&ctx);
+    let ends = spins(&noted);
     assert_eq!(ends, [(SpinResult::Failed, 0)], "the end is there also when a predicate panics");
 
     let ctx = builder().poll(PollParams { max_ns: 5_000_000_000, ..spin() }).build().unwrap();
@@ -131,38 +138,38 @@ fn a_spin_that_a_failing_predicate_or_the_outer_loop_ends_says_so() {
     for _ in 0..2 {
         sleep_for(&ctx, 100_000);
     }
-    ctx.foreign_trace(TraceKinds::all()).unwrap();
+    let noted = watch(&ctx, TraceKinds::all());
     assert_eq!(ctx.prepare().unwrap(), Some(0));
-    assert_eq!(spins(&ctx)[0].0, SpinResult::Interrupted);
+    assert_eq!(spins(&noted)[0].0, SpinResult::Interrupted);
 }
 
 /// SPEC 26, 54
 #[test]
 fn the_window_is_followed_as_it_grows_shrinks_and_is_set_back() {
     let (ctx, _clock) = manual_with(PollParams { max_ns: 32_768, grow: 0, ..spin() });
-    ctx.foreign_trace(TraceKinds::WINDOW).unwrap();
+    let noted = watch(&ctx, TraceKinds::WINDOW);
     for _ in 0..5 {
         sleep_for(&ctx, 32_767);
     }
     sleep_for(&ctx, 32_767);
     let path = [0, 4000, 8000, 16_000, 32_000, 32_768];
     let grown = path.windows(2).map(|w| TracePoint::Window { from_ns: w[0], to_ns: w[1] });
-    assert_eq!(points(&ctx), grown.collect::<Vec<_>>(), "one that stays is no point");
+    assert_eq!(points(&noted), grown.collect::<Vec<_>>(), "one that stays is no point");
     sleep_for(&ctx, 1_000_000);
-    assert_eq!(points(&ctx), [TracePoint::Window { from_ns: 32_768, to_ns: 0 }]);
+    assert_eq!(points(&noted), [TracePoint::Window { from_ns: 32_768, to_ns: 0 }]);
     sleep_for(&ctx, 32_767);
-    points(&ctx);
+    points(&noted);
     ctx.set_poll_params(spin()).unwrap();
-    assert_eq!(points(&ctx), [TracePoint::Window { from_ns: 4000, to_ns: 0 }]);
+    assert_eq!(points(&noted), [TracePoint::Window { from_ns: 4000, to_ns: 0 }]);
     ctx.set_poll_params(spin()).unwrap();
-    assert_eq!(points(&ctx), []);
+    assert_eq!(points(&noted), []);
 }
 
 /// SPEC 54
 #[test]
 fn who_joins_and_who_leaves_the_spin_list_is_told_by_fd() {
     let (ctx, _clock) = spinning();
-    ctx.foreign_trace(TraceKinds::SPIN_LIST).unwrap();
+    let noted = watch(&ctx, TraceKinds::SPIN_LIST);
     let predicate = Predicate::new();
     let bell = EventNotifier::new().unwrap();
     let fd = bell.as_raw_fd();
@@ -171,26 +178,26 @@ fn who_joins_and_who_leaves_the_spin_list_is_told_by_fd() {
     let join = || {
         predicate.say(true);
         assert!(ctx.poll(false).unwrap());
-        assert_eq!(points(&ctx), joined);
+        assert_eq!(points(&noted), joined);
     };
     member(&ctx, &bell, &predicate);
-    assert_eq!(points(&ctx), joined, "dispatched, so it joined");
+    assert_eq!(points(&noted), joined, "dispatched, so it joined");
     assert!(!ctx.poll(false).unwrap());
-    assert_eq!(points(&ctx), []);
+    assert_eq!(points(&noted), []);
 
     member(&ctx, &bell, &predicate);
-    assert_eq!(points(&ctx), [left.clone(), joined.clone()].concat(), "replaced");
+    assert_eq!(points(&noted), [left.clone(), joined.clone()].concat(), "replaced");
 
     ctx.set_poll_params(PollParams { max_ns: 0, ..spin() }).unwrap();
-    assert_eq!(points(&ctx), left, "nobody spins");
+    assert_eq!(points(&noted), left, "nobody spins");
     ctx.set_poll_params(spin()).unwrap();
     member(&ctx, &bell, &predicate);
-    assert_eq!(points(&ctx), joined);
+    assert_eq!(points(&noted), joined);
 
     ctx.remove_fd_handler(fd);
-    assert_eq!(points(&ctx), left);
+    assert_eq!(points(&noted), left);
     ctx.remove_fd_handler(fd);
-    assert_eq!(points(&ctx), []);
+    assert_eq!(points(&noted), []);
 
     let handlers = Handlers::new()
         .external(true)
@@ -199,12 +206,12 @@ fn who_joins_and_who_leaves_the_spin_list_is_told_by_fd() {
     ctx.set_fd_handler(bell.clone(), handlers).unwrap();
     join();
     ctx.disable_external();
-    assert_eq!(points(&ctx), left);
+    assert_eq!(points(&noted), left);
     ctx.enable_external();
     join();
 
     ctx.close();
-    assert_eq!(points(&ctx), left, "also of a closed context");
+    assert_eq!(points(&noted), left, "also of a closed context");
 }
 
 /// SPEC 43, 54
@@ -216,30 +223,30 @@ fn another_monitor_is_told_with_the_reason() {
         return; // the environment asks for one, which then stays
     }
     let ctx = AioContext::builder().ring(ring).build().unwrap();
-    ctx.foreign_trace(TraceKinds::MONITOR).unwrap();
+    let noted = watch(&ctx, TraceKinds::MONITOR);
     let bells: Vec<_> = (0..64).map(|_| EventNotifier::new().unwrap()).collect();
     for bell in &bells {
-        assert_eq!(points(&ctx), []);
+        assert_eq!(points(&noted), []);
         ctx.set_fd_handler(bell.clone(), Handlers::new().read(|_| Ok(()))).unwrap();
     }
     ctx.poll(false).unwrap();
     let (from, to, reason) = (MonitorKind::Poll, MonitorKind::Epoll, ctx.monitor_reason());
-    assert_eq!(points(&ctx), [TracePoint::Monitor { from, to, reason }]);
+    assert_eq!(points(&noted), [TracePoint::Monitor { from, to, reason }]);
     assert_eq!(ctx.monitor(), MonitorKind::Epoll);
     ctx.poll(false).unwrap();
-    assert_eq!(points(&ctx), []);
+    assert_eq!(points(&noted), []);
 }
 
 /// SPEC 54
 #[test]
 fn points_carry_the_time_of_the_contexts_clock_and_come_in_order() {
     let (ctx, clock) = manual_with(spin());
-    ctx.foreign_trace(TraceKinds::all()).unwrap();
+    let noted = watch(&ctx, TraceKinds::all());
     let start = clock.now_ns();
     warm(&ctx);
     member(&ctx, &EventNotifier::new().unwrap(), &Predicate::new());
     sleep_for(&ctx, WINDOW / 2);
-    let noted = ctx.foreign_points();
+    let noted = noted.take();
     assert!(noted.len() >= 5, "{noted:?}");
     assert!(noted.is_sorted_by_key(|(at, _)| *at), "{noted:?}");
     assert!(noted.iter().all(|(at, _)| (start..=clock.now_ns()).contains(at)), "{noted:?}");
@@ -258,20 +265,19 @@ fn only_what_is_asked_for_is_noted_and_nothing_any_more_when_nobody_asks() {
         warm(&ctx);
     };
     turn();
-    assert_eq!(points(&ctx), [], "nobody has asked");
-    ctx.foreign_trace(TraceKinds::SPIN_END).unwrap();
+    let noted = watch(&ctx, TraceKinds::SPIN_END);
+    assert!(noted.is_empty(), "nobody had asked");
     turn();
-    let noted = points(&ctx);
     assert!(!noted.is_empty());
-    assert!(noted.iter().all(|point| matches!(point, TracePoint::SpinEnd { .. })), "{noted:?}");
+    let ends = points(&noted);
+    assert!(ends.iter().all(|point| matches!(point, TracePoint::SpinEnd { .. })), "{ends:?}");
     turn();
-    assert!(ctx.foreign_has_points());
-    ctx.foreign_trace(TraceKinds::empty()).unwrap();
-    assert!(!ctx.foreign_has_points(), "what was not taken is dropped");
+    let nothing = watch(&ctx, TraceKinds::empty());
+    assert!(!points(&noted).is_empty(), "what was noted can still be taken");
     turn();
-    assert_eq!(points(&ctx), []);
+    assert!(noted.is_empty() && nothing.is_empty());
     ctx.close();
-    assert!(ctx.foreign_trace(TraceKinds::all()).unwrap_err().is_closed());
+    assert!(ctx.foreign_trace(TraceKinds::all(), noted).unwrap_err().is_closed());
 }
 
 /// SPEC 54
@@ -287,11 +293,11 @@ fn a_nested_turn_spins_within_a_hook_and_both_have_their_ends() {
         ctx.notify();
         ctx.poll(true).unwrap();
     });
-    ctx.foreign_trace(TraceKinds::SPIN_BEGIN | TraceKinds::SPIN_END).unwrap();
+    let noted = watch(&ctx, TraceKinds::SPIN_BEGIN | TraceKinds::SPIN_END);
     sleep_for(&ctx, WINDOW / 2);
     let mut depth = 0;
     let mut deepest = 0;
-    for point in points(&ctx) {
+    for point in points(&noted) {
         depth += if matches!(point, TracePoint::SpinBegin { .. }) { 1 } else { -1 };
         deepest = deepest.max(depth);
         assert!(depth >= 0);
@@ -303,9 +309,8 @@ fn a_nested_turn_spins_within_a_hook_and_both_have_their_ends() {
 /// A mixed run; what it did, and what the context says of it.
 fn mixed_run(watched: bool) -> (Vec<&'static str>, Vec<u64>) {
     let (ctx, clock) = spinning();
-    if watched {
-        ctx.foreign_trace(TraceKinds::all()).unwrap();
-    }
+    let kinds = if watched { TraceKinds::all() } else { TraceKinds::empty() };
+    let noted = watch(&ctx, kinds);
     let log = Log::new();
     let words = [(); 2].map(|()| std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0)));
     for (word, name) in words.iter().zip(["hit one", "hit two"]) {
@@ -348,6 +353,7 @@ fn mixed_run(watched: bool) -> (Vec<&'static str>, Vec<u64>) {
         }
         log.add(if ctx.poll(blocking).unwrap() { "yes" } else { "no" });
     }
+    assert_eq!(noted.is_empty(), !watched);
     let stats = ctx.stats();
     let counts = [stats.turns, stats.events, stats.spin_hits, stats.spin_misses, stats.window_ns];
     (log.take(), [counts.as_slice(), &[stats.sleeps, stats.batch_max]].concat())
@@ -365,7 +371,7 @@ fn being_watched_changes_nothing() {
 #[test]
 fn turns_of_a_context_that_does_not_spin_have_no_spins() {
     let (ctx, _clock) = manual();
-    ctx.foreign_trace(TraceKinds::all()).unwrap();
+    let noted = watch(&ctx, TraceKinds::all());
     let runs = Count::new();
     let bell = rung();
     let handlers = Handlers::new().read(runs.callback());
@@ -376,5 +382,5 @@ fn turns_of_a_context_that_does_not_spin_have_no_spins() {
     }
     bell.test_and_clear().unwrap();
     sleep_for(&ctx, 1_000_000);
-    assert_eq!(points(&ctx), []);
+    assert_eq!(points(&noted), []);
 }

@@ -2,7 +2,7 @@
 
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -220,9 +220,8 @@ impl AioContext {
             Ok(())
         })?;
         timer.arm(time)?;
-        let result = self.run_while(|_| !over.get());
-        timer.delete();
-        result
+        let _deleted = AtTheEnd(Some(|| timer.delete()));
+        self.run_while(|_| !over.get())
     }
 
     /// Turns until the condition holds, which is looked at after each turn, or until `stop()`.
@@ -235,11 +234,11 @@ impl AioContext {
 
     fn run_while(&self, mut go_on: impl FnMut(&Self) -> bool) -> Result<()> {
         self.0.open_state()?.loops += 1;
+        let _left = AtTheEnd(Some(|| self.leave_loop()));
         let mut result = Ok(());
         while result.is_ok() && go_on(self) && !self.stop_requested() && !self.is_closed() {
             result = self.poll(true).map(drop);
         }
-        self.leave_loop();
         result
     }
 
@@ -270,10 +269,36 @@ impl AioContext {
     ///
     /// # Errors
     /// `Closed`
+    ///
+    /// # Panics
+    /// Resumes the first panic of a hook or predicate, once all of them ran, unless a turn does. So
+    /// do the other calls that end spinning for a handler or the context.
     pub fn suspend(&self) -> Result<()> {
         drop(self.0.open_state()?);
         self.leave_spin_mode();
+        self.resume_panic();
         Ok(())
+    }
+
+    /// Outside a turn nobody else hears of a panic of a hook: it goes on from the call that ran the
+    /// hook, once that has done its work.
+    #[inline]
+    pub(crate) fn resume_panic(&self) {
+        let mut st = self.0.state();
+        if st.depth != 0 || !st.reg.hints.any(Hints::FAILURES) {
+            return;
+        }
+        // What `prepare` left is for `dispatch`.
+        let panic = st.failures.panic.take_if(|(depth, _)| *depth == 0);
+        if st.failures.is_empty() {
+            st.reg.hints.clear(Hints::FAILURES);
+        }
+        drop(st);
+        if let Some((_, payload)) = panic
+            && !std::thread::panicking()
+        {
+            resume_unwind(payload);
+        }
     }
 
     /// Ends the loop's sleep, from this thread's own callbacks; other threads use a [`Remote`].
@@ -339,6 +364,7 @@ impl AioContext {
         self.0.open_state()?.set_busy_poll(&self.0.shared, params.kernel_busy_poll)?;
         lock(&self.0.shared.wanted).poll = params.clone();
         self.apply_poll_params(params);
+        self.resume_panic();
         Ok(())
     }
 
@@ -422,7 +448,19 @@ impl AioContext {
         drop(st);
         drop(remains); // users' drop code runs outside the borrow
         self.tell();
+        self.resume_panic();
         report
+    }
+}
+
+/// Done when it goes out of scope, also by a panic.
+struct AtTheEnd<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for AtTheEnd<F> {
+    fn drop(&mut self) {
+        if let Some(what) = self.0.take() {
+            what();
+        }
     }
 }
 

@@ -26,7 +26,9 @@ impl AioContext {
         if let Err(error) = self.check_fd(fd) {
             return Err((error, source));
         }
-        match self.add_handler(source_handler(source, fd)) {
+        let added = self.add_handler(source_handler(source, fd));
+        self.resume_panic();
+        match added {
             Ok((slot, generation)) => Ok(self.token(slot, generation)),
             Err((error, handler)) => {
                 let source = handler.body.and_then(|body| body.into_any().downcast::<S>().ok());
@@ -42,7 +44,9 @@ impl AioContext {
     /// from one of its own callbacks, after which it is dropped.
     pub fn deregister<S: 'static>(&self, token: &Token<S>) -> Option<S> {
         self.0.state().reg.live_handler(token.slot, token.generation)?;
-        let handler = self.remove_slot(token.slot)?;
+        let handler = self.remove_slot(token.slot);
+        self.resume_panic();
+        let handler = handler?;
         handler.body?.into_any().downcast::<S>().ok().map(|source| *source)
     }
 
@@ -76,7 +80,9 @@ impl AioContext {
         if handler.callbacks.is_empty() {
             return Err(Error::invalid_arg("handlers", "none", "at least one callback"));
         }
-        let (slot, generation) = self.add_handler(handler).map_err(|(error, _)| error)?;
+        let added = self.add_handler(handler);
+        self.resume_panic();
+        let (slot, generation) = added.map_err(|(error, _)| error)?;
         Ok(self.token(slot, generation))
     }
 
@@ -84,6 +90,7 @@ impl AioContext {
     pub fn remove_fd_handler(&self, fd: RawFd) {
         if let Some(slot) = self.registered_slot(fd) {
             self.remove_slot(slot);
+            self.resume_panic();
         }
     }
 
@@ -113,6 +120,7 @@ impl AioContext {
         }
         drop(st);
         self.tell();
+        self.resume_panic();
     }
 
     /// Undoes one [`AioContext::disable_external`]; after the last one, the next turn hears them

@@ -185,6 +185,7 @@ export class Loop {
   /** A batch that native has put into the first frame. What its callbacks threw is an uncaught exception. */
   #attachedTurn(answer: number): void {
     if (answer === LEFT) {
+      if (this.native.closed) this.#empty() // by a panic
       this.attached = false
       this.#running.loop = undefined
       this.#wake(false)
@@ -341,6 +342,7 @@ export class Loop {
         if (target !== undefined) this.forget(target)
         this.errors.push(error)
       }
+      if (this.native.closed) this.#empty() // by a panic
     }
     if (depth === 0) this.native.end()
   }

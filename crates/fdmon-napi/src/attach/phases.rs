@@ -143,7 +143,7 @@ pub(super) fn with(handle: *mut RawHandle, step: impl FnOnce(&Attachment)) {
     // SAFETY: the count that was just taken.
     let attachment = unsafe { Rc::from_raw(data) };
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| step(&attachment))) {
-        attachment.core.close();
+        attachment.core.close_after_panic();
         attachment.fail(&Failure::panic(&*payload));
     }
     if attachment.core.trampoline.is_cut() {

@@ -182,3 +182,42 @@ onEach('what a hook throws inside a turn is reported by the turn [SPEC 21]', (t,
   t.throws(() => ctx.poll(false), { instanceOf: RangeError })
   t.deepEqual(order, ['goes on', 'next'])
 })
+
+onEach('what the condition of pollUntil() throws ends it, together with what pollEnd throws then [SPEC 21]', (t, kit) => {
+  const ctx = kit.spinning()
+  const notifier = kit.notifier()
+  let work = 2
+  ctx.setFdHandler(notifier, {
+    poll: () => work > 0,
+    pollReady: () => void work--,
+    pollEnd() {
+      throw new TypeError('hook')
+    },
+  })
+  const condition = (): boolean => {
+    if (work === 0) throw new RangeError('condition')
+    return false
+  }
+  const error = t.throws(() => ctx.pollUntil(condition), { instanceOf: AggregateError })
+  t.deepEqual(
+    error?.errors.map((one: Error) => one.message),
+    ['condition', 'hook'],
+  )
+  let ran = 0
+  for (let round = 1; round <= 2; round++) {
+    ctx.schedule(() => (ran++, ctx.stop()))
+    ctx.run()
+    t.is(ran, round, 'a stop belongs to the run that it ends')
+  }
+})
+
+onEach('a callback that closes the context and throws is heard [SPEC 21, 38]', (t, kit) => {
+  const ctx = kit.context()
+  ctx.schedule(() => {
+    ctx.close()
+    throw new RangeError('on the way out')
+  })
+  ctx.schedule(() => t.fail())
+  t.throws(() => ctx.run(), { instanceOf: RangeError, message: 'on the way out' })
+  t.throws(() => ctx.poll(false), { code: 'ERR_FDMON_CLOSED' })
+})

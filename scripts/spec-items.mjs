@@ -58,5 +58,5 @@ export const items = [
   [51, "attaching to Node's own loop"],
   [52, 'I/O threads', policies],
   [53, 'statistics'],
-  [54, 'tracing', policies],
+  [54, 'tracing: points of spins, windows, the spin list and monitors'],
 ]

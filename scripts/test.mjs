@@ -13,11 +13,13 @@ const failures = []
 
 const suites = ['io_uring::', 'io_uring_cooperative::', 'io_uring_plain::']
 const leftOut = process.env.FDMON_WITHOUT_IO_URING === '1' ? ['--', ...suites.flatMap((suite) => ['--skip', suite])] : []
-await half('Rust tests', 'cargo', ['test', '--workspace', '--no-fail-fast', ...leftOut], (text) => {
+const countRust = (text) => {
   for (const [, passed, failed, ignored] of text.matchAll(/^test result: .*? (\d+) passed; (\d+) failed; (\d+) ignored/gm)) {
     add(passed, failed, ignored)
   }
-})
+}
+await half('Rust tests', 'cargo', ['test', '--workspace', '--no-fail-fast', ...leftOut], countRust)
+await half('Rust tests of the feature tracing', 'cargo', ['test', '--package', 'fdmon', '--features', 'tracing', '--test', 'tracing'], countRust)
 await half('TypeScript tests', join(root, 'node_modules', '.bin', 'ava'), process.argv.slice(2), (text) => {
   const number = (pattern) => pattern.exec(text)?.[1] ?? 0
   const failed = Number(number(/^\s*(\d+) tests? failed/m)) + Number(number(/^\s*(\d+) uncaught exceptions?/m))

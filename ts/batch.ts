@@ -9,6 +9,7 @@ import type { LeakReport } from './context.js'
 import { native } from './native.js'
 import type { NativeContext, NativeHot } from './native-context.js'
 import { asyncContext, nothing, Slot, type Callbacks, type Life } from './slot.js'
+import { hasSubscribers, publish, trace } from './tracing.js'
 
 // --- The pending word -----------------------------------------------------------------------------------------------
 
@@ -76,6 +77,8 @@ export class Loop {
   referenced = true
   /** Handlers for whose sake the process lives while attached. */
   keeping = 0
+  /** The kinds of points of tracing that native notes. */
+  traced = 0
   /** Called after the next attached turn, with whether it made progress. */
   readonly waiting: ((progress: boolean) => void)[] = []
   /** Tells native which timers nobody holds any more. */
@@ -104,6 +107,7 @@ export class Loop {
   /** One turn. True = something visible to the user ran. */
   turn(blocking: boolean): boolean {
     this.enter('poll()')
+    if (this.traced !== 0 || hasSubscribers()) trace(this)
     const base = this.errors.length
     const depth = this.#begin()
     let progress = false
@@ -114,6 +118,7 @@ export class Loop {
       this.#failed(error)
     }
     this.#unwind(depth)
+    if (this.traced !== 0) publish(this)
     if (this.errors.length !== base) this.throwFrom(base)
     return progress
   }
@@ -121,6 +126,7 @@ export class Loop {
   /** The dispatch half of a turn that an outer loop waits for. */
   dispatch(): boolean {
     this.enter('dispatch()')
+    if (this.traced !== 0 || hasSubscribers()) trace(this)
     const base = this.errors.length
     if (this.deferred.length !== 0) this.errors.push(...this.deferred.splice(0))
     const depth = this.#begin()
@@ -132,6 +138,7 @@ export class Loop {
       this.#failed(error)
     }
     this.#unwind(depth)
+    if (this.traced !== 0) publish(this)
     if (this.errors.length !== base) this.throwFrom(base)
     return progress
   }
@@ -157,7 +164,7 @@ export class Loop {
   attach(): void {
     if (this.frames.length === 0) this.#addFrame()
     // The loop is held by this function, so an attached context lives until it is detached or closed.
-    this.native.attach((answer) => this.#attachedTurn(answer))
+    this.observed(() => this.native.attach((answer) => this.#attachedTurn(answer)))
     this.attached = true
     this.life.ran = true
     this.#running.loop = this
@@ -178,6 +185,7 @@ export class Loop {
   /** A batch that native has put into the first frame. What its callbacks threw is an uncaught exception. */
   #attachedTurn(answer: number): void {
     if (answer === LEFT) {
+      if (this.native.closed) this.#empty() // by a panic
       this.attached = false
       this.#running.loop = undefined
       this.#wake(false)
@@ -191,6 +199,7 @@ export class Loop {
       this.#failed(error)
     }
     this.#unwind(depth)
+    if (this.traced !== 0 || hasSubscribers()) this.#trace()
     if (progress) this.#wake(true)
     const culprit = this.#culprit
     this.#culprit = undefined
@@ -199,6 +208,12 @@ export class Loop {
     // In the asynchronous context of who threw it, which the listeners may look at, as Node has it.
     if (culprit === undefined || error instanceof AggregateError) native.uncaughtException(error)
     else culprit.runInAsyncScope(native.uncaughtException, undefined, error)
+  }
+
+  /** After an attached turn: publishes, and looks who listens from now on. */
+  #trace(): void {
+    if (this.traced !== 0) publish(this)
+    if (!this.closed) trace(this)
   }
 
   #wake(progress: boolean): void {
@@ -327,6 +342,7 @@ export class Loop {
         if (target !== undefined) this.forget(target)
         this.errors.push(error)
       }
+      if (this.native.closed) this.#empty() // by a panic
     }
     if (depth === 0) this.native.end()
   }
@@ -408,7 +424,7 @@ export class Loop {
     const base = this.errors.length
     let result: T
     try {
-      result = call()
+      result = this.observed(call)
     } catch (error) {
       if (this.depth !== 0 || this.hooks !== 0 || this.errors.length === base) throw error
       this.errors.push(error)
@@ -416,6 +432,17 @@ export class Loop {
     }
     if (this.depth === 0 && this.hooks === 0 && this.errors.length !== base) this.throwFrom(base)
     return result
+  }
+
+  /** Runs a call into native that may do what tracing follows, and publishes that unless a turn does. */
+  observed<T>(call: () => T): T {
+    if (this.traced === 0 && !hasSubscribers()) return call()
+    if (!this.closed) trace(this)
+    try {
+      return call()
+    } finally {
+      if (this.depth === 0 && this.hooks === 0) publish(this)
+    }
   }
 
   /** Keeps what hooks threw outside a turn for the next `dispatch()`; whether there is something to report. */
@@ -513,6 +540,7 @@ export class Loop {
     for (const target of this.#spare.splice(0)) this.native.bhDelete(target.slot)
     // In the table are the pending ones; native would also count those that nobody dropped yet.
     const timers = this.table.reduce((count, target) => count + Number(target?.timer ?? false), 0)
+    if (this.traced !== 0 || hasSubscribers()) trace(this)
     this.closed = true
     // Inside a hook a turn of native is under way, which must not sleep now.
     if (this.hooks !== 0) this.native.notify()
@@ -523,6 +551,7 @@ export class Loop {
     } finally {
       this.#empty()
     }
+    if (this.traced !== 0 && this.depth === 0 && this.hooks === 0) publish(this)
     if (this.depth === 0 && this.errors.length !== base) this.throwFrom(base)
     return report
   }

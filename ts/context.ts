@@ -345,7 +345,7 @@ export class AioContext implements Disposable {
     loop.enter('prepareNs()')
     refuseAttached(loop, 'prepareNs()')
     const base = loop.errors.length
-    const ns = loop.native.prepare()
+    const ns = loop.observed(() => loop.native.prepare())
     return loop.defer(base) ? 0 : ns
   }
 
@@ -355,7 +355,7 @@ export class AioContext implements Disposable {
     loop.enter('check()')
     refuseAttached(loop, 'check()')
     const base = loop.errors.length
-    const ready = loop.native.check()
+    const ready = loop.observed(() => loop.native.check())
     return loop.defer(base) || ready
   }
 
@@ -367,8 +367,9 @@ export class AioContext implements Disposable {
 
   /** For an outer loop: the descriptor to watch for readability. Stays the same, belongs to the context. */
   get backendFd(): number {
-    this.#loop.open()
-    return this.#loop.native.backendFd()
+    const loop = this.#loop
+    loop.open()
+    return loop.observed(() => loop.native.backendFd())
   }
 
   /**

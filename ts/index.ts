@@ -10,4 +10,13 @@ export type { AioContextOptions, AioParams, BusyPoll, MonitorName, PollParams, R
 export type { Registration } from './registration.js'
 export type { RemoteContext } from './remote.js'
 export { Timer } from './timer.js'
+export type {
+  HandlerMessage,
+  MonitorMessage,
+  PollBeginMessage,
+  PollEndMessage,
+  TraceMessage,
+  TraceMessages,
+  WindowMessage,
+} from './tracing.js'
 export { defaultContext, readable, watch } from './watch.js'

@@ -25,6 +25,8 @@ export interface NativeContext {
   dispatch(depth: number): number
   end(): void
   takeErrors(): { slot: number; error: Error }[]
+  trace(kinds: number): void
+  takePoints(): NativePoint[]
   suspend(): void
   notify(): void
   stop(): void
@@ -55,6 +57,22 @@ export interface NativeContext {
   keep(on: boolean): void
   stats(): ContextStats
   close(): LeakReport
+}
+
+/** A point of tracing, with the fields that belong to its kind. */
+export interface NativePoint {
+  kind: number
+  timeNs: bigint
+  windowNs?: number
+  spentNs?: number
+  result?: string
+  fromNs?: number
+  toNs?: number
+  fd?: number
+  joined?: boolean
+  from?: string
+  to?: string
+  reason?: string
 }
 
 /** The native calls that are made all the time, as plain functions: a method costs five times as much. */

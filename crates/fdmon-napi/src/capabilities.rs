@@ -4,11 +4,14 @@ use fdmon::{
     AioContext, BusyPoll, Cpus, MonitorKind, PollParams, RingFeatures, explain_refusal,
     probe_io_uring,
 };
+use napi::Env;
 use napi_derive::napi;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, inotify, memfd_create};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+
+use crate::error::guard;
 
 /// Whether a monitor can be had.
 #[napi(object, object_from_js = false)]
@@ -67,8 +70,11 @@ pub struct NativeCapabilities {
 
 /// Tries everything.
 #[napi]
-#[must_use]
-pub fn capabilities() -> NativeCapabilities {
+pub fn capabilities(env: Env) -> napi::Result<NativeCapabilities> {
+    guard(&env, || Ok(try_everything()))
+}
+
+fn try_everything() -> NativeCapabilities {
     let cpus = Cpus::now();
     let ring = probe_io_uring();
     let (epoll, poll) = (built(MonitorKind::Epoll), built(MonitorKind::Poll));

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
-use fdmon::{AioContext, Callbacks, ErrorCode, ForeignHandler, Interest};
+use fdmon::{AioContext, Callbacks, ErrorCode, ForeignHandler, Interest, TraceKinds};
 use napi::bindgen_prelude::{BigInt, Function, Object, Unknown};
 use napi::{Either, Env, JsValue};
 use napi_derive::napi;
@@ -23,6 +23,7 @@ use crate::hot;
 use crate::memory::{Memory, Pinned};
 use crate::options::{self, NativeAioParams, NativeOptions, NativePollParams, whole};
 use crate::stats::{Leaks, Stats};
+use crate::trace::Point;
 use crate::word::{NativeWord, suppress_address, word_source};
 
 /// The slots are used up: TypeScript supplies more words and calls again.
@@ -90,32 +91,39 @@ impl NativeContext {
     }
 
     #[napi(getter)]
-    pub fn closed(&self) -> bool {
-        self.core.maybe().is_none_or(|ctx| ctx.is_closed())
+    pub fn closed(&self, env: Env) -> napi::Result<bool> {
+        self.core.guard(&env, || Ok(self.core.maybe().is_none_or(|ctx| ctx.is_closed())))
     }
 
     #[napi]
     pub fn monitor(&self, env: Env) -> napi::Result<&'static str> {
-        guard(&env, || Ok(self.core.open()?.monitor().as_str()))
+        self.core.guard(&env, || Ok(self.core.open()?.monitor().as_str()))
     }
 
     #[napi]
     pub fn monitor_reason(&self, env: Env) -> napi::Result<String> {
-        guard(&env, || Ok(self.core.open()?.monitor_reason()))
+        self.core.guard(&env, || Ok(self.core.open()?.monitor_reason()))
     }
 
     /// Moves the pending words to this array; what is pending is copied.
     #[napi]
-    pub fn set_words(&self, #[napi(ts_arg_type = "Int32Array")] words: Memory) -> napi::Result<()> {
+    pub fn set_words(
+        &self,
+        env: Env,
+        #[napi(ts_arg_type = "Int32Array")] words: Memory,
+    ) -> napi::Result<()> {
         if words.is_wide() {
             return Err(napi::Error::from_reason("words = BigInt64Array; pass an Int32Array"));
         }
-        let Some(ctx) = self.core.maybe() else { return Ok(()) };
         let owner = Box::new(words.pin()?);
-        // SAFETY: the array lies over an ArrayBuffer of its own, whose memory stays in place while
-        // `owner` keeps it; only the thread of this environment uses it.
-        unsafe { ctx.adopt_words(words.data().cast(), words.len(), owner) };
-        Ok(())
+        self.core.guard(&env, || {
+            if let Some(ctx) = self.core.maybe() {
+                // SAFETY: the array lies over an ArrayBuffer of its own, whose memory stays in
+                // place while `owner` keeps it; only the thread of this environment uses it.
+                unsafe { ctx.adopt_words(words.data().cast(), words.len(), owner) };
+            }
+            Ok(())
+        })
     }
 
     /// The frame of the next depth of nesting.
@@ -136,7 +144,7 @@ impl NativeContext {
         #[napi(ts_arg_type = "NativeWord | null")] word: Option<NativeWord>,
         replaces: i32,
     ) -> napi::Result<i32> {
-        guard(&env, || {
+        self.core.guard(&env, || {
             let ctx = self.core.open()?;
             if ctx.foreign_next_slot()?.is_none() {
                 return Ok(FULL);
@@ -174,7 +182,7 @@ impl NativeContext {
 
     #[napi]
     pub fn remove(&self, env: Env, slot: u32) -> napi::Result<()> {
-        guard(&env, || {
+        self.core.guard(&env, || {
             self.core.open()?.foreign_remove(slot);
             self.core.touched();
             Ok(())
@@ -183,7 +191,7 @@ impl NativeContext {
 
     #[napi]
     pub fn set_interest(&self, env: Env, slot: u32, bits: u32) -> napi::Result<()> {
-        guard(&env, || {
+        self.core.guard(&env, || {
             self.core
                 .open()?
                 .foreign_set_interest(slot, Interest::from_bits_truncate(low(bits)))?;
@@ -221,12 +229,7 @@ impl NativeContext {
     /// The outermost turn is over.
     #[napi]
     pub fn end(&self, env: Env) -> napi::Result<()> {
-        self.core.guard(&env, || {
-            if let Some(ctx) = self.core.maybe() {
-                ctx.foreign_end();
-            }
-            Ok(())
-        })
+        self.core.with(&env, |ctx| ctx.foreign_end())
     }
 
     /// What failed natively: `{ slot, error }` each, slot -1 = none. After a panic the context is
@@ -234,13 +237,13 @@ impl NativeContext {
     #[napi(ts_return_type = "{ slot: number; error: Error }[]")]
     pub fn take_errors<'env>(&self, env: &'env Env) -> napi::Result<Vec<Object<'env>>> {
         let Some(ctx) = self.core.maybe() else { return Ok(Vec::new()) };
-        let (errors, panic) = ctx.foreign_failures();
+        let (errors, panic) = self.core.guard(env, || Ok(ctx.foreign_failures()))?;
         let mut failures: Vec<(i32, Failure)> = errors
             .iter()
             .map(|(slot, error)| (slot_or_full(*slot), failure_of(&**error)))
             .collect();
         if let Some(text) = panic {
-            self.core.close();
+            self.core.close_after_panic();
             let message = format!("a defect of fdmon: {text}; report it with what led to it");
             failures.push((FULL, Failure::new(ErrorCode::Internal, message)));
         }
@@ -255,6 +258,21 @@ impl NativeContext {
             .collect()
     }
 
+    /// Which points are noted from now on, as bits.
+    #[napi]
+    pub fn trace(&self, env: Env, kinds: u32) -> napi::Result<()> {
+        self.core.guard(&env, || {
+            let kinds = TraceKinds::from_bits_truncate(low(kinds));
+            Ok(self.core.open()?.foreign_trace(kinds, self.core.points.clone())?)
+        })
+    }
+
+    /// What was noted since this was last asked. Also of a closed context.
+    #[napi]
+    pub fn take_points(&self) -> Vec<Point> {
+        self.core.points.take().into_iter().map(Point::from).collect()
+    }
+
     #[napi]
     pub fn suspend(&self, env: Env) -> napi::Result<()> {
         self.core.guard(&env, || {
@@ -265,22 +283,18 @@ impl NativeContext {
     }
 
     #[napi]
-    pub fn notify(&self) {
-        if let Some(ctx) = self.core.maybe() {
-            ctx.notify();
-        }
+    pub fn notify(&self, env: Env) -> napi::Result<()> {
+        self.core.with(&env, |ctx| ctx.notify())
     }
 
     #[napi]
-    pub fn stop(&self) {
-        if let Some(ctx) = self.core.maybe() {
-            ctx.stop();
-        }
+    pub fn stop(&self, env: Env) -> napi::Result<()> {
+        self.core.with(&env, |ctx| ctx.stop())
     }
 
     #[napi]
-    pub fn stop_requested(&self) -> bool {
-        self.core.maybe().is_some_and(|ctx| ctx.foreign_stop_requested())
+    pub fn stop_requested(&self, env: Env) -> napi::Result<bool> {
+        self.core.with(&env, |ctx| ctx.foreign_stop_requested())
     }
 
     #[napi]
@@ -291,12 +305,7 @@ impl NativeContext {
     /// Leaves spin mode; the outermost loop takes the stop.
     #[napi]
     pub fn loop_end(&self, env: Env) -> napi::Result<()> {
-        self.core.guard(&env, || {
-            if let Some(ctx) = self.core.maybe() {
-                ctx.foreign_loop_end();
-            }
-            Ok(())
-        })
+        self.core.with(&env, |ctx| ctx.foreign_loop_end())
     }
 
     #[napi]
@@ -338,45 +347,45 @@ impl NativeContext {
     /// The slot of a new bottom half, or -1.
     #[napi]
     pub fn bottom_half(&self, env: Env) -> napi::Result<i32> {
-        guard(&env, || Ok(slot_or_full(self.core.open()?.foreign_bottom_half()?)))
+        self.core.guard(&env, || Ok(slot_or_full(self.core.open()?.foreign_bottom_half()?)))
     }
 
     /// Its number for remotes.
     #[napi]
     #[allow(clippy::cast_precision_loss, reason = "these numbers are made to fit a double")]
-    pub fn bh_id(&self, slot: u32) -> f64 {
-        let id = self.core.maybe().and_then(|ctx| ctx.foreign_bottom_half_id(slot));
-        id.map_or(-1.0, |id| id.as_u64() as f64)
+    pub fn bh_id(&self, env: Env, slot: u32) -> napi::Result<f64> {
+        let id = self.core.with(&env, |ctx| ctx.foreign_bottom_half_id(slot))?;
+        Ok(id.map_or(-1.0, |id| id.as_u64() as f64))
     }
 
     #[napi]
-    pub fn bh_schedule_idle(&self, slot: u32) {
-        if let Some(ctx) = self.core.maybe() {
+    pub fn bh_schedule_idle(&self, env: Env, slot: u32) -> napi::Result<()> {
+        self.core.with(&env, |ctx| {
             ctx.foreign_schedule(slot, true);
             self.core.touched();
-        }
+        })
     }
 
     #[napi]
-    pub fn bh_cancel(&self, slot: u32) {
-        if let Some(ctx) = self.core.maybe() {
+    pub fn bh_cancel(&self, env: Env, slot: u32) -> napi::Result<()> {
+        self.core.with(&env, |ctx| {
             ctx.foreign_cancel(slot);
             self.core.touched();
-        }
+        })
     }
 
     #[napi]
-    pub fn bh_delete(&self, slot: u32) {
-        if let Some(ctx) = self.core.maybe() {
+    pub fn bh_delete(&self, env: Env, slot: u32) -> napi::Result<()> {
+        self.core.with(&env, |ctx| {
             ctx.foreign_delete(slot);
             self.core.touched();
-        }
+        })
     }
 
     /// The slot of a new timer, or -1.
     #[napi]
     pub fn timer(&self, env: Env) -> napi::Result<i32> {
-        guard(&env, || Ok(slot_or_full(self.core.open()?.foreign_timer()?)))
+        self.core.guard(&env, || Ok(slot_or_full(self.core.open()?.foreign_timer()?)))
     }
 
     #[napi]
@@ -386,7 +395,7 @@ impl NativeContext {
         slot: u32,
         delay_ns: Either<f64, BigInt>,
     ) -> napi::Result<()> {
-        guard(&env, || {
+        self.core.guard(&env, || {
             let delay = match delay_ns {
                 Either::A(number) => whole(number),
                 Either::B(big) => big.get_u64().1,
@@ -398,28 +407,28 @@ impl NativeContext {
 
     #[napi]
     pub fn timer_arm_at(&self, env: Env, slot: u32, deadline_ns: BigInt) -> napi::Result<()> {
-        guard(&env, || self.core.arm(slot, deadline_ns.get_u64().1))
+        self.core.guard(&env, || self.core.arm(slot, deadline_ns.get_u64().1))
     }
 
     #[napi]
-    pub fn timer_cancel(&self, slot: u32) {
-        if let Some(ctx) = self.core.maybe() {
+    pub fn timer_cancel(&self, env: Env, slot: u32) -> napi::Result<()> {
+        self.core.with(&env, |ctx| {
             ctx.foreign_timer_cancel(slot);
             self.core.touched();
-        }
+        })
     }
 
     #[napi]
-    pub fn timer_pending(&self, slot: u32) -> bool {
-        self.core.maybe().is_some_and(|ctx| ctx.foreign_timer_pending(slot))
+    pub fn timer_pending(&self, env: Env, slot: u32) -> napi::Result<bool> {
+        self.core.with(&env, |ctx| ctx.foreign_timer_pending(slot))
     }
 
     #[napi]
-    pub fn timer_delete(&self, slot: u32) {
-        if let Some(ctx) = self.core.maybe() {
+    pub fn timer_delete(&self, env: Env, slot: u32) -> napi::Result<()> {
+        self.core.with(&env, |ctx| {
             ctx.foreign_timer_delete(slot);
             self.core.touched();
-        }
+        })
     }
 
     /// Nanoseconds that an outer loop may wait; -1 = for ever.
@@ -439,7 +448,7 @@ impl NativeContext {
 
     #[napi]
     pub fn backend_fd(&self, env: Env) -> napi::Result<i32> {
-        guard(&env, || Ok(self.core.open()?.backend_fd()?.as_raw_fd()))
+        self.core.guard(&env, || Ok(self.core.open()?.backend_fd()?.as_raw_fd()))
     }
 
     /// Joins Node's own loop. `run(answer)` walks a batch in frame 0, which must be there.
@@ -467,29 +476,35 @@ impl NativeContext {
 
     /// Whether Node's loop may live for this context's sake.
     #[napi]
-    pub fn set_referenced(&self, on: bool) {
-        if let Some(attachment) = self.core.attached() {
-            attachment.set_referenced(on);
-        }
+    pub fn set_referenced(&self, env: Env, on: bool) -> napi::Result<()> {
+        self.core.guard(&env, || {
+            if let Some(attachment) = self.core.attached() {
+                attachment.set_referenced(on);
+            }
+            Ok(())
+        })
     }
 
     /// Whether it has a handler for whose sake that loop lives.
     #[napi]
-    pub fn keep(&self, on: bool) {
-        if let Some(attachment) = self.core.attached() {
-            attachment.keep(on);
-        }
+    pub fn keep(&self, env: Env, on: bool) -> napi::Result<()> {
+        self.core.guard(&env, || {
+            if let Some(attachment) = self.core.attached() {
+                attachment.keep(on);
+            }
+            Ok(())
+        })
     }
 
     #[napi]
     pub fn stats(&self, env: Env) -> napi::Result<Stats> {
-        guard(&env, || Ok(Stats::from(&self.core.open()?.stats())))
+        self.core.guard(&env, || Ok(Stats::from(&self.core.open()?.stats())))
     }
 
     /// Releases everything.
     #[napi]
     pub fn close(&self, env: Env) -> napi::Result<Leaks> {
-        guard(&env, || {
+        self.core.guard(&env, || {
             let report = self.core.close();
             Ok(Leaks {
                 handlers: report.handlers,

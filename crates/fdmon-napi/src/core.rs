@@ -3,15 +3,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use fdmon::{AioContext, ErrorCode};
+use fdmon::{AioContext, ErrorCode, TraceBuffer};
 use napi::Env;
 use napi::bindgen_prelude::{Function, Unknown};
 
 use crate::attach::Attachment;
 use crate::batch::Frames;
-use crate::error::{Failure, Result, guard};
+use crate::error::{Failure, Result};
 use crate::handler::Trampoline;
 
 /// What a context is made of; the hot functions hold it too.
@@ -26,6 +27,8 @@ pub(crate) struct Core {
     attachment: RefCell<Option<Rc<Attachment>>>,
     /// The address of the suppress word by slot; a slot that was given up may still be in it.
     pub(crate) suppressed: RefCell<BTreeMap<u32, usize>>,
+    /// Points of tracing that JavaScript asked for and has not taken yet.
+    pub(crate) points: TraceBuffer,
 }
 
 impl Core {
@@ -37,6 +40,7 @@ impl Core {
             trampoline,
             attachment: RefCell::default(),
             suppressed: RefCell::default(),
+            points: TraceBuffer::new(),
         }
     }
 
@@ -161,21 +165,42 @@ impl Core {
         })
     }
 
-    /// As [`guard`]; a panic besides closes the context, whose state nobody can vouch for.
+    /// As [`guard`](crate::error::guard); a panic besides closes the context, whose state nobody can
+    /// vouch for.
+    #[inline]
     pub(crate) fn guard<T>(&self, env: &Env, body: impl FnOnce() -> Result<T>) -> napi::Result<T> {
-        struct CloseOnPanic<'core>(&'core Core);
-        impl Drop for CloseOnPanic<'_> {
-            fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.close();
-                }
+        match catch_unwind(AssertUnwindSafe(body)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(failure)) => Err(failure.throw(env)),
+            Err(payload) => {
+                self.close_after_panic();
+                Err(Failure::panic(&*payload).throw(env))
             }
         }
-        guard(env, || {
-            let armed = CloseOnPanic(self);
-            let result = body();
-            drop(armed);
-            result
-        })
+    }
+
+    /// …for what does nothing to a context that is closed.
+    pub(crate) fn with<T: Default>(
+        &self,
+        env: &Env,
+        body: impl FnOnce(&AioContext) -> T,
+    ) -> napi::Result<T> {
+        self.guard(env, || Ok(self.maybe().map(|ctx| body(&ctx)).unwrap_or_default()))
+    }
+
+    /// Closes a context in which there was a panic, and lets it go even if closing it panics too.
+    #[cold]
+    pub(crate) fn close_after_panic(&self) {
+        if catch_unwind(AssertUnwindSafe(|| self.close())).is_err() {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(self.ctx.take())));
+            self.trampoline.release();
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // In a finalizer, which no panic may leave.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(self.ctx.take())));
     }
 }

@@ -82,6 +82,11 @@ impl Trampoline {
         self.remote.take();
     }
 
+    /// JavaScript must be entered once more.
+    pub(crate) fn owe(&self) {
+        self.owed.set(true);
+    }
+
     /// What hooks left to be done since this was last asked.
     pub(crate) fn take_owed(&self) -> bool {
         self.owed.replace(false)

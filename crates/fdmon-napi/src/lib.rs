@@ -29,5 +29,6 @@ mod memory;
 mod options;
 mod remote;
 mod stats;
+mod trace;
 mod uv;
 mod word;

@@ -68,6 +68,7 @@ impl ManualClock {
 }
 
 /// Where a context reads the time.
+#[derive(Clone)]
 pub(crate) enum Clock {
     Monotonic,
     Manual(ManualClock),
@@ -80,6 +81,14 @@ impl Clock {
         match self {
             Self::Monotonic => monotonic_ns(),
             Self::Manual(clock) => clock.read(),
+        }
+    }
+
+    /// [`Clock::now`] without moving a manual clock: for who only watches.
+    pub fn glance(&self) -> u64 {
+        match self {
+            Self::Monotonic => monotonic_ns(),
+            Self::Manual(clock) => clock.now_ns(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -23,6 +23,7 @@ use crate::remote_handlers::Claim;
 use crate::spin::SpinState;
 use crate::stats::ContextStats;
 use crate::timer::TimerHeap;
+use crate::trace::Trace;
 
 /// The event loop of one thread. See the crate's documentation for what a turn does.
 ///
@@ -64,6 +65,7 @@ pub(crate) struct State {
     pub claims: Vec<Claim>,
     /// The side for an outer loop, once there is one.
     pub outer: Option<Outer>,
+    pub trace: Trace,
     /// The process that made it.
     pub home: Home,
 }
@@ -165,6 +167,7 @@ impl Builder {
         }
         let busy_poll = self.poll.kernel_busy_poll;
         let poll = PollParams { kernel_busy_poll: None, ..self.poll };
+        let clock = self.clock.map_or(Clock::Monotonic, Clock::Manual);
         let mut state = State {
             reg: Registry::new(),
             may_move_up: chosen.auto && matches!(chosen.monitor, Monitor::Poll(_)),
@@ -182,6 +185,7 @@ impl Builder {
             failures: Failures::default(),
             claims: Vec::new(),
             outer: None,
+            trace: Trace::new(clock.clone()),
             home: shared.home,
         };
         state.note_spinning();
@@ -191,7 +195,7 @@ impl Builder {
             state: RefCell::new(state),
             home: shared.home,
             shared,
-            clock: self.clock.map_or(Clock::Monotonic, Clock::Manual),
+            clock,
         })))
     }
 }
@@ -222,9 +226,8 @@ impl AioContext {
             Ok(())
         })?;
         timer.arm(time)?;
-        let result = self.run_while(|_| !over.get());
-        timer.delete();
-        result
+        let _deleted = AtTheEnd(Some(|| timer.delete()));
+        self.run_while(|_| !over.get())
     }
 
     /// Turns until the condition holds, which is looked at after each turn, or until `stop()`.
@@ -237,11 +240,11 @@ impl AioContext {
 
     fn run_while(&self, mut go_on: impl FnMut(&Self) -> bool) -> Result<()> {
         self.0.open_state()?.loops += 1;
+        let _left = AtTheEnd(Some(|| self.leave_loop()));
         let mut result = Ok(());
         while result.is_ok() && go_on(self) && !self.stop_requested() && !self.is_closed() {
             result = self.poll(true).map(drop);
         }
-        self.leave_loop();
         result
     }
 
@@ -272,10 +275,36 @@ impl AioContext {
     ///
     /// # Errors
     /// `Closed`
+    ///
+    /// # Panics
+    /// Resumes the first panic of a hook or predicate, once all of them ran, unless a turn does. So
+    /// do the other calls that end spinning for a handler or the context.
     pub fn suspend(&self) -> Result<()> {
         drop(self.0.open_state()?);
         self.leave_spin_mode();
+        self.resume_panic();
         Ok(())
+    }
+
+    /// Outside a turn nobody else hears of a panic of a hook: it goes on from the call that ran the
+    /// hook, once that has done its work.
+    #[inline]
+    pub(crate) fn resume_panic(&self) {
+        let mut st = self.0.state();
+        if st.depth != 0 || !st.reg.hints.any(Hints::FAILURES) {
+            return;
+        }
+        // What `prepare` left is for `dispatch`.
+        let panic = st.failures.panic.take_if(|(depth, _)| *depth == 0);
+        if st.failures.is_empty() {
+            st.reg.hints.clear(Hints::FAILURES);
+        }
+        drop(st);
+        if let Some((_, payload)) = panic
+            && !std::thread::panicking()
+        {
+            resume_unwind(payload);
+        }
     }
 
     /// Ends the loop's sleep, from this thread's own callbacks; other threads use a [`Remote`].
@@ -341,6 +370,7 @@ impl AioContext {
         self.0.open_state()?.set_busy_poll(&self.0.shared, params.kernel_busy_poll)?;
         lock(&self.0.shared.wanted).poll = params.clone();
         self.apply_poll_params(params);
+        self.resume_panic();
         Ok(())
     }
 
@@ -351,12 +381,15 @@ impl AioContext {
             let mut st = self.0.state();
             st.spin.set_params(params);
             st.note_spinning();
+            let from_ns = self.0.shared.stats.window_ns.get();
+            self.0.shared.stats.window_ns.set(0);
+            st.note_window(from_ns, 0);
         }
-        self.0.shared.stats.window_ns.set(0);
         if off {
             self.leave_spin_mode();
             self.0.state().empty_spin_list();
         }
+        self.tell();
     }
 
     /// The I/O parameters.
@@ -426,6 +459,8 @@ impl AioContext {
         let remains = st.dismantle(&self.0.shared);
         drop(st);
         drop(remains); // users' drop code runs outside the borrow
+        self.tell();
+        self.resume_panic();
         report
     }
 }
@@ -439,6 +474,17 @@ impl AioContext {
             if let Some(job) = node.take_job() {
                 self.0.guarded(|| job(&mut self.ops()));
             }
+        }
+    }
+}
+
+/// Done when it goes out of scope, also by a panic.
+struct AtTheEnd<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for AtTheEnd<F> {
+    fn drop(&mut self) {
+        if let Some(what) = self.0.take() {
+            what();
         }
     }
 }
@@ -580,6 +626,7 @@ impl State {
         if matches!(self.monitor, Monitor::IoUring(_)) {
             self.release_monitor(); // takes all its polls back at once
         }
+        self.empty_spin_list();
         let mut remains = Vec::new();
         for slot in 0..self.reg.slots.len() {
             #[allow(clippy::cast_possible_truncation, reason = "slots are counted by a u32")]

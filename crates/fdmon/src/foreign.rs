@@ -153,7 +153,9 @@ impl AioContext {
             foreign: true,
             ..Handler::new(fd)
         };
-        let (slot, _) = self.add_handler(handler).map_err(|(error, _)| error)?;
+        let added = self.add_handler(handler);
+        self.resume_panic();
+        let (slot, _) = added.map_err(|(error, _)| error)?;
         Ok(Some(slot))
     }
 
@@ -178,6 +180,7 @@ impl AioContext {
     /// Removes the handler in this slot, if it is one.
     pub fn foreign_remove(&self, slot: u32) {
         self.remove_slot(slot);
+        self.resume_panic();
     }
 
     /// A bottom half; `None` = more words are needed first.

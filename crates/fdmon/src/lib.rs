@@ -37,6 +37,12 @@
 //! # Ok::<(), fdmon::Error>(())
 //! ```
 //!
+//! With the feature `tracing`, the crate of that name is told what the loop does, with the target
+//! `fdmon`: each spin is a span `spin` (TRACE) that ends with an event `spin ended`, and there are
+//! events for the window (TRACE), the spin list and the monitor (DEBUG). Fields: `context`,
+//! `window_ns`, `spent_ns`, `result`, `from_ns`, `to_ns`, `change`, `fd`, `from`, `to`, `reason`.
+//! While the subscriber hears neither level, a turn costs one load more; without the feature nothing.
+//!
 //! The source goes the way of an event: ① registration (`interest`, `handler`, `register`,
 //! `registry`), ② wait (`monitor`), ②′ spin (`spin`), ③ ready list (`words`, `registry`),
 //! ④ dispatch (`dispatch`); `turn` has the turn itself.
@@ -68,6 +74,7 @@ mod send_handlers;
 mod spin;
 mod stats;
 mod timer;
+mod trace;
 mod turn;
 mod wait;
 mod word_source;
@@ -95,4 +102,5 @@ pub use send_handlers::SendHandlers;
 pub use spin::guards::Cpus;
 pub use stats::{ContextStats, Guard, HandlerStats};
 pub use timer::Timer;
+pub use trace::{Noted, SpinResult, TraceBuffer, TraceKinds, TracePoint};
 pub use word_source::{Differs, PollSource, RawWord, WordSource};

@@ -47,7 +47,9 @@ impl AioContext {
         source: S,
     ) -> std::result::Result<Token<S>, (Error, S)> {
         handler.body = Some(Box::new(SourceBody(source)));
-        match self.add_handler(handler) {
+        let added = self.add_handler(handler);
+        self.resume_panic();
+        match added {
             Ok((slot, generation)) => Ok(self.token(slot, generation)),
             Err((error, handler)) => {
                 let source = handler.body.and_then(|body| body.into_any().downcast::<S>().ok());
@@ -66,7 +68,9 @@ impl AioContext {
             return None;
         }
         self.0.state().reg.live_handler(token.slot, token.generation)?;
-        let handler = self.remove_slot(token.slot)?;
+        let handler = self.remove_slot(token.slot);
+        self.resume_panic();
+        let handler = handler?;
         handler.body?.into_any().downcast::<S>().ok().map(|source| *source)
     }
 
@@ -129,7 +133,9 @@ impl AioContext {
         if handler.callbacks.is_empty() {
             return Err(no_callback());
         }
-        let (slot, generation) = self.add_handler(handler).map_err(|(error, _)| error)?;
+        let added = self.add_handler(handler);
+        self.resume_panic();
+        let (slot, generation) = added.map_err(|(error, _)| error)?;
         Ok(self.token(slot, generation))
     }
 
@@ -137,6 +143,7 @@ impl AioContext {
     pub fn remove_fd_handler(&self, fd: RawFd) {
         if let Some(slot) = self.registered_slot(fd) {
             self.remove_slot(slot);
+            self.resume_panic();
         }
     }
 
@@ -164,6 +171,9 @@ impl AioContext {
             st.reg.words.set(slot, 0);
             let _ = st.sync(&self.0.shared, slot);
         }
+        drop(st);
+        self.tell();
+        self.resume_panic();
     }
 
     /// Undoes one [`AioContext::disable_external`]; after the last one, the next turn hears them
@@ -243,6 +253,8 @@ impl AioContext {
         } else {
             st.reg.hints.set(Hints::MOVE_UP); // when the outermost turn begins
         }
+        drop(st);
+        self.tell();
         Ok((slot, generation))
     }
 
@@ -278,6 +290,8 @@ impl AioContext {
         if st.depth == 0 {
             st.reg.bury();
         }
+        drop(st);
+        self.tell();
         match entry {
             Entry::Handler(handler) => Some(handler),
             _ => None,

@@ -155,13 +155,21 @@ impl Hints {
     pub const CHANGED: u32 = 1 << 13;
     /// Some member of the spin list is not a word in memory, but somebody's code.
     pub const CODE_MEMBERS: u32 = 1 << 12;
+    /// Somebody wants to know of spins, which are whole only on the full way.
+    pub const TRACED: u32 = 1 << 14;
+    /// Points were noted that a subscriber was not told yet.
+    pub const UNTOLD: u32 = 1 << 15;
 
     /// The policy counts every turn, also a hit at once.
-    pub const COUNTS_ALL: u32 = 1 << 14;
+    pub const COUNTS_ALL: u32 = 1 << 16;
 
     /// With nothing but these set, a turn has nothing more to run or to tidy up.
-    pub const QUIET: u32 =
-        Self::SPINS | Self::MEMBERS | Self::CODE_MEMBERS | Self::LOOKS | Self::COUNTS_ALL;
+    pub const QUIET: u32 = Self::SPINS
+        | Self::MEMBERS
+        | Self::CODE_MEMBERS
+        | Self::LOOKS
+        | Self::COUNTS_ALL
+        | Self::TRACED;
 
     #[inline]
     pub fn any(self, bits: u32) -> bool {

@@ -113,8 +113,9 @@ impl Shared {
         true
     }
 
-    pub fn set_monitor(&self, kind: MonitorKind, reason: String) {
-        *lock(&self.monitor) = (kind, reason);
+    /// Returns the one before.
+    pub fn set_monitor(&self, kind: MonitorKind, reason: String) -> MonitorKind {
+        std::mem::replace(&mut *lock(&self.monitor), (kind, reason)).0
     }
 
     pub fn stats(&self) -> ContextStats {

@@ -13,6 +13,7 @@ use crate::inbox::Node;
 use crate::interest::Events;
 use crate::registry::{DueHalf, Hints};
 use crate::remote::Shared;
+use crate::trace::has_subscriber;
 use crate::wait::{Quick, Way};
 
 /// What a turn knows before it waits.
@@ -233,7 +234,7 @@ impl AioContext {
             self.take_wanted();
             st = self.0.state();
         }
-        if st.reg.hints.any(Hints::PARKED | Hints::MOVE_UP) {
+        if st.reg.hints.any(Hints::PARKED | Hints::MOVE_UP | Hints::TRACED) || has_subscriber() {
             st.rearrange(shared);
         }
         plan.counted = plan.blocking && st.spin.params.max_ns != 0;
@@ -306,22 +307,27 @@ impl AioContext {
         if st.reg.hints.any(Hints::TIMERS) {
             st.collect_timers(now);
         }
-        if st.reg.hints.any(Hints::ODD_REPORT) {
-            return self.settle_odd_report(st);
+        if st.reg.hints.any(Hints::ODD_REPORT | Hints::TRACED) || has_subscriber() {
+            return self.settle_rare(st);
         }
         st
     }
 
-    /// The wait reported the notifier, a closed fd, or a registration that is gone.
+    /// The wait reported the notifier, a closed fd, or a registration that is gone; or somebody
+    /// wants to know of the window.
     #[cold]
-    fn settle_odd_report<'a>(&'a self, mut st: Held<'a>) -> Held<'a> {
-        st.take_odd_report(&self.0.shared);
-        st.reg.hints.clear(Hints::ODD_REPORT);
-        if st.reg.bad.is_empty() {
-            return st;
+    fn settle_rare<'a>(&'a self, mut st: Held<'a>) -> Held<'a> {
+        if st.reg.hints.any(Hints::ODD_REPORT) {
+            st.take_odd_report(&self.0.shared);
+            st.reg.hints.clear(Hints::ODD_REPORT);
         }
+        st.note_turn(&self.0.shared);
+        let bad = !st.reg.bad.is_empty();
         drop(st);
-        self.remove_bad();
+        if bad {
+            self.remove_bad();
+        }
+        self.tell();
         self.0.state()
     }
 }
@@ -386,15 +392,18 @@ impl<'a> Turn<'a> {
         let ended = ManuallyDrop::new(self);
         let mut st = ended.ctx.0.state();
         st.depth -= 1;
-        if st.reg.hints.any(Hints::GRAVES | Hints::FAILURES | Hints::CLOSED) {
+        if st.reg.hints.any(Hints::GRAVES | Hints::FAILURES | Hints::CLOSED | Hints::UNTOLD) {
             return ended.clean_up(st);
         }
         Ok(ended.progress)
     }
 
     #[cold]
-    fn clean_up(&self, mut st: Held<'_>) -> Result<bool> {
+    fn clean_up(&self, st: Held<'_>) -> Result<bool> {
         let progress = self.progress;
+        drop(st);
+        self.ctx.tell();
+        let mut st = self.ctx.0.state();
         if st.depth == 0 {
             st.reg.bury();
             if st.closed {

@@ -11,6 +11,7 @@ use crate::interest::Events;
 use crate::monitor::{Monitor, MonitorToken, Sink};
 use crate::registry::{Hints, Registry};
 use crate::remote::Shared;
+use crate::trace::has_subscriber;
 use crate::turn::Plan;
 
 /// An idle bottom half limits the sleep to this.
@@ -195,7 +196,7 @@ impl State {
     #[inline]
     pub(crate) fn way(&self, shared: &Shared) -> Way {
         let hints = self.reg.hints;
-        if !shared.inbox.is_empty() {
+        if !shared.inbox.is_empty() || has_subscriber() {
             Way::AllSteps
         } else if hints.only(0) {
             Way::Kernel
@@ -434,6 +435,7 @@ impl State {
     /// Between waits: puts those back whose callback has returned, and moves up to epoll.
     #[cold]
     pub(crate) fn rearrange(&mut self, shared: &Shared) {
+        self.begin_noting(shared);
         if self.depth == 1 {
             self.reg.hints.clear(Hints::MOVE_UP);
             self.maybe_move_up(shared);

@@ -287,5 +287,6 @@ unsafe extern "C" fn on_cleanup(_: sys::napi_async_cleanup_hook_handle, data: *m
     let closed = catch_unwind(AssertUnwindSafe(|| attachment.core.close()));
     if closed.is_err() {
         attachment.leave();
+        attachment.core.close_after_panic();
     }
 }

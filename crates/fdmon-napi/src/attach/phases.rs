@@ -83,7 +83,9 @@ impl Attachment {
         // The handle that kept libuv awake would have it say that it does not sleep.
         self.stay_awake(false);
         if !ctx.spins() {
-            return Ok(ctx.prepare_until(None)? == Some(0));
+            let left = ctx.prepare_until(None)?;
+            self.owe_points();
+            return Ok(left == Some(0));
         }
         self.uv.update_time();
         let mut until = self.uv.deadline();
@@ -92,6 +94,7 @@ impl Attachment {
             until = Some(until.map_or(at, |deadline| deadline.min(at)));
         }
         let left = ctx.prepare_until(until)?;
+        self.owe_points();
         self.uv.update_time(); // libuv computes its timeout from it
         Ok(left == Some(0))
     }
@@ -140,7 +143,7 @@ pub(super) fn with(handle: *mut RawHandle, step: impl FnOnce(&Attachment)) {
     // SAFETY: the count that was just taken.
     let attachment = unsafe { Rc::from_raw(data) };
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| step(&attachment))) {
-        attachment.core.close();
+        attachment.core.close_after_panic();
         attachment.fail(&Failure::panic(&*payload));
     }
     if attachment.core.trampoline.is_cut() {

@@ -20,6 +20,7 @@ impl Attachment {
             Ok(false) => Ok(0),
             Err(error) => Err(error.into()),
         };
+        self.owe_points();
         match answer {
             // Not if hooks ran, outside any scope: what they queued or threw is due now.
             Ok(0) if !self.core.trampoline.take_owed() => return false,
@@ -31,6 +32,14 @@ impl Attachment {
             self.refresh();
         }
         true
+    }
+
+    /// Points of tracing are published by JavaScript.
+    #[inline]
+    pub(super) fn owe_points(&self) {
+        if !self.core.points.is_empty() {
+            self.core.trampoline.owe();
+        }
     }
 
     fn batch(&self, ctx: &AioContext) -> Result<u32> {

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::raw::Bytes;
 use super::{eventfd, fd_read, fd_write};
+use crate::error::guard;
 
 type Callback = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
 
@@ -57,9 +58,11 @@ unsafe fn answer(
     let _ = unsafe { sys::napi_get_cb_info(env, info, &mut count, into, this, data) };
     // SAFETY: as above. Anything but a number leaves -1, which is no descriptor.
     let _ = unsafe { sys::napi_get_value_int32(env, arguments[0], &mut fd) };
-    let number = body(fd, arguments[1]);
-    // SAFETY: in the scope of the call.
-    let _ = unsafe { sys::napi_create_int32(env, number, &mut result) };
+    // After an error the result is null: the exception is pending.
+    if let Ok(number) = guard(&Env::from_raw(env), || Ok(body(fd, arguments[1]))) {
+        // SAFETY: in the scope of the call.
+        let _ = unsafe { sys::napi_create_int32(env, number, &mut result) };
+    }
     result
 }
 

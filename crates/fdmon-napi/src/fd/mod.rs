@@ -61,14 +61,16 @@ fn fd_write(fd: i32, buffer: &Bytes) -> i32 {
 
 /// close(2): 0, or the negative errno. The number is free again either way.
 #[napi]
-pub fn fd_close(env: Env, fd: i32) -> i32 {
-    // Before: once closed, the number may be given out again by another thread.
-    owned::release(&env, fd);
-    match raw::close(fd) {
-        // Linux has released the number when close(2) is interrupted.
-        Ok(()) | Err(Errno::INTR) => 0,
-        Err(errno) => -errno.raw_os_error(),
-    }
+pub fn fd_close(env: Env, fd: i32) -> napi::Result<i32> {
+    guard(&env, || {
+        // Before: once closed, the number may be given out again by another thread.
+        owned::release(&env, fd);
+        match raw::close(fd) {
+            // Linux has released the number when close(2) is interrupted.
+            Ok(()) | Err(Errno::INTR) => Ok(0),
+            Err(errno) => Ok(-errno.raw_os_error()),
+        }
+    })
 }
 
 /// ioctl(FIONREAD): the bytes that wait to be read, or the negative errno.

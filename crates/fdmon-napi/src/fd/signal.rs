@@ -252,18 +252,21 @@ pub fn signal_create(env: Env, signals: Vec<i32>, names: Vec<String>) -> napi::R
 
 /// How many records found the pipe full, of all signals of this fd.
 #[napi]
-pub fn signal_overruns(env: Env, fd: i32) -> u32 {
-    with_descriptors(&env, |descriptors| descriptors.signals(fd, SignalPipe::overruns))
-        .flatten()
-        .unwrap_or(0)
+pub fn signal_overruns(env: Env, fd: i32) -> napi::Result<u32> {
+    guard(&env, || {
+        let overruns =
+            with_descriptors(&env, |descriptors| descriptors.signals(fd, SignalPipe::overruns));
+        Ok(overruns.flatten().unwrap_or(0))
+    })
 }
 
 /// The signals of this fd whose action was replaced since.
 #[napi]
-pub fn signal_lost(env: Env, fd: i32) -> Vec<i32> {
-    with_descriptors(&env, |descriptors| descriptors.signals(fd, SignalPipe::lost))
-        .flatten()
-        .unwrap_or_default()
+pub fn signal_lost(env: Env, fd: i32) -> napi::Result<Vec<i32>> {
+    guard(&env, || {
+        let lost = with_descriptors(&env, |descriptors| descriptors.signals(fd, SignalPipe::lost));
+        Ok(lost.flatten().unwrap_or_default())
+    })
 }
 
 #[cfg(test)]

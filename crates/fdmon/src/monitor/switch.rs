@@ -234,11 +234,11 @@ impl State {
             Ok(monitor) => {
                 self.monitor = monitor;
                 self.fill_outer(shared);
-                shared.set_monitor(MonitorKind::Epoll, reason.into());
+                self.set_monitor_reason(shared, MonitorKind::Epoll, reason.into());
             }
             Err(refusal) => {
                 let reason = format!("auto: epoll refused: {}", errno_name(refusal));
-                shared.set_monitor(self.monitor.kind(), reason);
+                self.set_monitor_reason(shared, self.monitor.kind(), reason);
             }
         }
         self.renew_busy_poll(shared);
@@ -258,7 +258,7 @@ impl State {
                 self.monitor = monitor;
                 self.fill_outer(shared);
                 shared.stats.fallbacks.bump();
-                shared.set_monitor(MonitorKind::Epoll, self.ring_refused.clone());
+                self.set_monitor_reason(shared, MonitorKind::Epoll, self.ring_refused.clone());
                 self.renew_busy_poll(shared);
             }
             Err(_) => self.move_to_poll(shared, &self.ring_refused.clone()),
@@ -284,7 +284,7 @@ impl State {
     fn move_to_poll(&mut self, shared: &Shared, reason: &str) {
         self.may_move_up = false;
         shared.stats.fallbacks.bump();
-        shared.set_monitor(MonitorKind::Poll, reason.into());
+        self.set_monitor_reason(shared, MonitorKind::Poll, reason.into());
         if let Ok(monitor) = self.fill(Monitor::Poll(poll(shared))) {
             self.monitor = monitor;
         }

@@ -284,6 +284,21 @@ impl AioContext {
     fn spin_window<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Held<'a> {
         let shared = &*self.0.shared;
         let Some(window) = st.window(shared, plan) else { return st };
+        if st.is_traced() {
+            self.spin_traced(st, plan, window)
+        } else {
+            self.spin_for(st, plan, window)
+        }
+    }
+
+    /// …for this long.
+    pub(crate) fn spin_for<'a>(
+        &'a self,
+        mut st: Held<'a>,
+        plan: &mut Plan,
+        window: u64,
+    ) -> Held<'a> {
+        let shared = &*self.0.shared;
         st.submit_due(shared);
         st.spin.mode = true;
         if st.spin.unbegun {
@@ -741,6 +756,7 @@ impl State {
                 estimate: per_handler::Estimate::default(),
             });
             self.spin.unbegun = true;
+            self.note_member(slot, true);
         }
     }
 
@@ -756,6 +772,7 @@ impl State {
         if place == NOWHERE || at >= self.spin.members.len() {
             return;
         }
+        self.note_member(slot, false);
         self.spin.members.swap_remove(at);
         if self.spin.members.is_empty() {
             self.reg.hints.clear(Hints::MEMBERS | Hints::CODE_MEMBERS);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fdmon::{EventNotifier, Handlers, LeakReport};
 
 use super::{manual, spinning};
-use crate::support::{Count, Log, Predicate, block, member, rung};
+use crate::support::{Count, Log, Predicate, alone, block, member, rung};
 
 /// SPEC 38
 #[test]
@@ -258,4 +258,56 @@ fn close_does_not_close_fds_that_are_not_the_contexts() {
     ctx.set_fd_handler(number, Handlers::new().read(|_| Ok(()))).unwrap();
     assert_eq!(ctx.close().handlers, 1);
     assert!(bell.test_and_clear().unwrap());
+}
+
+/// Sets, rings and timers that this process has open.
+fn held() -> usize {
+    let kinds = ["eventpoll", "io_uring", "timerfd"];
+    std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .filter(|link| kinds.iter().any(|kind| link.to_string_lossy().contains(kind)))
+        .count()
+}
+
+/// SPEC 38
+#[test]
+fn what_the_kernel_and_users_lent_goes_at_the_latest_when_the_outermost_turn_unwinds() {
+    if !alone("FDMON_CLOSE", "1") {
+        return;
+    }
+    assert_eq!(held(), 0);
+    let ctx = super::context();
+    ctx.backend_fd().unwrap();
+    assert!(held() > 0);
+    let lent = Rc::new(());
+    let keeps = || {
+        let held = lent.clone();
+        move |_: &mut fdmon::Ops<'_>| {
+            let _ = &held;
+            Ok(())
+        }
+    };
+    ctx.set_fd_handler(rung(), Handlers::new().read(keeps())).unwrap();
+    let _half = ctx.bottom_half(keeps()).unwrap();
+    let timer = ctx.timer(keeps()).unwrap();
+    timer.arm(Duration::from_secs(1)).unwrap();
+    ctx.schedule(keeps()).unwrap();
+    let (count, seen) = (Rc::downgrade(&lent), Count::new());
+    let counter = seen.clone();
+    ctx.schedule(move |ops| {
+        ops.schedule(|ops| {
+            ops.close();
+            Ok(())
+        })?;
+        assert!(ops.poll(true)?);
+        assert_eq!(count.strong_count(), 1, "users' values go at once, but the one that runs");
+        counter.bump();
+        Ok(())
+    })
+    .unwrap();
+    assert!(ctx.poll(true).unwrap());
+    assert_eq!((seen.get(), held()), (1, 0));
+    assert_eq!(Rc::strong_count(&lent), 1);
+    assert!(ctx.is_closed(), "the object lives on");
 }

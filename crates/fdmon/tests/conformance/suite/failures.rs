@@ -1,11 +1,12 @@
 //! Callbacks that fail, and callbacks that panic.
 
 use std::cell::Cell;
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use fdmon::{AioContext, EventNotifier, Handlers};
+use fdmon::{AioContext, EventNotifier, Handlers, PollParams};
 
 use super::{manual, spinning};
 use crate::support::{Count, Log, Predicate, block, member, rung, sleep_for};
@@ -252,4 +253,119 @@ fn a_panicking_bottom_half_and_timer_can_run_again() {
     half.schedule();
     assert!(block(&ctx));
     assert_eq!(runs.get(), 2);
+}
+
+/// SPEC 21
+#[test]
+fn a_panic_that_ends_run_or_poll_until_leaves_the_next_run_as_if_it_had_not_been() {
+    for way in ["run", "run_for", "condition"] {
+        let (ctx, _clock) = manual();
+        let unwound = catch_unwind(AssertUnwindSafe(|| match way {
+            "condition" => ctx.poll_until(|| panic!("on purpose")),
+            "run" => ctx.schedule(|_| panic!("on purpose")).and_then(|()| ctx.run()),
+            _ => {
+                ctx.schedule(|_| panic!("on purpose")).unwrap();
+                ctx.run_for(Duration::from_secs(1))
+            }
+        }));
+        assert!(unwound.is_err(), "{way}");
+        let runs = Count::new();
+        for run in 1..=3 {
+            let counter = runs.clone();
+            ctx.schedule(move |ops| {
+                counter.bump();
+                ops.stop();
+                Ok(())
+            })
+            .unwrap();
+            ctx.run().unwrap();
+            assert_eq!(runs.get(), run, "{way}: a stop belongs to the run that it ends");
+        }
+        assert_eq!(ctx.close().timers, 0, "{way}");
+    }
+}
+
+/// SPEC 21
+#[test]
+fn a_panic_that_ends_run_leaves_spin_mode() {
+    let (ctx, _clock) = spinning();
+    let predicate = Predicate::new();
+    member(&ctx, &EventNotifier::new().unwrap(), &predicate);
+    predicate.say(true);
+    assert!(block(&ctx));
+    assert!(predicate.has_begun());
+    ctx.schedule(|_| panic!("on purpose")).unwrap();
+    assert!(catch_unwind(AssertUnwindSafe(|| ctx.run())).is_err());
+    assert!(!predicate.has_begun(), "the producer must signal again");
+}
+
+/// SPEC 21, 25
+#[test]
+fn what_a_hook_panics_outside_a_turn_goes_on_from_the_call_that_ran_it_once_its_work_is_done() {
+    type Call = fn(&AioContext, &EventNotifier);
+    let calls: [(&str, Call); 6] = [
+        ("suspend", |ctx, _| ctx.suspend().unwrap()),
+        ("remove", |ctx, bell| ctx.remove_fd_handler(bell.as_raw_fd())),
+        ("replace", |ctx, bell| {
+            ctx.set_fd_handler(bell.clone(), Handlers::new().read(|_| Ok(()))).unwrap();
+        }),
+        ("disable", |ctx, _| ctx.disable_external()),
+        ("parameters", |ctx, _| ctx.set_poll_params(PollParams::default()).unwrap()),
+        ("close", |ctx, _| {
+            ctx.close();
+        }),
+    ];
+    for (name, call) in calls {
+        let (ctx, _clock) = spinning();
+        let (bell, predicate, runs) =
+            (EventNotifier::new().unwrap(), Predicate::new(), Count::new());
+        let handlers = Handlers::new()
+            .external(true)
+            .poll(predicate.clone())
+            .poll_ready(predicate.taken(&runs));
+        ctx.set_fd_handler(bell.clone(), handlers).unwrap();
+        predicate.say(true);
+        assert!(ctx.poll(false).unwrap());
+        predicate.say(true);
+        assert!(block(&ctx));
+        assert!(predicate.has_begun());
+        predicate.on_end(|| panic!("hook"));
+        let payload = catch_unwind(AssertUnwindSafe(|| call(&ctx, &bell))).unwrap_err();
+        assert_eq!(payload.downcast_ref::<&str>(), Some(&"hook"), "{name}");
+        predicate.on_end(|| ());
+        assert!(!predicate.has_begun(), "{name}");
+        match name {
+            "suspend" | "parameters" | "disable" => assert_eq!(ctx.stats().handlers.len(), 1),
+            "remove" => assert_eq!(ctx.stats().handlers.len(), 0),
+            "replace" => {
+                bell.set().unwrap();
+                assert!(block(&ctx));
+            }
+            _ => assert!(ctx.is_closed()),
+        }
+        if !ctx.is_closed() {
+            assert!(catch_unwind(AssertUnwindSafe(|| ctx.poll(false))).is_ok(), "{name}: once");
+        }
+    }
+}
+
+/// SPEC 21
+#[test]
+fn a_hook_that_panics_while_the_context_is_dropped_is_heard_and_releases_everything() {
+    let (ctx, _clock) = spinning();
+    let (bell, predicate) = (EventNotifier::new().unwrap(), Predicate::new());
+    member(&ctx, &bell, &predicate);
+    predicate.say(true);
+    assert!(block(&ctx));
+    assert!(predicate.has_begun());
+    let kept = Rc::new(());
+    let held = kept.clone();
+    ctx.set_fd_handler(rung(), Handlers::new().read(move |_| drop_nothing(&held))).unwrap();
+    predicate.on_end(|| panic!("hook"));
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(ctx))).is_err());
+    assert_eq!(Rc::strong_count(&kept), 1);
+}
+
+fn drop_nothing(_: &Rc<()>) -> fdmon::Outcome {
+    Ok(())
 }

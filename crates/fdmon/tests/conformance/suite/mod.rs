@@ -27,6 +27,7 @@ mod series;
 mod spin;
 mod stats;
 mod timers;
+mod tracing;
 mod turn;
 mod wakeup;
 

@@ -4,7 +4,10 @@
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use fdmon::{AioContext, EventNotifier, Handlers, Interest, Remote};
+use fdmon::{
+    AioContext, AioParams, EventNotifier, ForeignHandler, Handlers, Interest, OuterLoop, Remote,
+    TraceBuffer, TraceKinds,
+};
 
 use super::super::{context, io_thread};
 use crate::support::{Count, Tally, alone, answer, awaited, block, ringing, rung, spin};
@@ -70,6 +73,19 @@ fn every_call_in_a_forked_child_fails_with_closed() {
             ("remote.run", remote.run(|_| ())),
             ("remote.set_poll_params", remote.set_poll_params(spin())),
             ("Remote::from_id", Remote::from_id(id).map(drop)),
+            ("prepare_within", ctx.prepare_within(Some(1)).map(drop)),
+            ("check_if", ctx.check_if(false).map(drop)),
+            ("wake_fds", ctx.wake_fds().map(drop)),
+            ("set_outer_loop", ctx.set_outer_loop(OuterLoop::default())),
+            ("set_aio_params", ctx.set_aio_params(AioParams::default())),
+            ("remote.set_aio_params", remote.set_aio_params(AioParams::default())),
+            ("remote.bottom_half", remote.bottom_half(half.id().as_u64()).map(drop)),
+            ("arm_at", timer.arm_at(1)),
+            ("foreign_trace", ctx.foreign_trace(TraceKinds::all(), TraceBuffer::new())),
+            ("foreign_loop_begin", ctx.foreign_loop_begin()),
+            ("foreign_bottom_half", ctx.foreign_bottom_half().map(drop)),
+            ("foreign_timer", ctx.foreign_timer().map(drop)),
+            ("foreign_handler", ctx.foreign_handler(0, ForeignHandler::default()).map(drop)),
         ];
         for (call, result) in results {
             match result {

@@ -230,12 +230,19 @@ impl AioContext {
     }
 
     fn run_while(&self, mut go_on: impl FnMut(&Self) -> bool) -> Result<()> {
+        /// Leaves also when a callback's panic resumes.
+        struct Leaves<'a>(&'a AioContext);
+        impl Drop for Leaves<'_> {
+            fn drop(&mut self) {
+                self.0.leave_loop();
+            }
+        }
         self.0.open_state()?.loops += 1;
+        let _leaves = Leaves(self);
         let mut result = Ok(());
         while result.is_ok() && go_on(self) && !self.stop_requested() && !self.is_closed() {
             result = self.poll(true).map(drop);
         }
-        self.leave_loop();
         result
     }
 

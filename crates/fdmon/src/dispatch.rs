@@ -208,10 +208,17 @@ impl State {
     /// for the next turn.
     #[inline]
     pub(crate) fn collect_halves(&mut self) {
-        while let Some(node) = self.scheduled.pop_front() {
+        self.reg.hints.clear(Hints::SCHEDULED);
+        for _ in 0..self.scheduled.len() {
+            let Some(node) = self.scheduled.pop_front() else { return };
             if node.slot == u32::MAX {
                 self.reg.halves_due.push_back(DueHalf::Job(node));
                 self.reg.hints.set(Hints::DUE);
+                continue;
+            }
+            if self.reg.runs(&node) {
+                self.scheduled.push_back(node); // in a turn around this one: when it has returned
+                self.reg.hints.set(Hints::SCHEDULED);
                 continue;
             }
             let live = matches!(
@@ -223,7 +230,6 @@ impl State {
                 self.reg.hints.set(Hints::DUE);
             }
         }
-        self.reg.hints.clear(Hints::SCHEDULED);
     }
 
     /// Timers that have expired, in the order in which they did.
@@ -285,7 +291,7 @@ impl AioContext {
     }
 
     /// The rest of a turn of which a callback panicked. A second panic gives way to the first;
-    /// errors are reported by the turn around this one, or the next.
+    /// errors are reported by the turn around this one, or by the next.
     #[cold]
     fn finish_panicked(&self, slot: u32, generation: u32, body: Box<dyn Body>) {
         drop(self.put_back(slot, generation, body));
@@ -294,7 +300,9 @@ impl AioContext {
             let Some(due) = due else { break };
             self.dispatch_one(due);
         }
-        self.0.state().failures.panic = None;
+        let mut st = self.0.state();
+        let depth = st.depth;
+        st.failures.take_panic(depth);
     }
 
     #[cold]
@@ -443,13 +451,15 @@ impl AioContext {
         drop(st);
         let callback = self.run_callback(callback);
         let mut st = self.0.state();
-        let armed = st.timers.is_armed(slot);
         let mut rest = None;
         if st.reg.generation(slot) == generation
             && let Some(timer) = st.reg.timer(slot)
         {
             timer.callback = callback;
-            if timer.orphan && !armed {
+            if let Some((deadline, order)) = timer.rearmed.take() {
+                st.timers.arm(slot, deadline, order);
+                st.reg.hints.set(Hints::TIMERS);
+            } else if timer.orphan {
                 rest = Some(st.reg.vacate(slot, false));
             }
         }

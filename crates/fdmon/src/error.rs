@@ -280,17 +280,34 @@ pub(crate) fn errno_name(errno: rustix::io::Errno) -> std::borrow::Cow<'static, 
 #[derive(Default)]
 pub(crate) struct Failures {
     pub errors: Vec<(Option<u32>, Box<dyn std::error::Error + Send + Sync>)>,
-    /// The first panic, with the number of turns that ran; it resumes when the innermost of them
-    /// has run its other callbacks.
-    pub panic: Option<(u32, Box<dyn Any + Send>)>,
+    /// The first panic of each turn, with the number of turns that ran, outermost first; it
+    /// resumes when its turn has run its other callbacks. 0 = between turns: in the next one.
+    pub panics: Vec<(u32, Box<dyn Any + Send>)>,
 }
 
 impl Failures {
     pub fn is_empty(&self) -> bool {
-        self.errors.is_empty() && self.panic.is_none()
+        self.errors.is_empty() && self.panics.is_empty()
     }
 
     pub fn panicked(&mut self, depth: u32, payload: Box<dyn Any + Send>) {
-        self.panic.get_or_insert((depth, payload));
+        if !self.panicked_in(depth) {
+            self.panics.push((depth, payload));
+        }
+    }
+
+    /// A panic is to resume at the end of the turn of this depth. The outermost reports what came
+    /// between turns as well.
+    pub fn panicked_in(&self, depth: u32) -> bool {
+        self.panics.last().is_some_and(|(of, _)| *of >= depth || depth == 1)
+    }
+
+    pub fn take_panic(&mut self, depth: u32) -> Option<Box<dyn Any + Send>> {
+        if self.panicked_in(depth) { self.panics.pop().map(|(_, payload)| payload) } else { None }
+    }
+
+    /// The errors that the turn of this depth does not report: those of the turns around it.
+    pub fn of_others(&self, depth: u32) -> usize {
+        if depth == 1 { 0 } else { self.errors.len() }
     }
 }

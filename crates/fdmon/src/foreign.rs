@@ -231,7 +231,7 @@ impl AioContext {
     pub fn foreign_timer(&self) -> Result<Option<u32>> {
         let mut st = self.0.open_state()?;
         let Some(slot) = st.reg.reserve()? else { return Ok(None) };
-        let timer = TimerEntry { callback: Callback::Foreign, orphan: false };
+        let timer = TimerEntry { callback: Callback::Foreign, orphan: false, rearmed: None };
         st.reg.fill(slot, Entry::Timer(timer));
         Ok(Some(slot))
     }
@@ -416,7 +416,7 @@ impl AioContext {
             st.reg.hints.clear(Hints::FAILURES);
             std::mem::take(&mut st.failures)
         };
-        let panic = failures.panic.map(|(_, payload)| {
+        let panic = failures.panics.into_iter().next().map(|(_, payload)| {
             payload
                 .downcast_ref::<&str>()
                 .map(ToString::to_string)

@@ -379,9 +379,9 @@ fn no_callback() -> Error {
     Error::invalid_arg("handlers", "none", "at least one callback")
 }
 
-/// The word without the events of these interests.
+/// The word without the events of these interests; without any interest there are no events.
 fn without(pending: u32, dropped: Interest) -> u32 {
-    let mut gone = dropped.to_events().bits();
+    let mut gone = if dropped.is_all() { word::EVENTS } else { dropped.to_events().bits() };
     if dropped.contains(Interest::READ) {
         gone |= word::RUN_READ;
     }

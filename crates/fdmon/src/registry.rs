@@ -41,6 +41,9 @@ pub(crate) struct Half {
 pub(crate) struct TimerEntry {
     pub callback: Callback,
     pub orphan: bool,
+    /// Armed by its own callback, from whose return on it counts: when, and its place in the order
+    /// of arming.
+    pub rearmed: Option<(u64, u64)>,
 }
 
 pub(crate) enum Entry {
@@ -97,6 +100,12 @@ impl Fifo {
             self.clear();
         }
         slot
+    }
+
+    /// Keeps what this holds for, of what has not been taken yet.
+    pub fn retain(&mut self, keep: impl FnMut(&u32) -> bool) {
+        self.slots.drain(..std::mem::take(&mut self.taken));
+        self.slots.retain(keep);
     }
 
     /// What has not been taken yet.
@@ -343,6 +352,15 @@ impl Registry {
         }
     }
 
+    /// This bottom half's callback runs now.
+    pub fn runs(&self, node: &Node) -> bool {
+        matches!(
+            self.slots.get(node.slot as usize),
+            Some(Slot { generation, entry: Entry::Half(Half { callback: Callback::Running, .. }) })
+                if *generation == node.generation
+        )
+    }
+
     #[inline]
     pub fn timer(&mut self, slot: u32) -> Option<&mut TimerEntry> {
         match self.slots.get_mut(slot as usize) {
@@ -425,6 +443,15 @@ impl Registry {
             self.ready.push(slot);
             self.hints.set(Hints::DUE);
         }
+    }
+
+    /// Before a nested turn, which runs the rest of the lists: what it finds anew comes behind what
+    /// was found before, although a stale entry of the same slot may stand there.
+    #[cold]
+    pub fn forget_stale(&mut self) {
+        let words = &self.words;
+        self.ready.retain(|slot| words.get(*slot) != 0);
+        self.timers_due.retain(|slot| words.get(*slot) != 0);
     }
 
     #[cold]

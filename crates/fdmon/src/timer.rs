@@ -106,30 +106,38 @@ impl AioContext {
         let mut st = self.0.open_state()?;
         let slot = st.reg.reserve()?.ok_or_else(no_words)?;
         let callback = Callback::Repeating(Box::new(f));
-        let generation = st.reg.fill(slot, Entry::Timer(TimerEntry { callback, orphan: false }));
+        let timer = TimerEntry { callback, orphan: false, rearmed: None };
+        let generation = st.reg.fill(slot, Entry::Timer(timer));
         Ok(Timer { slot, generation, context: Rc::downgrade(&self.0) })
     }
 }
 
 impl State {
     pub(crate) fn arm(&mut self, slot: u32, generation: u32, deadline: u64) {
-        if matches!(self.reg.entry(slot, generation), Some(Entry::Timer(_))) {
-            self.reg.words.set(slot, 0);
-            self.timers.arm(slot, deadline);
-            self.reg.hints.set(Hints::TIMERS);
+        let Some(Entry::Timer(timer)) = self.reg.entry(slot, generation) else { return };
+        let order = self.timers.next_order();
+        if matches!(timer.callback, Callback::Running) {
+            timer.rearmed = Some((deadline, order)); // no nested turn can run it
+            return;
         }
+        self.reg.words.set(slot, 0);
+        self.timers.arm(slot, deadline, order);
+        self.reg.hints.set(Hints::TIMERS);
     }
 
     pub(crate) fn disarm_timer(&mut self, slot: u32, generation: u32) {
-        if matches!(self.reg.entry(slot, generation), Some(Entry::Timer(_))) {
+        if let Some(Entry::Timer(timer)) = self.reg.entry(slot, generation) {
+            timer.rearmed = None;
             self.reg.words.set(slot, 0);
             self.timers.cancel(slot);
         }
     }
 
     pub(crate) fn timer_is_pending(&mut self, slot: u32, generation: u32) -> bool {
-        matches!(self.reg.entry(slot, generation), Some(Entry::Timer(_)))
-            && (self.timers.is_armed(slot) || self.reg.words.get(slot) & word::TIMER != 0)
+        let Some(Entry::Timer(timer)) = self.reg.entry(slot, generation) else { return false };
+        timer.rearmed.is_some()
+            || self.timers.is_armed(slot)
+            || self.reg.words.get(slot) & word::TIMER != 0
     }
 }
 
@@ -174,15 +182,19 @@ impl TimerHeap {
         self.position.get(slot as usize).is_some_and(|&p| p != NONE)
     }
 
-    /// Arms the slot's timer; one that is armed already is moved and counts as armed last.
-    pub fn arm(&mut self, slot: u32, deadline: u64) {
+    /// The place of a timer that is armed now among those of the same deadline.
+    pub fn next_order(&mut self) -> u64 {
+        self.armed_so_far += 1;
+        self.armed_so_far
+    }
+
+    /// Arms the slot's timer; one that is armed already is moved.
+    pub fn arm(&mut self, slot: u32, deadline: u64, order: u64) {
         self.cancel(slot);
         let index = slot as usize;
         if index >= self.position.len() {
             self.position.resize(index + 1, NONE);
         }
-        let order = self.armed_so_far;
-        self.armed_so_far += 1;
         self.heap.push(Armed { deadline, order, slot });
         self.sift_up(self.heap.len() - 1);
     }
@@ -257,10 +269,11 @@ mod tests {
     fn timers_expire_by_deadline_and_then_in_the_order_of_arming() {
         let mut heap = TimerHeap::default();
         for slot in 0..100_u32 {
-            heap.arm(slot, u64::from(slot % 7));
+            let order = heap.next_order();
+            heap.arm(slot, u64::from(slot % 7), order);
         }
         heap.cancel(14);
-        heap.arm(0, 3);
+        heap.arm(0, 3, 101);
         let mut got = Vec::new();
         while let Some(slot) = heap.pop_due(10) {
             got.push(slot);
@@ -279,7 +292,7 @@ mod tests {
         let mut seed = 1_u64;
         for slot in 0..1_000_000 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            heap.arm(slot, seed >> 20);
+            heap.arm(slot, seed >> 20, slot.into());
         }
         for slot in (0..1_000_000).step_by(2) {
             assert!(heap.cancel(slot));

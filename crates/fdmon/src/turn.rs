@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::context::{AioContext, State};
-use crate::error::{Error, Failures, Result};
+use crate::error::{Error, Result};
 use crate::handler::Body;
 use crate::inbox::Node;
 use crate::interest::Events;
@@ -196,7 +196,7 @@ impl AioContext {
             return Err(Error::closed());
         }
         st.depth += 1;
-        let failures_before = st.failures.errors.len();
+        let failures_before = st.failures.of_others(st.depth);
         let turn = Turn { ctx: self, failures_before, progress: false };
         let st = self.find(st, blocking)?;
         self.0.shared.stats.batch_max.raise_to(st.reg.due_count());
@@ -217,7 +217,7 @@ impl AioContext {
     pub(crate) fn enter(&self) -> Result<(Turn<'_>, Held<'_>)> {
         let mut st = self.0.open_state()?;
         st.depth += 1;
-        let failures_before = st.failures.errors.len();
+        let failures_before = st.failures.of_others(st.depth);
         Ok((Turn { ctx: self, failures_before, progress: false }, st))
     }
 
@@ -226,13 +226,16 @@ impl AioContext {
     pub(crate) fn plan<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Held<'a> {
         let shared = &*self.0.shared;
         shared.stats.turns.bump();
-        plan.failures_before = st.failures.errors.len();
+        plan.failures_before = st.failures.of_others(st.depth);
         st.drain_inbox(shared);
         if st.reg.hints.any(Hints::CHANGED) {
             st.reg.hints.clear(Hints::CHANGED);
             drop(st);
             self.take_wanted();
             st = self.0.state();
+        }
+        if st.depth > 1 && st.reg.hints.any(Hints::DUE) {
+            st.reg.forget_stale();
         }
         if st.reg.hints.any(Hints::PARKED | Hints::MOVE_UP | Hints::TRACED) || has_subscriber() {
             st.rearrange(shared);
@@ -411,22 +414,24 @@ impl<'a> Turn<'a> {
             }
         }
         let depth = st.depth + 1; // this turn's own
+        if let Some(payload) = st.failures.take_panic(depth) {
+            // Errors stay, and are reported by the turn around this one, or by the next.
+            if st.failures.is_empty() {
+                st.reg.hints.clear(Hints::FAILURES);
+            }
+            drop(st);
+            resume_unwind(payload);
+        }
         let mine = self.failures_before.min(st.failures.errors.len());
-        let failures = Failures {
-            errors: st.failures.errors.split_off(mine),
-            panic: st.failures.panic.take_if(|(of, _)| *of >= depth),
-        };
+        let errors = st.failures.errors.split_off(mine);
         if st.failures.is_empty() {
             st.reg.hints.clear(Hints::FAILURES);
         }
         drop(st);
-        if let Some((_, payload)) = failures.panic {
-            resume_unwind(payload);
-        }
-        if failures.errors.is_empty() {
+        if errors.is_empty() {
             return Ok(progress);
         }
-        Err(Error::callbacks(failures.errors.into_iter().map(|(_, error)| error).collect()))
+        Err(Error::callbacks(errors.into_iter().map(|(_, error)| error).collect()))
     }
 
     /// Reports what failed before this turn as well: in `prepare` and `check`.

@@ -167,9 +167,8 @@ impl State {
     /// turns around it.
     #[cold]
     pub(crate) fn must_stay_awake(&self, plan: &Plan) -> bool {
-        let new_panic = self.failures.panic.as_ref().is_some_and(|(depth, _)| *depth >= self.depth);
         self.closed
-            || new_panic
+            || self.failures.panicked_in(self.depth)
             || self.failures.errors.len() > plan.failures_before
             || self.reg.has_due()
     }
@@ -177,8 +176,11 @@ impl State {
     #[inline(never)]
     pub(crate) fn find_deadline(&mut self, inner: &Inner, plan: &mut Plan) {
         let mut deadline = self.timers.deadline();
-        if !self.scheduled.is_empty() {
-            if self.scheduled.iter().any(|node| node.is_scheduled() && !node.is_idle()) {
+        let Self { scheduled, reg, .. } = self;
+        // One that runs now, in a turn around this one, waits for its return.
+        let mut waiting = scheduled.iter().filter(|node| node.is_scheduled() && !reg.runs(node));
+        if let Some(first) = waiting.next() {
+            if !first.is_idle() || waiting.any(|node| !node.is_idle()) {
                 plan.awake = true;
                 return;
             }

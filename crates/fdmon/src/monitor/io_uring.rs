@@ -5,6 +5,10 @@
 //! an event costs one system call, and whether there is any can be seen in memory. The notifier
 //! has a request that completes at each write, since nobody reads it.
 //!
+//! The kernel adds RDHUP to what a request waits for. Once a peer has ended its writing, a request
+//! for anything else would complete at once and for nothing, for ever; it is put in as a multishot
+//! one, which says so once and goes on waiting, and is taken back when it has found something.
+//!
 //! A request holds its file: taking an fd out cancels the request before the caller closes the fd,
 //! so that peers see the hang-up and ports are free at once.
 
@@ -41,6 +45,15 @@ enum Stage {
     Due,
     /// The kernel has it.
     Armed,
+    /// …as a multishot request, because another completed for nothing.
+    DueMultishot,
+    ArmedMultishot,
+}
+
+impl Stage {
+    fn is_armed(self) -> bool {
+        matches!(self, Self::Armed | Self::ArmedMultishot)
+    }
 }
 
 /// The poll request of one slot.
@@ -64,6 +77,10 @@ pub(crate) struct UringMonitor {
     watched: u32,
     notifier: RawFd,
     notifier_due: bool,
+    /// Multishot requests that have found something, to be taken back.
+    superseded: Vec<u64>,
+    /// There is something to be put in besides polls.
+    others_due: bool,
     /// The notifier's request completes once, as on old kernels.
     notifier_once: bool,
     /// Requests may be silent about their success.
@@ -88,6 +105,8 @@ impl UringMonitor {
             watched: 0,
             notifier,
             notifier_due: true,
+            superseded: Vec::new(),
+            others_due: true,
             batch: 0,
             odd: false,
             refused: None,
@@ -132,8 +151,8 @@ impl UringMonitor {
     /// Queues the polls that are due.
     #[inline(always)] // most of the time it is one
     fn push_due(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
-        if self.notifier_due {
-            self.push_notifier(sink)?;
+        if self.others_due {
+            self.push_others(sink)?;
         }
         let (mut at, count) = (0, self.due.len());
         while at < count {
@@ -141,6 +160,9 @@ impl UringMonitor {
             at += 1;
             let Some(poll) = self.polls.get_mut(slot as usize) else { continue };
             if poll.stage != Stage::Due {
+                if poll.stage == Stage::DueMultishot {
+                    self.push_multishot(slot, sink)?;
+                }
                 continue;
             }
             poll.stage = Stage::Armed;
@@ -161,12 +183,32 @@ impl UringMonitor {
     }
 
     #[cold]
-    fn push_notifier(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
-        self.notifier_due = false;
+    fn push_multishot(&mut self, slot: u32, sink: &mut impl Sink) -> Result<(), Errno> {
+        let poll = &mut self.polls[slot as usize];
+        poll.stage = Stage::ArmedMultishot;
+        let mut entry = poll_add(poll.fd, poll.events, poll.user_data);
+        entry.len = len_union { poll_flags: IoringPollFlags::ADD_MULTI };
+        sink.arming(token_of(poll.user_data));
+        self.push_anyway(entry, sink)
+    }
+
+    #[cold]
+    fn push_others(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
+        self.others_due = false;
+        for user_data in std::mem::take(&mut self.superseded) {
+            self.push_anyway(cancel(user_data, self.skip_success), sink)?;
+        }
+        if !std::mem::take(&mut self.notifier_due) {
+            return Ok(());
+        }
         let mut entry = poll_add(self.notifier, mask(Interest::READ), MonitorToken::NOTIFIER.0);
         if !self.notifier_once {
             entry.len = len_union { poll_flags: IoringPollFlags::ADD_MULTI };
         }
+        self.push_anyway(entry, sink)
+    }
+
+    fn push_anyway(&mut self, entry: io_uring_sqe, sink: &mut impl Sink) -> Result<(), Errno> {
         if !self.ring.push(|| entry) {
             self.make_room(sink)?;
             self.ring.push(|| entry);
@@ -209,7 +251,7 @@ impl UringMonitor {
         let token = token_of(user_data);
         let poll = match self.polls.get_mut(token.slot() as usize) {
             Some(poll) if poll.user_data == user_data && poll.stage == Stage::Armed => poll,
-            _ => return self.take_other(completion, sink),
+            _ => return self.take_other(completion, sink, doubt),
         };
         poll.stage = Stage::Due;
         self.due.push(token.slot());
@@ -219,19 +261,55 @@ impl UringMonitor {
             self.odd = true;
         } else {
             #[allow(clippy::cast_sign_loss, reason = "it is not negative")]
-            let events = result as u32;
-            if events & u32::from(poll.events) != 0 {
+            let events = result as u32 & u32::from(poll.events);
+            if events != 0 {
                 sink.ready(token, Events::from_bits_retain(events));
             } else {
-                self.odd = true; // it completed before the interest was changed
+                // It completed before the interest was changed, or for RDHUP, as it would again.
+                self.odd = true;
+                poll.stage = Stage::DueMultishot;
             }
         }
     }
 
-    /// The notifier, a request that cancelled, or a poll that was cancelled.
     #[cold]
-    fn take_other(&mut self, completion: Completion, sink: &mut impl Sink) {
+    fn take_multishot(&mut self, completion: Completion, sink: &mut impl Sink, doubt: bool) {
+        let Completion { user_data, result, flags } = completion;
+        let token = token_of(user_data);
+        let poll = &mut self.polls[token.slot() as usize];
+        let events = u32::try_from(result).unwrap_or(0) & u32::from(poll.events);
+        let goes_on = flags & IoringCqeFlags::MORE.bits() != 0;
+        if goes_on && result >= 0 && events == 0 {
+            return;
+        }
+        poll.stage = Stage::Due;
+        self.due.push(token.slot());
+        if goes_on {
+            poll.user_data = token.0 | next_turn(user_data);
+            self.superseded.push(user_data);
+            self.others_due = true;
+        }
+        if result < 0 {
+            self.take_failure(token, result, sink);
+        } else if events != 0 && !(doubt && sink.doubts(token)) {
+            sink.ready(token, Events::from_bits_retain(events));
+        } else {
+            self.odd = true;
+            poll.stage = Stage::DueMultishot;
+        }
+    }
+
+    /// The notifier, a request that cancelled, a multishot poll, or one that was cancelled.
+    #[cold]
+    fn take_other(&mut self, completion: Completion, sink: &mut impl Sink, doubt: bool) {
         if completion.user_data != MonitorToken::NOTIFIER.0 {
+            let slot = token_of(completion.user_data).slot() as usize;
+            let waits = |poll: &Poll| {
+                poll.user_data == completion.user_data && poll.stage == Stage::ArmedMultishot
+            };
+            if self.polls.get(slot).is_some_and(waits) {
+                return self.take_multishot(completion, sink, doubt);
+            }
             let failed = completion.result < 0 && completion.user_data & NOT_A_POLL != 0;
             if failed && completion.user_data != CANCEL {
                 self.change_anew(completion.user_data & !NOT_A_POLL);
@@ -239,7 +317,7 @@ impl UringMonitor {
             return;
         }
         if completion.flags & IoringCqeFlags::MORE.bits() == 0 {
-            self.notifier_due = true;
+            (self.notifier_due, self.others_due) = (true, true);
         }
         if completion.result >= 0 {
             sink.ready(MonitorToken::NOTIFIER, Events::IN);
@@ -255,7 +333,7 @@ impl UringMonitor {
     #[cold]
     fn change_anew(&mut self, user_data: u64) {
         let slot = token_of(user_data).slot() as usize;
-        let is_armed = |p: &&Poll| p.user_data == user_data && p.stage == Stage::Armed;
+        let is_armed = |p: &&Poll| p.user_data == user_data && p.stage.is_armed();
         if self.polls.get(slot).filter(is_armed).is_none() {
             return; // it has completed
         }
@@ -311,6 +389,15 @@ impl UringMonitor {
         Ok(())
     }
 
+    #[cold]
+    fn cancel_superseded(&mut self, token: MonitorToken) -> Result<(), Errno> {
+        let Some(at) = self.superseded.iter().position(|other| token_of(*other) == token) else {
+            return Ok(());
+        };
+        let user_data = self.superseded.swap_remove(at);
+        self.cancel_now(user_data)
+    }
+
     /// Submits everything and takes all that completes, though one call does only so much of it.
     fn flush_all(&mut self, unheard: &mut Unheard) -> Result<(), Errno> {
         let mut calls = self.watched / FDS_A_CALL + 2;
@@ -334,7 +421,7 @@ impl UringMonitor {
             self.polls.resize(index + 1, ABSENT);
         }
         let poll = &mut self.polls[index];
-        let turn = (poll.user_data & TURN_MASK).wrapping_add(1 << TURN_SHIFT) & TURN_MASK;
+        let turn = next_turn(poll.user_data);
         *poll = Poll { user_data: token.0 | turn, fd, events: mask(interest), stage: Stage::Due };
         self.due.push(slot);
     }
@@ -350,6 +437,11 @@ pub(crate) fn probe(eventfd: RawFd) -> Result<RingFeatures, Refusal> {
         napi: monitor.ring.poll_queues(1, false).is_ok(),
         ..monitor.features()
     })
+}
+
+/// The place in `user_data` of which poll of its handler it is, for the one after this.
+fn next_turn(user_data: u64) -> u64 {
+    (user_data & TURN_MASK).wrapping_add(1 << TURN_SHIFT) & TURN_MASK
 }
 
 fn token_of(user_data: u64) -> MonitorToken {
@@ -421,7 +513,7 @@ impl FdMonitor for UringMonitor {
             return Ok(());
         }
         let Some(poll) = self.polls.get_mut(token.slot() as usize) else { return Ok(()) };
-        let was_armed = poll.stage == Stage::Armed;
+        let was_armed = poll.stage.is_armed();
         let user_data = poll.user_data;
         poll.events = mask(new);
         if new.is_empty() {
@@ -429,6 +521,9 @@ impl FdMonitor for UringMonitor {
             self.watched -= 1;
             if was_armed {
                 self.cancel_now(user_data)?;
+            }
+            if !self.superseded.is_empty() {
+                self.cancel_superseded(token)?;
             }
         } else if was_armed {
             self.push(poll_change(user_data, new, self.skip_success))?;
@@ -458,7 +553,7 @@ impl FdMonitor for UringMonitor {
 
     #[inline]
     fn has_due(&self) -> bool {
-        !self.due.is_empty() || self.notifier_due || self.ring.has_unsubmitted()
+        !self.due.is_empty() || self.others_due || self.ring.has_unsubmitted()
     }
 
     /// So that readiness can be seen in memory.
@@ -487,7 +582,7 @@ impl UringMonitor {
     fn wait_again(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
         let slot = self.due[0];
         let poll = match self.polls.get(slot as usize) {
-            Some(poll) if poll.stage == Stage::Due && !self.notifier_due => poll,
+            Some(poll) if poll.stage == Stage::Due && !self.others_due => poll,
             _ => return self.wait_in_full(None, sink),
         };
         let (fd, events, user_data) = (poll.fd, poll.events, poll.user_data);
@@ -496,7 +591,7 @@ impl UringMonitor {
         }
         sink.arming(token_of(user_data));
         let result = self.ring.sleep(None);
-        if let Some(events) = self.ring.take_only(user_data) {
+        if let Some(events) = self.ring.take_only(user_data, events) {
             // As if it had been armed meanwhile: it is due again.
             sink.ready(token_of(user_data), Events::from_bits_retain(events));
             if !self.ring.has_work() {
@@ -578,12 +673,13 @@ impl Drop for UringMonitor {
         if !self.ring.is_ours() {
             return; // a forked child: they are the parent's
         }
-        let armed = self.polls.iter_mut().filter(|poll| poll.stage == Stage::Armed);
+        let armed = self.polls.iter_mut().filter(|poll| poll.stage.is_armed());
         let armed: Vec<u64> = armed
             .map(|poll| {
                 poll.stage = Stage::Absent;
                 poll.user_data
             })
+            .chain(self.superseded.drain(..))
             .collect();
         for user_data in armed {
             if self.push(cancel(user_data, self.skip_success)).is_err() {

@@ -466,9 +466,10 @@ impl Ring {
         })
     }
 
-    /// Takes the next completion if it is the only one and this request succeeded: its result.
+    /// Takes the next completion if it is the only one and this request found some of these events:
+    /// which.
     #[inline(always)]
-    pub fn take_only(&mut self, user_data: u64) -> Option<u32> {
+    pub fn take_only(&mut self, user_data: u64, events: u16) -> Option<u32> {
         let (posted, seen) = (self.posted(), self.seen);
         if posted.wrapping_sub(seen) != 1 {
             return None;
@@ -477,8 +478,11 @@ impl Ring {
         if completion.user_data == user_data
             && let Ok(result) = u32::try_from(completion.result)
         {
-            self.release(1);
-            return Some(result);
+            let found = result & u32::from(events);
+            if found != 0 {
+                self.release(1);
+                return Some(found);
+            }
         }
         self.seen = seen; // for others to take
         None

@@ -346,16 +346,18 @@ impl AioContext {
         let mut looked_outside_at = plan.start;
         let mut yielded_at = plan.start;
         let mut yielded = false; // just before
+        let mut before = plan.start;
         loop {
             plan.awake |= shared.notified.load(Ordering::Acquire);
             let mut now = clock.now();
             if plan.awake {
                 return (st, now);
             }
-            if let Some(manual) = clock.manual().filter(|_| now == plan.start) {
-                manual.at_least(until); // it stands still: one round is the whole window
+            if let Some(manual) = clock.manual().filter(|_| now == before) {
+                manual.at_least(until); // it stands still: no round would end the window
                 now = until;
             }
+            before = now;
             if st.look_while_spinning(&self.0, plan, now, look_every) {
                 if guards {
                     st.spin.guards.found(yielded, yielded_at);

@@ -8,8 +8,10 @@ use std::rc::Rc;
 
 use fdmon::{Events, Handlers, Interest, Ops, Outcome, Source};
 
+use rustix::net::{Shutdown, shutdown};
+
 use super::manual;
-use crate::support::{Count, Log, Predicate, block, drain, empty, fill, pair, pipe};
+use crate::support::{Count, Log, Predicate, block, drain, empty, fill, pair, pipe, sleep_for};
 
 /// Handlers whose callbacks write their names and the events they are given.
 fn named(log: &Log, events: &Rc<Cell<Events>>, names: &[&'static str]) -> Handlers {
@@ -235,4 +237,30 @@ fn a_hit_alone_runs_poll_ready_and_with_readable_data_read_instead() {
         assert_eq!(log.take(), want, "data: {data}, {callbacks}");
         ctx.deregister(&token);
     }
+}
+
+/// SPEC 8, 16, 46
+#[test]
+fn a_peer_that_only_ends_its_writing_wakes_nobody_who_waits_to_write() {
+    let ctx = super::context(); // in real time, which a busy loop would use up
+    let (ours, theirs) = pair();
+    fill(&ours);
+    shutdown(&theirs, Shutdown::Write).unwrap();
+    let writes = Count::new();
+    let mut token = ctx.set_fd_handler(ours, Handlers::new().write(writes.callback())).unwrap();
+    for round in 1..4 {
+        let before = ctx.stats().waits;
+        sleep_for(&ctx, 10_000_000);
+        let waits = ctx.stats().waits - before;
+        assert!(waits < 10, "{waits} waits in one sleep");
+        empty(&theirs);
+        assert!(block(&ctx));
+        assert_eq!(writes.get(), round);
+        let ours = ctx.deregister(&token).unwrap();
+        fill(&ours);
+        token = ctx.set_fd_handler(ours, Handlers::new().write(writes.callback())).unwrap();
+    }
+    drop(ctx.deregister(&token));
+    empty(&theirs);
+    assert_eq!(rustix::io::read(&theirs, &mut [0; 1]), Ok(0), "the other side sees it closed");
 }

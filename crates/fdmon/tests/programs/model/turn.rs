@@ -1,0 +1,708 @@
+//! The model's turn: the search for what is due, and the callbacks.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{Handler, Life, Model, Source, Thrown, What, Which, Work, collect};
+use crate::files::Readiness;
+
+/// An idle bottom half limits a sleep to this.
+const IDLE: u64 = 10_000_000;
+/// A series of hits asks the kernel at least this often.
+const LOOK: u64 = 50_000;
+
+/// What can be seen from outside while a turn searches.
+#[derive(Clone, Copy)]
+pub struct Seen {
+    pub now: u64,
+    /// Statistics of the context.
+    pub waits: u64,
+    pub sleeps: u64,
+    pub spin_hits: u64,
+    pub files: Readiness,
+}
+
+/// How a turn ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Progress(bool),
+    /// Without an error; `poll_until` does not say more.
+    Well,
+    Errors(Vec<u32>),
+    Panic(u32),
+    Otherwise(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plan {
+    /// It does not sleep: each member is asked once.
+    Awake,
+    /// Members are asked for the window.
+    Spin,
+    /// It sleeps, leaving spin mode before.
+    Sleep,
+}
+
+/// A handler between two of its callbacks.
+struct Rest {
+    at: u8,
+    life: Life,
+    which: VecDeque<Which>,
+    events: u32,
+}
+
+/// A turn.
+pub struct Frame {
+    blocking: bool,
+    /// It is one of `poll_until`.
+    looped: bool,
+    begin: Seen,
+    notified: bool,
+    /// It searches; else it runs callbacks.
+    finding: bool,
+    plan: Option<Plan>,
+    window: u64,
+    /// What its predicates cost.
+    cost: u64,
+    hit: bool,
+    failed: bool,
+    left_spin_mode: bool,
+    /// How often each member was asked, since spin mode was left if it was.
+    asked: BTreeMap<Life, u32>,
+    ran: BTreeSet<Life>,
+    rest: Option<Rest>,
+    progress: bool,
+    errors: Vec<u32>,
+    panic: Option<u32>,
+}
+
+impl Frame {
+    fn new(blocking: bool, begin: Seen) -> Self {
+        Self {
+            blocking,
+            looped: false,
+            begin,
+            notified: false,
+            finding: true,
+            plan: None,
+            window: 0,
+            cost: 0,
+            hit: false,
+            failed: false,
+            left_spin_mode: false,
+            asked: BTreeMap::new(),
+            ran: BTreeSet::new(),
+            rest: None,
+            progress: false,
+            errors: Vec::new(),
+            panic: None,
+        }
+    }
+
+    pub fn panics(&mut self, id: u32) {
+        self.failed |= self.finding;
+        self.panic.get_or_insert(id);
+    }
+
+    pub fn forget_rest(&mut self) {
+        self.rest = None;
+    }
+}
+
+impl Model {
+    // --- begin and end --------------------------------------------------------------------------
+
+    pub fn begin_turn(&mut self, blocking: bool, looped: bool, begin: Seen) {
+        self.turns += 1;
+        self.phase += 1;
+        for handler in self.live.values_mut() {
+            handler.parked &= handler.running;
+        }
+        let mut frame = Frame { looped, notified: self.notified, ..Frame::new(blocking, begin) };
+        self.adopt_stray(&mut frame);
+        self.frames.push(frame);
+        if let Some(spin) = self.wanted_spin.take() {
+            self.set_spin(spin);
+        }
+    }
+
+    /// The outermost turn reports what failed since the last one.
+    fn adopt_stray(&mut self, frame: &mut Frame) {
+        if self.frames.is_empty() {
+            let stray = std::mem::take(&mut self.stray);
+            frame.failed |= stray.panic.is_some() || !stray.errors.is_empty();
+            (frame.errors, frame.panic) = (stray.errors, stray.panic);
+        }
+    }
+
+    pub fn is_finding(&self) -> bool {
+        self.frames.last().is_some_and(|frame| frame.finding)
+    }
+
+    pub fn end_turn(&mut self, seen: Seen, ended: &Ended) {
+        if self.is_finding() {
+            self.settle(seen);
+        }
+        self.sync();
+        let left = self.due();
+        self.demand(left.is_empty(), || format!("the turn ended, and did not run {left:?}"));
+        let Some(frame) = self.frames.pop() else { return self.wrong("there was no turn") };
+        let due = match (frame.panic, frame.errors) {
+            (Some(panic), errors) => {
+                // The turn around it reports them, or the next.
+                match self.frames.last_mut() {
+                    Some(outer) => outer.errors.extend(errors),
+                    None => self.stray.errors.extend(errors),
+                }
+                Ended::Panic(panic)
+            }
+            (None, errors) if !errors.is_empty() => Ended::Errors(errors),
+            _ if *ended == Ended::Well => Ended::Well,
+            _ => Ended::Progress(frame.progress),
+        };
+        self.demand(*ended == due, || format!("the turn ended with {ended:?} instead of {due:?}"));
+    }
+
+    // --- the search -----------------------------------------------------------------------------
+
+    /// The first looks are over: sleep, spin or stay awake?
+    fn decide(&mut self) {
+        let Some(mut frame) = self.frames.pop() else { return };
+        if frame.plan.is_none() {
+            self.left_spin_mode(); // if parameters from another thread had it left
+            self.take_first_looks(&mut frame);
+            let timed = self.deadline().is_some_and(|deadline| deadline <= frame.begin.now);
+            let awake = !frame.blocking || frame.hit || frame.failed || timed;
+            frame.window = self.window;
+            frame.plan = Some(if awake || self.closed || self.is_due() || self.has_work() {
+                Plan::Awake
+            } else if self.may_spin() {
+                self.enter_spin_mode();
+                Plan::Spin
+            } else {
+                Plan::Sleep
+            });
+            self.phase += 1;
+        }
+        self.frames.push(frame);
+    }
+
+    /// Words are read in place; code has been asked by now.
+    fn take_first_looks(&mut self, frame: &mut Frame) {
+        let mut unasked = None;
+        for handler in self.live.values_mut().filter(|h| h.look && !h.running) {
+            handler.look = false;
+            if handler.external && self.disabled > 0 {
+                continue; // enabling asks again
+            }
+            if handler.source == Source::Code {
+                unasked = Some(handler.life);
+            } else if handler.says_yes() {
+                collect(handler, self.phase, true, 0);
+                frame.hit = true;
+            }
+        }
+        self.demand(unasked.is_none(), || format!("handler {unasked:?} had no first look"));
+    }
+
+    /// Somebody's callback waits to be run.
+    fn is_due(&self) -> bool {
+        !self.halves_due.is_empty()
+            || !self.timers_due.is_empty()
+            || self.live.values().any(Handler::is_due)
+    }
+
+    /// A bottom half waits for the next turn that can run it.
+    fn has_work(&self) -> bool {
+        self.scheduled.iter().any(|(work, idle)| !idle && self.can_run(*work))
+    }
+
+    fn can_run(&self, work: Work) -> bool {
+        !matches!(work, Work::Half(half) if self.running_halves.contains(&half))
+    }
+
+    fn has_idle_work(&self) -> bool {
+        self.scheduled.iter().any(|(work, idle)| *idle && self.can_run(*work))
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        let can_run = |timer: &u32| !self.running_timers.contains(timer);
+        self.armed.iter().find(|(.., timer)| can_run(timer)).map(|(deadline, ..)| *deadline)
+    }
+
+    /// A handler that no spin can serve stops it where the monitor cannot see its readiness.
+    fn may_spin(&self) -> bool {
+        let unserved = |h: &Handler| self.is_watched(h) && h.source == Source::No;
+        self.window > 0 && self.max_spin() > 0 && (self.sees || !self.live.values().any(unserved))
+    }
+
+    fn enter_spin_mode(&mut self) {
+        self.mode = true;
+        for handler in self.live.values_mut().filter(|h| h.member && !h.running) {
+            handler.begun = true;
+        }
+    }
+
+    /// In a turn that is about to sleep.
+    fn leave_before_sleep(&mut self) {
+        if !self.mode || self.frames.last().is_none_or(|f| f.plan == Some(Plan::Awake)) {
+            return self.wrong("spin mode was left by a turn that does not sleep");
+        }
+        self.leave_spin_mode();
+        self.last_looks.clear(); // these are counted below
+        self.phase += 1;
+        if let Some(frame) = self.frames.last_mut() {
+            frame.left_spin_mode = true;
+            frame.asked.clear();
+        }
+    }
+
+    /// `poll_until` ends, after a turn that failed.
+    fn loop_ends(&mut self) -> bool {
+        let between = self.frames.last().is_some_and(|f| f.looped && !f.finding);
+        between && self.due().is_empty() && self.mode && {
+            self.leave_spin_mode();
+            true
+        }
+    }
+
+    fn find(&mut self, life: Life) -> Option<&mut Handler> {
+        self.live.values_mut().find(|handler| handler.life == life)
+    }
+
+    /// A predicate was asked.
+    pub fn asks(&mut self, life: Life, ns: u64, said: bool, panics: Option<u32>) {
+        let disabled = self.disabled > 0;
+        let Some(handler) = self.find(life) else {
+            return self.wrong(format!("handler {life} is gone, and was asked"));
+        };
+        let held_back = handler.external && disabled;
+        let (running, looks) = (handler.running, handler.look);
+        self.demand(!running, || format!("handler {life} was asked inside its callback"));
+        self.demand(!held_back, || format!("handler {life} is disabled, and was asked"));
+        if let Some(id) = panics {
+            self.panics(id);
+        }
+        let finding = self.is_finding();
+        let last = self.last_looks.remove(&life)
+            || (!finding && self.loop_ends() && self.last_looks.remove(&life));
+        if last {
+            if let Some(frame) = self.frames.last_mut().filter(|_| finding) {
+                frame.begin.now += ns; // before it has begun to count
+            }
+        } else if !finding {
+            return self.wrong(format!("handler {life} was asked for nothing"));
+        } else if looks {
+            self.find(life).into_iter().for_each(|handler| handler.look = false);
+        } else {
+            self.decide();
+            self.asks_member(life);
+        }
+        let phase = self.phase;
+        if said && let Some(handler) = self.find(life) {
+            collect(handler, phase, true, 0);
+        }
+        if let Some(frame) = self.frames.last_mut().filter(|_| finding && !last) {
+            frame.cost += ns;
+            frame.hit |= said;
+        }
+    }
+
+    fn asks_member(&mut self, life: Life) {
+        let Some((member, hit)) = self.find(life).map(|h| (h.member, h.hit)) else { return };
+        self.demand(member, || format!("handler {life} is not on the spin list, and was asked"));
+        let Some(frame) = self.frames.last() else { return };
+        let (plan, left) = (frame.plan, frame.left_spin_mode);
+        if plan == Some(Plan::Sleep) && !left {
+            self.leave_before_sleep();
+        }
+        let Some(frame) = self.frames.last_mut() else { return };
+        let times = frame.asked.entry(life).or_default();
+        *times += 1;
+        let once_more = *times > 1 && (plan == Some(Plan::Awake) || left);
+        self.demand(!once_more, || format!("handler {life} was asked twice"));
+        let spins_on = plan == Some(Plan::Spin) && hit;
+        self.demand(!spins_on, || format!("handler {life} was asked again, having said yes"));
+    }
+
+    pub fn begins(&mut self, life: Life) {
+        if !self.is_finding() {
+            return self.wrong(format!("handler {life} was told to begin outside of a search"));
+        }
+        self.decide();
+        let begins = self.find(life).is_some_and(|h| h.begun && !h.running);
+        self.demand(begins, || format!("handler {life} was told to begin, and is not spun on"));
+        let first = self.told.insert(life);
+        self.demand(first, || format!("handler {life} was told to begin twice"));
+    }
+
+    pub fn ends(&mut self, life: Life) {
+        let told = self.told.remove(&life);
+        self.demand(told, || format!("handler {life} was told the end without a beginning"));
+        if self.find(life).is_none_or(|handler| !handler.begun) {
+            return;
+        }
+        if self.is_finding() {
+            self.decide();
+            self.leave_before_sleep();
+        } else {
+            let ends = self.loop_ends();
+            self.demand(ends, || format!("handler {life} was told the end, and is spun on"));
+        }
+    }
+
+    // --- the search is over ---------------------------------------------------------------------
+
+    /// The kernel has been asked, or need not be.
+    fn settle(&mut self, seen: Seen) {
+        self.decide();
+        let slept = self.frames.last().is_some_and(|f| seen.sleeps > f.begin.sleeps);
+        self.take_round(seen, slept);
+        self.take_files(seen);
+        self.check_sleep(seen, slept);
+        self.accept(seen.now);
+    }
+
+    /// Words are read in place, by the same rules as code is asked.
+    fn take_round(&mut self, seen: Seen, slept: bool) {
+        let Some(frame) = self.frames.last() else { return };
+        let still = self.mode && frame.plan == Some(Plan::Sleep) && !frame.left_spin_mode;
+        let spun = seen.spin_hits > frame.begin.spin_hits;
+        if self.mode && slept && !frame.left_spin_mode {
+            self.leave_before_sleep();
+        } else if still && !spun && self.live.values().any(|h| is_asked(h) && h.says_yes()) {
+            self.leave_before_sleep(); // the last look ended the sleep before it began
+        }
+        let Some(frame) = self.frames.last_mut() else { return };
+        // A hit that is there at once may be taken although there is no window to spin for.
+        if frame.plan == Some(Plan::Sleep) && !frame.left_spin_mode && !(still && spun) {
+            return;
+        }
+        let mut unasked = None;
+        for handler in self.live.values_mut().filter(|h| is_asked(h)) {
+            match handler.source {
+                Source::Word if handler.says_yes() => {
+                    collect(handler, self.phase, true, 0);
+                    frame.hit = true;
+                }
+                Source::Code if !frame.asked.contains_key(&handler.life) => {
+                    unasked = Some(handler.life);
+                }
+                _ => {}
+            }
+        }
+        self.demand(unasked.is_none(), || format!("handler {unasked:?} was not asked"));
+    }
+
+    /// What the kernel reported: everything that was ready, if it was asked.
+    fn take_files(&mut self, seen: Seen) {
+        let Some(frame) = self.frames.last() else { return };
+        let asked = seen.waits > frame.begin.waits;
+        let (hit, blocking) = (frame.hit, frame.blocking);
+        let found = self.ready_files(&seen.files);
+        let running = |model: &Self, at: &u8| model.live.get(at).is_some_and(|h| h.running);
+        let any = found.iter().any(|(at, _)| !running(self, at));
+        if asked {
+            self.last_asked = seen.now;
+            self.phase += 1;
+            for (at, events) in found {
+                let Some(handler) = self.live.get_mut(&at) else { continue };
+                if handler.running {
+                    handler.parked = true;
+                } else {
+                    collect(handler, self.phase, false, events);
+                }
+            }
+        } else if self.sees {
+            // A blocking turn that finds a word at once need not look at the ring as well.
+            self.demand(!any || (hit && blocking), || "the ring was not looked at".into());
+        } else {
+            let watched: Vec<&Handler> =
+                self.live.values().filter(|h| self.is_watched(h)).collect();
+            let unspun = watched.iter().any(|handler| !handler.member);
+            let since = frame.begin.now.saturating_sub(self.last_asked);
+            let must = if hit { !watched.is_empty() && since >= LOOK } else { unspun };
+            let skips = frame.plan == Some(Plan::Awake) || hit;
+            self.demand(!(must && skips), || "the kernel was not asked".into());
+        }
+    }
+
+    /// It slept only with nothing to do, and exactly until there was.
+    fn check_sleep(&mut self, seen: Seen, slept: bool) {
+        let Some(frame) = self.frames.last() else { return };
+        if !frame.blocking {
+            let (spent, cost) = (seen.now - frame.begin.now, frame.cost);
+            self.demand(!slept, || "a turn that does not block slept".into());
+            self.demand(spent == cost, || format!("a turn that does not block took {spent} ns"));
+            return;
+        }
+        let watched = self.ready_files(&seen.files);
+        let ready = watched.iter().any(|(at, _)| !self.live[at].running);
+        let asked = seen.waits > frame.begin.waits;
+        let begun = frame.begin.now;
+        let awake = frame.plan == Some(Plan::Awake);
+        let found = awake || frame.hit || frame.failed || frame.notified || self.has_work();
+        let spin = if frame.plan == Some(Plan::Spin) { frame.window } else { 0 };
+        let free = begun + frame.cost + spin;
+        let deadline = self.deadline();
+        let idle = self.has_idle_work();
+        let timed = deadline.is_some_and(|deadline| deadline <= seen.now)
+            || (idle && begun + IDLE <= seen.now);
+        let now = seen.now;
+        self.demand(found || timed || (asked && ready), || "nothing ended the turn".into());
+        self.demand(!(slept && found), || "the turn slept, with something to do".into());
+        if now > free {
+            self.demand(!ready, || "the turn slept on, with a file ready".into());
+            let by_timer = deadline == Some(now);
+            let by_idle = idle
+                && (begun + IDLE..=free + IDLE).contains(&now)
+                && deadline.is_none_or(|deadline| deadline >= now);
+            self.demand(by_timer || by_idle, || {
+                format!("the turn began at {begun} and slept until {now}, not until {deadline:?}")
+            });
+        }
+    }
+
+    /// What is due from here on is due in this turn.
+    fn accept(&mut self, now: u64) {
+        let Some(frame) = self.frames.last_mut() else { return };
+        frame.finding = false;
+        let (blocking, block) = (frame.blocking, now - frame.begin.now);
+        self.notified = false;
+        if blocking && self.max_spin() > 0 {
+            self.adapt_window(block);
+        }
+        let scheduled = std::mem::take(&mut self.scheduled);
+        for (work, idle) in scheduled {
+            if self.can_run(work) {
+                self.halves_due.push_back((work, idle));
+            } else {
+                self.scheduled.push((work, idle));
+            }
+        }
+        let expired: Vec<_> = self
+            .armed
+            .iter()
+            .filter(|(deadline, _, timer)| *deadline <= now && !self.running_timers.contains(timer))
+            .copied()
+            .collect();
+        for timer in expired {
+            self.armed.remove(&timer);
+            self.timers_due.push_back(timer.2);
+        }
+    }
+
+    // --- for an outer loop ----------------------------------------------------------------------
+
+    /// `prepare` has returned; `readable` = what the outer loop watches is.
+    pub fn prepared(&mut self, seen: Seen, ns: Option<u64>, readable: bool) {
+        self.decide();
+        self.take_round(seen, false);
+        let Some(frame) = self.frames.last() else { return };
+        let watched = self.ready_files(&seen.files);
+        let ready = watched.iter().any(|(at, _)| !self.live[at].running);
+        let asked = seen.waits > frame.begin.waits;
+        let timed = self.deadline().is_some_and(|deadline| deadline <= seen.now);
+        let awake = frame.plan == Some(Plan::Awake) || frame.notified || timed || self.has_work();
+        let found = frame.hit || frame.failed || (asked && ready);
+        if self.mode && !frame.left_spin_mode && !awake && !found {
+            self.leave_before_sleep();
+            self.take_round(seen, false);
+        }
+        if asked {
+            self.take_files(seen);
+        }
+        let Some(frame) = self.frames.pop() else { return };
+        let left = self.deadline().map(|deadline| deadline.saturating_sub(seen.now));
+        let idle = self.has_idle_work();
+        let fits = match ns {
+            _ if awake || found || frame.hit || frame.failed => ns == Some(0),
+            Some(0) => ready,
+            Some(ns) if idle => ns <= IDLE && left.is_none_or(|left| ns <= left),
+            ns => ns == left,
+        };
+        self.demand(fits, || format!("prepare says {ns:?}, with {left:?} left"));
+        self.demand(!ready || readable || ns == Some(0), || {
+            "a file is ready, and the outer loop would sleep".into()
+        });
+        if let Some(panic) = frame.panic {
+            self.stray.panic.get_or_insert(panic);
+        }
+        self.outer = Some((frame, self.turns));
+    }
+
+    /// An outer loop would sleep: there is nothing that wakes it.
+    pub fn is_idle(&self, files: &Readiness) -> bool {
+        let found = self.ready_files(files);
+        !self.notified && !found.iter().any(|(at, _)| !self.live[at].running)
+    }
+
+    /// `check` is called.
+    pub fn checks(&mut self, begin: Seen) {
+        let prepared = self.outer.take().filter(|(_, turns)| *turns == self.turns);
+        let frame = match prepared {
+            Some((mut frame, _)) => {
+                (frame.begin.waits, frame.begin.sleeps) = (begin.waits, begin.sleeps);
+                frame
+            }
+            None => {
+                self.begin_turn(false, false, begin);
+                let frame = self.frames.pop();
+                let Some(mut frame) = frame else { return };
+                // It is reported by `dispatch`.
+                self.stray.errors.append(&mut frame.errors);
+                self.stray.panic = self.stray.panic.or(frame.panic);
+                frame
+            }
+        };
+        self.frames.push(frame);
+    }
+
+    /// `check` has returned.
+    pub fn checked(&mut self, seen: Seen, due: bool) {
+        let Some(frame) = self.frames.last() else { return };
+        let asked = seen.waits > frame.begin.waits;
+        let found = self.ready_files(&seen.files);
+        if asked {
+            self.take_files(seen);
+        } else {
+            let collected = |(at, _): &(u8, u32)| self.live[at].running || self.live[at].is_due();
+            let missed = !found.iter().all(collected) && !self.is_due();
+            self.demand(!missed, || "check did not look".into());
+        }
+        self.accept(seen.now);
+        self.frames.pop();
+        let stray = self.stray.panic.is_some() || !self.stray.errors.is_empty();
+        let is_due = self.is_due() || stray;
+        self.demand(due == is_due, || format!("check says {due} instead of {is_due}"));
+    }
+
+    /// `dispatch` is called.
+    pub fn dispatches(&mut self, begin: Seen) {
+        let mut frame = Frame { finding: false, ..Frame::new(false, begin) };
+        self.adopt_stray(&mut frame);
+        self.frames.push(frame);
+    }
+
+    // --- the callbacks --------------------------------------------------------------------------
+
+    /// Whose callback may be next: one, except among handlers that one phase detected.
+    fn due(&self) -> Vec<What> {
+        let Some(frame) = self.frames.last() else { return Vec::new() };
+        if let Some(rest) = &frame.rest {
+            let which = rest.which.front().copied();
+            return which.map(|w| What::Handler(rest.life, w, rest.events)).into_iter().collect();
+        }
+        if let Some((work, _)) = self.halves_due.front() {
+            return vec![What::Work(*work)];
+        }
+        let due = || self.live.values().filter(|handler| handler.is_due());
+        let first = due().map(|handler| handler.since).min();
+        let handlers: Vec<What> = due()
+            .filter(|handler| Some(handler.since) == first)
+            .filter_map(|h| h.actions().front().map(|w| What::Handler(h.life, *w, h.events)))
+            .collect();
+        if !handlers.is_empty() {
+            return handlers;
+        }
+        self.timers_due.front().map(|timer| What::Timer(*timer)).into_iter().collect()
+    }
+
+    /// A callback is entered. `seen` is needed where it ends a search.
+    pub fn enter(&mut self, what: What, seen: Option<Seen>) {
+        if let Some(seen) = seen {
+            self.settle(seen);
+        }
+        self.sync();
+        let due = self.due();
+        if !due.contains(&what) {
+            return self.wrong(format!("{what:?} ran, instead of one of {due:?}"));
+        }
+        let mut progress = true;
+        match what {
+            What::Work(work) => {
+                progress = self.halves_due.pop_front().is_some_and(|(_, idle)| !idle);
+                if let Work::Half(half) = work {
+                    self.running_halves.insert(half);
+                }
+            }
+            What::Timer(timer) => {
+                self.timers_due.pop_front();
+                self.running_timers.insert(timer);
+            }
+            What::Handler(life, ..) => self.enter_handler(life),
+        }
+        if let Some(frame) = self.frames.last_mut() {
+            frame.progress |= progress;
+        }
+    }
+
+    fn enter_handler(&mut self, life: Life) {
+        let spins = self.max_spin() > 0;
+        let Some(frame) = self.frames.last_mut() else { return };
+        if frame.rest.is_some() {
+            return; // its next callback
+        }
+        let once = frame.ran.insert(life);
+        let Some((&at, handler)) = self.live.iter_mut().find(|(_, h)| h.life == life) else {
+            return;
+        };
+        frame.rest = Some(Rest { at, life, which: handler.actions(), events: handler.events });
+        handler.drop_collected();
+        handler.running = true;
+        handler.member |= handler.has_poll() && spins;
+        self.running.insert(life);
+        self.demand(once, || format!("handler {life} ran twice in one turn"));
+    }
+
+    /// …and has returned.
+    pub fn leave(&mut self, what: What, thrown: Option<Thrown>) {
+        match thrown {
+            Some(Thrown::Panic(id)) => self.panics(id),
+            Some(Thrown::Error(id)) => {
+                self.frames.last_mut().into_iter().for_each(|frame| frame.errors.push(id));
+            }
+            None => {}
+        }
+        match what {
+            What::Work(Work::Half(half)) => drop(self.running_halves.remove(&half)),
+            What::Work(_) => {}
+            What::Timer(timer) => drop(self.running_timers.remove(&timer)),
+            What::Handler(life, ..) => self.leave_handler(life),
+        }
+    }
+
+    fn leave_handler(&mut self, life: Life) {
+        let disabled = self.disabled > 0;
+        let Some(frame) = self.frames.last_mut() else { return };
+        let Some(rest) = &mut frame.rest else { return self.return_handler(life) };
+        rest.which.pop_front();
+        // An earlier callback may have removed the handler, lost its interest, or disabled it.
+        let handler = self.live.get(&rest.at).filter(|handler| handler.life == life);
+        let wanted = handler.filter(|h| !(h.external && disabled)).map(|handler| handler.wanted);
+        rest.which.retain(|which| {
+            let interest = match which {
+                Which::Write => fdmon::Interest::WRITE,
+                _ => fdmon::Interest::PRIORITY,
+            };
+            wanted.is_some_and(|wanted| wanted.contains(interest))
+        });
+        if rest.which.is_empty() {
+            frame.rest = None;
+            self.return_handler(life);
+        }
+    }
+
+    /// The last of its callbacks has returned.
+    fn return_handler(&mut self, life: Life) {
+        self.running.remove(&life);
+        if let Some(handler) = self.find(life) {
+            handler.running = false;
+            handler.look |= std::mem::take(&mut handler.owed);
+        }
+    }
+}
+
+/// A round asks it.
+fn is_asked(handler: &Handler) -> bool {
+    handler.member && !handler.running
+}

@@ -1,0 +1,137 @@
+//! Where random programs come from: a proptest strategy, whose shrinking leaves of a failing
+//! program what makes it fail.
+
+use proptest::collection::vec;
+use proptest::option::weighted;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::strategy::Union;
+
+use crate::program::{
+    Call, Code, FILES, Handler, Hook, LONGEST, LONGEST_INSIDE, OF_EACH, Poll, Program, Spin, Step,
+    Steps, TIMES,
+};
+
+/// How deep steps lie in steps: a random program is nested less than a fuzzer's may be.
+const DEPTH: usize = 3;
+
+pub fn programs() -> BoxedStrategy<Program> {
+    let mut inside = Just(Steps::default()).boxed();
+    for _ in 0..DEPTH {
+        inside = steps(&inside, LONGEST_INSIDE);
+    }
+    let three = [inside.clone(), inside.clone(), inside.clone()];
+    (spin(), three.clone(), three, steps(&inside, LONGEST))
+        .prop_map(|(spin, halves, timers, steps)| Program { spin, halves, timers, steps })
+        .boxed()
+}
+
+fn steps(inside: &BoxedStrategy<Steps>, longest: usize) -> BoxedStrategy<Steps> {
+    vec(step(inside), 0..=longest).prop_map(Steps).boxed()
+}
+
+fn file() -> impl Strategy<Value = u8> {
+    0..FILES
+}
+
+fn one_of_three() -> impl Strategy<Value = u8> {
+    0..OF_EACH
+}
+
+fn time() -> impl Strategy<Value = u32> {
+    select(&TIMES[..])
+}
+
+fn spin() -> impl Strategy<Value = Spin> {
+    select(vec![Spin::Off, Spin::Doubling, Spin::Jumping])
+}
+
+fn step(inside: &BoxedStrategy<Steps>) -> BoxedStrategy<Step> {
+    let nested = || inside.clone();
+    let mut weights: Vec<(u32, BoxedStrategy<Step>)> = Vec::new();
+    let mut add = |weight, strategy| weights.push((weight, strategy));
+    // The simplest come first: shrinking goes that way.
+    add(12, Just(Step::Poll).boxed());
+    add(12, time().prop_map(|ns| Step::Block { ns }).boxed());
+    add(8, file().prop_map(|at| Step::Ready { at }).boxed());
+    add(2, file().prop_map(|at| Step::Take { at }).boxed());
+    add(2, file().prop_map(|at| Step::Fill { at }).boxed());
+    add(2, file().prop_map(|at| Step::Drain { at }).boxed());
+    add(1, file().prop_map(|at| Step::HangUp { at }).boxed());
+    add(1, file().prop_map(|at| Step::Reopen { at }).boxed());
+    add(5, (file(), any::<bool>()).prop_map(|(at, on)| Step::Word { at, on }).boxed());
+    add(5, file().prop_map(|at| Step::Produce { at }).boxed());
+    add(2, time().prop_map(|ns| Step::Advance { ns }).boxed());
+    let register = (file(), handler(inside));
+    add(14, register.prop_map(|(at, handler)| Step::Register { at, handler }).boxed());
+    add(2, file().prop_map(|at| Step::Remove { at }).boxed());
+    add(2, file().prop_map(|at| Step::Deregister { at }).boxed());
+    let interest = (file(), any::<bool>(), any::<bool>());
+    add(4, interest.prop_map(|(at, read, write)| Step::Interest { at, read, write }).boxed());
+    add(2, file().prop_map(|at| Step::Move { at }).boxed());
+    add(3, one_of_three().prop_map(|half| Step::Schedule { half }).boxed());
+    add(2, one_of_three().prop_map(|half| Step::ScheduleIdle { half }).boxed());
+    add(1, one_of_three().prop_map(|half| Step::Cancel { half }).boxed());
+    add(1, one_of_three().prop_map(|half| Step::Delete { half }).boxed());
+    add(2, nested().prop_map(|steps| Step::Once { steps }).boxed());
+    add(2, nested().prop_map(|steps| Step::Job { steps }).boxed());
+    add(3, (one_of_three(), time()).prop_map(|(timer, ns)| Step::Arm { timer, ns }).boxed());
+    add(1, one_of_three().prop_map(|timer| Step::Disarm { timer }).boxed());
+    add(2, (one_of_three(), time()).prop_map(|(turns, ns)| Step::Until { turns, ns }).boxed());
+    add(1, Just(Step::Stop).boxed());
+    add(2, nested().prop_map(|between| Step::Embed { between }).boxed());
+    add(2, Just(Step::Suspend).boxed());
+    add(1, Just(Step::Notify).boxed());
+    add(2, Just(Step::DisableExternal).boxed());
+    add(3, Just(Step::EnableExternal).boxed());
+    add(1, spin().prop_map(|spin| Step::Params { spin }).boxed());
+    add(1, spin().prop_map(|spin| Step::RemoteParams { spin }).boxed());
+    add(1, Just(Step::Fail).boxed());
+    add(1, Just(Step::Panic).boxed());
+    add(2, nested().prop_map(|steps| Step::Other { steps }).boxed());
+    let mut all = Union::new_weighted(weights).boxed();
+    // Nothing happens after it but errors, so it is rarer than a weight can be.
+    all = Union::new_weighted(vec![(300, all), (1, Just(Step::Close).boxed())]).boxed();
+    all
+}
+
+fn call(inside: &BoxedStrategy<Steps>) -> impl Strategy<Value = Call> + use<> {
+    // Those that take nothing are called again in every turn.
+    (prop::bool::weighted(0.8), inside.clone()).prop_map(|(take, steps)| Call { take, steps })
+}
+
+fn handler(inside: &BoxedStrategy<Steps>) -> impl Strategy<Value = Handler> + use<> {
+    let callback = |likely| weighted(likely, call(inside));
+    let external = prop::bool::weighted(0.25);
+    (callback(0.8), callback(0.2), callback(0.05), poll(inside), external).prop_map(
+        |(read, write, priority, poll, external)| Handler { read, write, priority, poll, external },
+    )
+}
+
+fn poll(inside: &BoxedStrategy<Steps>) -> impl Strategy<Value = Poll> + use<> {
+    prop_oneof![
+        3 => Just(Poll::No),
+        1 => Just(Poll::Kernel),
+        3 => (any::<bool>(), call(inside))
+            .prop_map(|(suppress, ready)| Poll::Word { suppress, ready }),
+        3 => (code(), call(inside)).prop_map(|(code, ready)| Poll::Code { code, ready }),
+    ]
+}
+
+fn code() -> impl Strategy<Value = Code> {
+    let ns = select(vec![0, 300, 7_000]);
+    let seldom = prop_oneof![4 => Just(0), 1 => one_of_three()];
+    let never = prop_oneof![9 => Just(0), 1 => one_of_three()];
+    (ns, seldom, never, hook(), hook()).prop_map(|(ns, sets_at, panics_at, begin, end)| Code {
+        ns,
+        sets_at,
+        panics_at,
+        begin,
+        end,
+    })
+}
+
+fn hook() -> impl Strategy<Value = Hook> {
+    let others = vec![Hook::Sets, Hook::Schedules, Hook::Arms, Hook::Removes, Hook::Panics];
+    prop_oneof![4 => Just(Hook::Nothing), 1 => select(others)]
+}

@@ -1,0 +1,86 @@
+//! Programs that nobody wrote.
+
+use std::fmt::Write;
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use super::on;
+use crate::program::Program;
+use crate::reduce::reduce;
+use crate::strategy::programs;
+use crate::world::{Failure, On, Tally, run};
+
+/// Shrinking ends after so many attempts.
+const ATTEMPTS: u32 = 2_000;
+
+fn number(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} = '{text}' is no number")),
+        Err(_) => default,
+    }
+}
+
+/// Each program has a seed of its own, so that one can be run again without those before it.
+fn runner(seed: u64, at: u64) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&at.to_le_bytes());
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    TestRunner::new_with_rng(Config::default(), random)
+}
+
+/// The simplest program on the way from this one that fails as well.
+fn shrink(tree: &mut impl ValueTree<Value = Program>, failure: Failure) -> (Program, Failure) {
+    let mut last = (tree.current(), failure); // it fails
+    for _ in 0..ATTEMPTS {
+        let moved = match run(&tree.current(), on()) {
+            Err(failure) => {
+                last = (tree.current(), failure);
+                tree.simplify()
+            }
+            Ok(_) => tree.complicate(),
+        };
+        if !moved {
+            break;
+        }
+    }
+    let program = reduce(last.0, |program| run(program, on()).is_err());
+    let failure = run(&program, on()).unwrap_err();
+    (program, failure)
+}
+
+fn report(seed: u64, at: u64, program: &Program, failure: &Failure) -> String {
+    let mut text = format!(
+        "program {at} of seed {seed} (FDMON_SEED={seed} FDMON_FIRST={at} FDMON_PROGRAMS=1); as a \
+         test:\n\n/// SPEC \n#[test]\nfn x() {{\n    holds(&{program:#?});\n}}\n\n\
+         what it does:\n\n{}\n\n{}\n\n",
+        failure.trace.join("\n"),
+        failure.what
+    );
+    for other in On::ALL {
+        let how = run(program, other).err().map_or("holds".into(), |failure| failure.what);
+        let _ = writeln!(text, "{other}: {how}");
+    }
+    text
+}
+
+/// SPEC 3, 7, 10, 11, 14, 15, 16, 17, 19, 20, 21, 22, 23, 24, 25, 26, 31, 36, 37, 38, 39, 46, 50
+#[test]
+fn random_programs_do_what_the_model_says() {
+    let (seed, first) = (number("FDMON_SEED", 1), number("FDMON_FIRST", 0));
+    let count = number("FDMON_PROGRAMS", 1000);
+    let strategy = programs();
+    let mut all = Tally::default();
+    for at in first..first + count {
+        let mut tree = strategy.new_tree(&mut runner(seed, at)).unwrap();
+        match run(&tree.current(), on()) {
+            Ok(tally) => all.add(&tally),
+            Err(failure) => {
+                let (program, failure) = shrink(&mut tree, failure);
+                panic!("{}", report(seed, at, &program, &failure));
+            }
+        }
+    }
+    println!("{all:?}");
+}

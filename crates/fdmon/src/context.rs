@@ -295,7 +295,7 @@ impl AioContext {
             return;
         }
         // What `prepare` left is for `dispatch`.
-        let panic = st.failures.panic.take_if(|(depth, _)| *depth == 0);
+        let panic = st.failures.panics.pop_if(|(depth, _)| *depth == 0);
         if st.failures.is_empty() {
             st.reg.hints.clear(Hints::FAILURES);
         }

@@ -637,8 +637,8 @@ impl Ended {
 impl AioContext {
     /// What no turn has reported.
     fn take_failure(&self) -> Option<Failure> {
-        let failures = std::mem::take(&mut self.0.state().failures);
-        if let Some((_, payload)) = failures.panic {
+        let mut failures = std::mem::take(&mut self.0.state().failures);
+        if let Some((_, payload)) = failures.panics.pop() {
             return Some(Failure::Panic(payload));
         }
         let errors: Vec<_> = failures.errors.into_iter().map(|(_, error)| error).collect();

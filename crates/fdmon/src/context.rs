@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub auto: bool,
     /// `auto` is on poll and moves to epoll when there are enough fds.
     pub may_move_up: bool,
+    /// …these many.
+    pub move_up_at: u32,
     /// What kind of ring io_uring is to have.
     pub ring: RingParams,
     /// Why `auto` has no ring.
@@ -163,6 +165,7 @@ impl Builder {
         let poll = PollParams { kernel_busy_poll: None, ..self.poll };
         let mut state = State {
             reg: Registry::new(),
+            move_up_at: switch::EPOLL_AT,
             may_move_up: chosen.auto && matches!(chosen.monitor, Monitor::Poll(_)),
             monitor: chosen.monitor,
             auto: chosen.auto,
@@ -552,7 +555,7 @@ impl State {
             let mut end_owed = false;
             if let Some(handler) = self.reg.handler(slot) {
                 end_owed = handler.end_owed;
-                let _ = self.disarm(shared, slot);
+                self.disarm(shared, slot);
             }
             remains.push(self.reg.vacate(slot, end_owed));
         }

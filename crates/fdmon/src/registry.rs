@@ -206,7 +206,7 @@ pub(crate) struct Registry {
     /// Reported while their callback runs in a turn around this one.
     pub parked: Vec<u32>,
     /// Reported as not open.
-    pub bad: Vec<u32>,
+    pub bad: Vec<MonitorToken>,
     /// An event came for a registration that is gone: the kernel still watches it.
     pub orphaned: bool,
     pub notifier_signalled: bool,
@@ -421,10 +421,17 @@ impl Registry {
         if token == MonitorToken::NOTIFIER {
             self.notifier_signalled = true;
         } else if self.live_handler(token.slot(), token.generation()).is_some() {
-            self.bad.push(token.slot());
+            self.bad.push(token);
         } else {
             self.orphaned = true;
         }
+    }
+
+    /// The handler's fd is not open: the next turn removes it and says so.
+    #[cold]
+    pub fn report_bad(&mut self, slot: u32) {
+        self.bad.push(MonitorToken::new(slot, self.generation(slot)));
+        self.hints.set(Hints::ODD_REPORT);
     }
 
     /// Something waits to be run, and has not been taken or dropped meanwhile.

@@ -33,6 +33,15 @@ const CANCEL: u64 = u64::MAX - 1;
 /// A wait asks at most once for so many watched fds…
 const FDS_A_CALL: u32 = 16;
 
+/// A call that fails for a reason that passes is made so often before the ring is given up.
+const TRIES: u32 = 16;
+
+/// A signal came, the kernel has no memory for requests just now, or it wants completions to be
+/// taken first.
+fn passes(errno: Errno) -> bool {
+    matches!(errno, Errno::INTR | Errno::AGAIN | Errno::BUSY)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Not watched.
@@ -73,6 +82,8 @@ pub(crate) struct UringMonitor {
     /// Some of them were not believed or are out of date, or a poll was refused for a reason other
     /// than its fd.
     odd: bool,
+    /// What failed is asked for once more, and no more after that.
+    last_try: bool,
     refused: Option<Errno>,
 }
 
@@ -90,6 +101,7 @@ impl UringMonitor {
             notifier_due: true,
             batch: 0,
             odd: false,
+            last_try: false,
             refused: None,
         };
         // Tries the call as well: a sandbox may allow rings to be made, and nothing to be done
@@ -120,7 +132,7 @@ impl UringMonitor {
         for _ in 0..2 {
             let mut unheard = Unheard::default();
             self.push_due(&mut unheard)?;
-            self.ring.flush()?;
+            self.flush(&mut unheard, false)?;
             self.reap(&mut unheard, false);
             if !self.notifier_due {
                 break; // else it was refused, and is put in again in another way
@@ -133,7 +145,7 @@ impl UringMonitor {
     #[inline(always)] // most of the time it is one
     fn push_due(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
         if self.notifier_due {
-            self.push_notifier(sink)?;
+            self.push_notifier()?;
         }
         let (mut at, count) = (0, self.due.len());
         while at < count {
@@ -148,7 +160,7 @@ impl UringMonitor {
             sink.arming(token_of(poll.user_data));
             let entry = || poll_add(poll.fd, poll.events, poll.user_data);
             if !self.ring.push(entry) {
-                self.make_room(sink)?;
+                self.make_room()?;
                 self.ring.push(entry);
             }
         }
@@ -161,33 +173,63 @@ impl UringMonitor {
     }
 
     #[cold]
-    fn push_notifier(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
+    fn push_notifier(&mut self) -> Result<(), Errno> {
         self.notifier_due = false;
         let mut entry = poll_add(self.notifier, mask(Interest::READ), MonitorToken::NOTIFIER.0);
         if !self.notifier_once {
             entry.len = len_union { poll_flags: IoringPollFlags::ADD_MULTI };
         }
-        if !self.ring.push(|| entry) {
-            self.make_room(sink)?;
-            self.ring.push(|| entry);
+        self.push(entry)
+    }
+
+    /// The queue is full. What completes meanwhile is due again, and completes once more.
+    #[cold]
+    fn make_room(&mut self) -> Result<(), Errno> {
+        let mut unheard = Unheard::default();
+        let mut result = Ok(());
+        for _ in 0..TRIES {
+            if !self.ring.is_full() {
+                break;
+            }
+            result = match self.ring.submit() {
+                Err(errno) if passes(errno) => self.flush(&mut unheard, false),
+                other => other,
+            };
+            if result.is_err() {
+                break;
+            }
         }
-        Ok(())
+        self.heed(&unheard);
+        result
+    }
+
+    /// Submits, and makes the completions appear that are ready; again while what is in the way
+    /// passes.
+    fn flush(&mut self, sink: &mut impl Sink, doubt: bool) -> Result<(), Errno> {
+        match self.ring.flush() {
+            Err(errno) if passes(errno) => self.flush_again(sink, doubt),
+            other => other,
+        }
     }
 
     #[cold]
-    fn make_room(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
-        while self.ring.is_full() {
-            match self.ring.submit() {
-                Ok(()) | Err(Errno::INTR) => {}
-                // Old kernels take no more while completions wait to be seen.
-                Err(Errno::BUSY) => {
-                    let _ = self.ring.flush();
-                    self.reap(sink, true);
-                }
-                Err(errno) => return Err(errno),
+    fn flush_again(&mut self, sink: &mut impl Sink, doubt: bool) -> Result<(), Errno> {
+        let mut result = Ok(());
+        for _ in 0..TRIES {
+            self.reap(sink, doubt); // the kernel may need the room
+            result = self.ring.flush();
+            if !result.is_err_and(passes) {
+                break;
             }
         }
-        Ok(())
+        result
+    }
+
+    /// Nobody heard that the notifier was written, and it does not report again by itself.
+    fn heed(&self, unheard: &Unheard) {
+        if unheard.notified {
+            notifier::wake(borrow(self.notifier));
+        }
     }
 
     /// Takes the completions that are there. `doubt` = they may be older than the last callback of
@@ -243,11 +285,13 @@ impl UringMonitor {
         }
         if completion.result >= 0 {
             sink.ready(MonitorToken::NOTIFIER, Events::IN);
-        } else if completion.result == -Errno::INVAL.raw_os_error() && !self.notifier_once {
-            self.notifier_once = true; // no multishot polls here
-        } else if completion.result != -Errno::CANCELED.raw_os_error() {
-            self.refuse(Errno::from_raw_os_error(-completion.result));
+            return;
         }
+        match Errno::from_raw_os_error(-completion.result) {
+            Errno::INVAL if !self.notifier_once => self.notifier_once = true, // no multishot here
+            errno => self.fail(errno),
+        }
+        self.odd = true; // it may have been written meanwhile
     }
 
     /// The poll could not be changed: it was just being woken, maybe for nothing, or this kernel
@@ -272,13 +316,28 @@ impl UringMonitor {
     #[cold]
     fn take_failure(&mut self, token: MonitorToken, result: i32, sink: &mut impl Sink) {
         match Errno::from_raw_os_error(-result) {
-            Errno::CANCELED => {} // not by us: it is put in again
-            Errno::BADF => {
-                self.polls[token.slot() as usize].stage = Stage::Absent;
-                sink.ready(token, Events::NVAL);
-            }
+            Errno::BADF => Self::report_closed(&mut self.polls, token, sink),
+            errno => self.fail(errno),
+        }
+    }
+
+    /// Asked for again, it fails again until somebody hears it.
+    fn report_closed<S: Sink>(polls: &mut [Poll], token: MonitorToken, sink: &mut S) {
+        if S::HEARS {
+            polls[token.slot() as usize].stage = Stage::Absent;
+            sink.ready(token, Events::NVAL);
+        }
+    }
+
+    /// A request failed. It is put in again.
+    #[cold]
+    fn fail(&mut self, errno: Errno) {
+        match errno {
+            Errno::CANCELED => {} // by us, or by nobody
+            Errno::INTR | Errno::AGAIN | Errno::NOMEM if !self.last_try => {}
             errno => self.refuse(errno),
         }
+        self.odd = true;
     }
 
     #[cold]
@@ -290,7 +349,7 @@ impl UringMonitor {
     /// Queues a request between waits.
     fn push(&mut self, entry: io_uring_sqe) -> Result<(), Errno> {
         if !self.ring.push(|| entry) {
-            self.make_room(&mut Unheard::default())?;
+            self.make_room()?;
             self.ring.push(|| entry);
         }
         Ok(())
@@ -304,21 +363,17 @@ impl UringMonitor {
         self.push(cancel(user_data, self.skip_success))?;
         // Nobody waits for what just completed, so it must not end the next wait. What completed
         // beside it is due again and completes once more.
-        self.flush_all(&mut unheard)?;
-        if unheard.notified {
-            let _ = notifier::set(borrow(self.notifier));
-        }
-        Ok(())
+        let result = self.flush_all(&mut unheard);
+        self.heed(&unheard);
+        result
     }
 
     /// Submits everything and takes all that completes, though one call does only so much of it.
     fn flush_all(&mut self, unheard: &mut Unheard) -> Result<(), Errno> {
         let mut calls = self.watched / FDS_A_CALL + 2;
         loop {
-            match self.ring.flush() {
-                Ok(()) | Err(Errno::INTR | Errno::BUSY) => self.reap(unheard, false),
-                Err(errno) => return Err(errno),
-            }
+            self.flush(unheard, false)?;
+            self.reap(unheard, false);
             calls = calls.saturating_sub(1);
             let goes_on = self.ring.has_work() && calls != 0;
             if !goes_on && !self.ring.has_unsubmitted() {
@@ -467,7 +522,11 @@ impl FdMonitor for UringMonitor {
             return Ok(());
         }
         self.push_due(sink)?;
-        self.ring.submit()
+        match self.ring.submit() {
+            Ok(()) if self.due.is_empty() => Ok(()),
+            Err(errno) if !passes(errno) => Err(errno),
+            _ => self.submit_again(),
+        }
     }
 }
 
@@ -521,7 +580,7 @@ impl UringMonitor {
         let result = if timeout != Some(0) && !seen && self.batch == 0 {
             self.ring.sleep(timeout)
         } else if work || self.ring.has_unsubmitted() {
-            self.ring.flush()
+            self.flush(sink, doubt)
         } else {
             Ok(())
         };
@@ -536,12 +595,15 @@ impl UringMonitor {
         sink: &mut impl Sink,
         doubt: bool,
     ) -> Result<(), Errno> {
+        let result = match result {
+            Err(Errno::AGAIN | Errno::BUSY) => self.flush(sink, doubt), // instead of the sleep
+            other => other,
+        };
         self.reap(sink, doubt);
         if self.odd || self.ring.has_work() {
             self.take_the_rest(sink, doubt)?;
         }
         match result {
-            Err(Errno::BUSY) => Ok(()), // there were completions to take first
             Err(Errno::INTR) if self.batch != 0 => Ok(()),
             other => other,
         }
@@ -554,21 +616,36 @@ impl UringMonitor {
             if !self.ring.has_work() && !self.ring.has_unsubmitted() {
                 break;
             }
-            match self.ring.flush() {
-                Ok(()) | Err(Errno::INTR | Errno::BUSY) => self.reap(sink, doubt),
-                Err(errno) => return Err(errno),
+            self.flush(sink, doubt)?;
+            self.reap(sink, doubt);
+        }
+        if self.refused.is_none() && std::mem::take(&mut self.odd) {
+            // Asked anew: what is ready completes in this call.
+            self.last_try = true;
+            self.push_due(sink)?;
+            self.flush(sink, false)?;
+            self.reap(sink, false);
+            self.last_try = false;
+        }
+        self.refused.map_or(Ok(()), Err)
+    }
+
+    /// What is due was not all put in. What completes meanwhile is due again.
+    #[cold]
+    fn submit_again(&mut self) -> Result<(), Errno> {
+        let mut unheard = Unheard::default();
+        let mut result = Err(Errno::AGAIN);
+        for _ in 0..TRIES {
+            self.batch = 0;
+            self.reap(&mut unheard, false);
+            result = self.push_due(&mut unheard).and_then(|()| self.ring.submit());
+            let again = result.map_or_else(passes, |()| !self.due.is_empty());
+            if !again {
+                break;
             }
         }
-        if let Some(errno) = self.refused {
-            return Err(errno);
-        }
-        if std::mem::take(&mut self.odd) {
-            // Asked anew: what is ready completes in this call.
-            self.push_due(sink)?;
-            self.ring.flush()?;
-            self.reap(sink, false);
-        }
-        Ok(())
+        self.heed(&unheard);
+        result
     }
 }
 
@@ -592,7 +669,7 @@ impl Drop for UringMonitor {
         }
         loop {
             self.batch = 0;
-            let done = self.ring.flush();
+            let done = self.flush(&mut Unheard::default(), false);
             self.reap(&mut Unheard::default(), false);
             if done.is_err() || !(self.ring.has_work() || self.ring.has_unsubmitted()) {
                 return;
@@ -610,6 +687,8 @@ struct Unheard {
 }
 
 impl Sink for Unheard {
+    const HEARS: bool = false;
+
     fn ready(&mut self, token: MonitorToken, _: Events) {
         self.notified |= token == MonitorToken::NOTIFIER;
     }

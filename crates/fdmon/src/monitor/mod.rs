@@ -44,6 +44,9 @@ impl MonitorToken {
 
 /// Who takes the reports of a wait.
 pub(crate) trait Sink {
+    /// What is reported is taken. Otherwise it must come again.
+    const HEARS: bool = true;
+
     fn ready(&mut self, token: MonitorToken, events: Events);
 
     /// This readiness may be older than the handler's last callback: should it be asked for again?
@@ -114,6 +117,15 @@ impl Monitor {
             Self::Poll(_) => crate::config::MonitorKind::Poll,
             Self::Epoll(_) => crate::config::MonitorKind::Epoll,
             Self::IoUring(_) => crate::config::MonitorKind::IoUring,
+        }
+    }
+
+    /// The call by which it takes an fd.
+    pub fn call_of_update(&self) -> &'static str {
+        match self {
+            Self::Poll(_) => "ppoll",
+            Self::Epoll(_) => "epoll_ctl",
+            Self::IoUring(_) => "io_uring_enter",
         }
     }
 

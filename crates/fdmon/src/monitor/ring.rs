@@ -193,16 +193,17 @@ impl Ring {
             RingMode::Plain => &[RingMode::Plain],
             RingMode::Off => &[], // nobody comes here with it
         };
+        let mut last = Refusal { call: "io_uring_setup", errno: Errno::INVAL };
         for &mode in modes {
             // An unknown flag is EINVAL: the next kind needs fewer of them.
             for extra in [IoringSetupFlags::NO_SQARRAY, IoringSetupFlags::empty()] {
                 match Self::set_up(mode, extra, params.restricted) {
-                    Err(Refusal { errno: Errno::INVAL, .. }) => {}
+                    Err(refusal) if refusal.errno == Errno::INVAL => last = refusal,
                     other => return other,
                 }
             }
         }
-        Err(Refusal { call: "io_uring_setup", errno: Errno::INVAL })
+        Err(last)
     }
 
     fn set_up(mode: RingMode, extra: IoringSetupFlags, restricted: bool) -> Result<Self, Refusal> {

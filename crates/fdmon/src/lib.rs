@@ -49,6 +49,9 @@ mod context;
 mod dispatch;
 mod embed;
 mod error;
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+pub mod faults;
 mod foreign;
 mod fork;
 mod handler;

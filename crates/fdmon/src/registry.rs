@@ -396,11 +396,13 @@ impl Registry {
             .is_some_and(|handler| std::mem::take(&mut handler.ran_while_armed))
     }
 
-    /// The kernel watches this handler's fd for one report from now on.
+    /// The kernel watches this handler's fd for one report from now on, although a callback of it
+    /// runs, or is to run before the next wait.
     #[cold]
     pub fn arming(&mut self, token: MonitorToken) {
+        let pending = self.words.get(token.slot()) != 0;
         if let Some(handler) = self.handler(token.slot())
-            && handler.running != 0
+            && (handler.running != 0 || pending)
         {
             handler.ran_while_armed = true;
         }

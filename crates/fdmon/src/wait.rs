@@ -40,7 +40,7 @@ pub(crate) enum Quick {
 /// Takes a wait's reports into the registry.
 struct Reports<'a> {
     reg: &'a mut Registry,
-    /// Callbacks run in turns around this one.
+    /// Callbacks run in turns around this one, or are to run after the wait whatever it finds.
     nested: bool,
     /// Something is due now.
     found: bool,
@@ -68,10 +68,10 @@ impl Sink for Reports<'_> {
     }
 }
 
-/// For a submission that is no wait: it notes what is armed while a callback runs. Readiness is
-/// reported again by the wait that follows.
+/// For a submission that is no wait: it notes what is armed while a callback runs or is to run.
+/// Readiness is reported again by the wait that follows.
 pub(crate) struct Arming<'a> {
-    /// None = no callback runs.
+    /// None = there is no such callback.
     pub reg: Option<&'a mut Registry>,
 }
 
@@ -370,7 +370,7 @@ impl State {
         if leap.is_some() {
             timeout = Some(0);
         }
-        let nested = self.depth > 1;
+        let nested = self.depth > 1 || self.reg.hints.any(Hints::DUE);
         let mut sink = Reports { reg: &mut self.reg, nested, found: false };
         let result = self.monitor.wait(timeout, &mut sink);
         let found = sink.found || !self.reg.bad.is_empty();

@@ -80,8 +80,10 @@ pub(crate) struct UringMonitor {
     /// Completions since the wait began.
     batch: u32,
     /// Some of them were not believed or are out of date, or a poll was refused for a reason other
-    /// than its fd.
+    /// than its fd…
     odd: bool,
+    /// …and these slots' polls are to be asked anew before the wait ends.
+    again: Vec<u32>,
     /// What failed is asked for once more, and no more after that.
     last_try: bool,
     refused: Option<Errno>,
@@ -101,6 +103,7 @@ impl UringMonitor {
             notifier_due: true,
             batch: 0,
             odd: false,
+            again: Vec::new(),
             last_try: false,
             refused: None,
         };
@@ -168,6 +171,24 @@ impl UringMonitor {
             self.due.clear();
         } else {
             self.due.drain(..count); // some became due meanwhile
+        }
+        Ok(())
+    }
+
+    /// Queues what is to be asked anew. Not what was reported: its callbacks are still to run.
+    #[cold]
+    fn push_again(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
+        if self.notifier_due {
+            self.push_notifier()?;
+        }
+        for slot in std::mem::take(&mut self.again) {
+            let Some(poll) = self.polls.get_mut(slot as usize) else { continue };
+            if poll.stage == Stage::Due {
+                poll.stage = Stage::Armed; // and passed over where it stands in `due`
+                let poll = *poll;
+                sink.arming(token_of(poll.user_data));
+                self.push(poll_add(poll.fd, poll.events, poll.user_data))?;
+            }
         }
         Ok(())
     }
@@ -258,16 +279,22 @@ impl UringMonitor {
         if result < 0 {
             self.take_failure(token, result, sink);
         } else if doubt && sink.doubts(token) {
-            self.odd = true;
+            self.ask_again(token);
         } else {
             #[allow(clippy::cast_sign_loss, reason = "it is not negative")]
             let events = result as u32;
             if events & u32::from(poll.events) != 0 {
                 sink.ready(token, Events::from_bits_retain(events));
             } else {
-                self.odd = true; // it completed before the interest was changed
+                self.ask_again(token); // it completed before the interest was changed
             }
         }
+    }
+
+    #[cold]
+    fn ask_again(&mut self, token: MonitorToken) {
+        self.odd = true;
+        self.again.push(token.slot());
     }
 
     /// The notifier, a request that cancelled, or a poll that was cancelled.
@@ -317,7 +344,10 @@ impl UringMonitor {
     fn take_failure(&mut self, token: MonitorToken, result: i32, sink: &mut impl Sink) {
         match Errno::from_raw_os_error(-result) {
             Errno::BADF => Self::report_closed(&mut self.polls, token, sink),
-            errno => self.fail(errno),
+            errno => {
+                self.ask_again(token);
+                self.fail(errno);
+            }
         }
     }
 
@@ -409,6 +439,18 @@ pub(crate) fn probe(eventfd: RawFd) -> Result<RingFeatures, Refusal> {
 
 fn token_of(user_data: u64) -> MonitorToken {
     MonitorToken(user_data & !TURN_MASK)
+}
+
+/// What kind of request has this `user_data`.
+#[cfg(feature = "faults")]
+pub(super) fn kind_of(user_data: u64) -> crate::faults::Completed {
+    use crate::faults::Completed;
+    match user_data {
+        CANCEL => Completed::Cancel,
+        _ if user_data == MonitorToken::NOTIFIER.0 => Completed::Notifier,
+        _ if user_data & NOT_A_POLL != 0 => Completed::Change,
+        _ => Completed::Poll,
+    }
 }
 
 fn silent_success(silent: bool) -> IoringSqeFlags {
@@ -622,7 +664,7 @@ impl UringMonitor {
         if self.refused.is_none() && std::mem::take(&mut self.odd) {
             // Asked anew: what is ready completes in this call.
             self.last_try = true;
-            self.push_due(sink)?;
+            self.push_again(sink)?;
             self.flush(sink, false)?;
             self.reap(sink, false);
             self.last_try = false;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use fdmon::Remote;
+use fdmon::faults::{Completed, Shape, Shortages, rewrite_completions, shape_rings, shortages};
 use rustix::io::Errno;
 
 use crate::supervise::{Answer, Call, Heard, Listener, supervise};
@@ -28,9 +29,11 @@ pub enum Manner {
     Gone,
 }
 
-/// Which call fails.
+/// Which call fails, or which completion.
 #[derive(Clone, Copy)]
 pub struct Rule {
+    /// Not a call, but what completes on a ring.
+    pub completed: Option<Completed>,
     pub numbers: &'static [i64],
     pub is_here: fn(&Asked<'_>) -> bool,
     pub phases: &'static [Phase],
@@ -116,6 +119,8 @@ pub struct Stage {
     seen: AtomicU32,
     /// …and of these, the ones that failed.
     hits: AtomicU32,
+    /// Queues of rings that were too small.
+    pub shortages: Mutex<Shortages>,
     /// Nothing happened for so long that it was woken.
     pub hung: Arc<AtomicBool>,
 }
@@ -167,7 +172,12 @@ impl Stage {
 }
 
 /// Runs `scenario` in a thread of its own, in which the rules are in force.
-pub fn inject(rules: &[Rule], stage: &Stage, scenario: impl FnOnce() + Send) -> std::thread::Result<()> {
+pub fn inject(
+    rules: &[Rule],
+    shape: Option<Shape>,
+    stage: &Arc<Stage>,
+    scenario: impl FnOnce() + Send,
+) -> std::thread::Result<()> {
     let mut numbers: Vec<i64> = rules.iter().flat_map(|rule| rule.numbers).copied().collect();
     numbers.sort_unstable();
     numbers.dedup();
@@ -189,7 +199,11 @@ pub fn inject(rules: &[Rule], stage: &Stage, scenario: impl FnOnce() + Send) -> 
             });
             *stage.listener.lock().unwrap() = Some(listener);
             stage.aside.store(false, Ordering::SeqCst);
+            shape_rings(shape);
+            rewrite(rules, stage);
             scenario();
+            rewrite_completions(None);
+            *stage.shortages.lock().unwrap() = shortages();
             stage.aside.store(true, Ordering::SeqCst);
         });
         let listener = loop {
@@ -206,6 +220,23 @@ pub fn inject(rules: &[Rule], stage: &Stage, scenario: impl FnOnce() + Send) -> 
         }
         home.join()
     })
+}
+
+/// Completions are changed in the context's own thread.
+fn rewrite(rules: &[Rule], stage: &Arc<Stage>) {
+    let Some((rule, wanted)) = rules.first().and_then(|rule| Some((*rule, rule.completed?))) else {
+        return;
+    };
+    let stage = Arc::clone(stage);
+    rewrite_completions(Some(Box::new(move |kind, _| {
+        let phase = stage.phase.load(Ordering::SeqCst);
+        if kind != wanted || !rule.phases.iter().any(|&of| of as u8 == phase) {
+            return None;
+        }
+        let hit = stage.seen.fetch_add(1, Ordering::SeqCst) + 1 == rule.nth;
+        stage.hits.fetch_add(hit.into(), Ordering::SeqCst);
+        hit.then_some(-rule.errno.raw_os_error())
+    })));
 }
 
 fn answer_all(listener: &Listener, rules: &[Rule], stage: &Stage) {

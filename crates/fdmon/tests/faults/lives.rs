@@ -1,12 +1,13 @@
 //! Lives of contexts that a place needs which the busy world does not lead to.
 
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use fdmon::Handlers;
 
 use crate::injector::Stage;
-use crate::ledger::Log;
+use crate::ledger::{Bell, Log};
 use crate::table::{On, Phase};
 use crate::world::{self, World, live};
 
@@ -51,21 +52,40 @@ pub fn closed_while_held_back(on: On, spins: bool, stage: &Stage, log: &Arc<Log>
     without_the_closed(world);
 }
 
+/// Handlers on a ring, of which one turns out to be closed when its poll completes.
+pub fn closed_on_ring(on: On, spins: bool, stage: &Stage, log: &Arc<Log>) {
+    let mut world = World::new(on, spins, stage, log);
+    for _ in 0..25 {
+        let bell = world.bell("one of some");
+        world.listen(&bell, |handlers| handlers);
+        world.bells.push(bell);
+    }
+    stage.enter(Phase::Work);
+    without_the_closed(world);
+}
+
 /// It is removed; the others are heard.
 fn without_the_closed(mut world: World<'_>) {
     world.look_at_monitor();
-    world.turn(false);
-    let stats = world.ctx.stats();
-    let is_left = |fd| stats.handlers.iter().any(|handler| handler.fd == fd);
     let all = world.bells.len();
-    world.bells.retain(|bell| is_left(bell.notifier.as_raw_fd()));
+    for bell in &world.bells {
+        world.ring(bell);
+    }
+    let is_left = |bell: &Bell| {
+        let stats = world.ctx.stats();
+        stats.handlers.iter().any(|handler| handler.fd == bell.notifier.as_raw_fd())
+    };
+    let has_come = |bell: &Rc<Bell>| !bell.owed.get() || !is_left(bell);
+    world.until("the others", true, || world.bells.iter().all(has_come));
+    let left: Vec<_> = world.bells.iter().filter(|bell| is_left(bell)).cloned().collect();
+    world.bells = left;
     if world.bells.len() + 1 != all {
         world.log.wrong(format!("{} of {all} handlers are left", world.bells.len()));
     }
     for bell in &world.bells {
         world.ring(bell);
     }
-    world.until("the others", true, || world.bells.iter().all(|bell| !bell.owed.get()));
+    world.until("the others again", true, || world.bells.iter().all(|bell| !bell.owed.get()));
     world.calm("the others");
     let left = world.bells.len().try_into().unwrap();
     world.close(left);

@@ -18,7 +18,7 @@ mod supervise;
 mod table;
 mod world;
 
-use run::check;
+use run::{check, check_small_queues};
 
 /// SPEC 43
 #[test]
@@ -53,4 +53,16 @@ fn every_refusal_of_kernel_busy_polling_has_its_expected_result() {
 #[test]
 fn every_refusal_of_a_ring_has_its_expected_result() {
     check(sites::RING);
+}
+
+/// SPEC 44
+#[test]
+fn every_failing_completion_has_its_expected_result() {
+    check(sites::COMPLETIONS);
+}
+
+/// SPEC 44
+#[test]
+fn with_queues_that_are_too_small_everything_comes_once() {
+    check_small_queues(&sites::FULL, &sites::OVERFLOW);
 }

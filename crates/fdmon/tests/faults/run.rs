@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use fdmon::faults::Shortages;
 use fdmon::{ErrorCode, MonitorKind};
 
 use crate::injector::{Rule, Stage, inject};
@@ -41,23 +42,25 @@ struct Life {
     log: Arc<Log>,
     seen: u32,
     hits: u32,
+    shortages: Shortages,
 }
 
 fn live_with(lives: Lives, on: On, spins: bool, rules: &[Rule]) -> Life {
-    let (stage, log) = (Stage::default(), Arc::new(Log::default()));
+    let (stage, log) = (Arc::new(Stage::default()), Arc::new(Log::default()));
     let before = open_files();
-    if let Err(panic) = inject(rules, &stage, || lives(on, spins, &stage, &log)) {
+    if let Err(panic) = inject(rules, on.shape(), &stage, || lives(on, spins, &stage, &log)) {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).into()));
         log.wrong(format!("panic: {}", text.unwrap_or_default()));
     }
     let (seen, hits) = (stage.seen(), stage.hits());
+    let shortages = *stage.shortages.lock().unwrap();
     drop(stage);
     let after = open_files();
     if before != after {
         log.wrong(format!("files before {before:?}, after {after:?}"));
     }
-    Life { log, seen, hits }
+    Life { log, seen, hits, shortages }
 }
 
 /// The monitors of a life without faults.
@@ -195,6 +198,31 @@ fn check_fault(site: &Site, fault: &Fault, name: &str, failed: &mut String) {
         }
     }
     report(site, fault, hits, furthest);
+}
+
+/// Rings whose queues are too small for what happens.
+pub fn check_small_queues(full: &Site, overflow: &Site) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut failed = String::new();
+    let mut met = (0, 0);
+    for &on in full.faults[0].on.iter().filter(|_| rings_here()) {
+        let mut shortages = Shortages::default();
+        for spins in [false, true] {
+            let life = live_with(live, on, spins, &[]);
+            shortages.full += life.shortages.full;
+            shortages.overflows += life.shortages.overflows;
+            for complaint in compare(&life, None) {
+                let _ = writeln!(failed, "{on}: {complaint}");
+            }
+        }
+        if shortages.full == 0 || shortages.overflows == 0 {
+            let _ = writeln!(failed, "{on}: its queues were large enough: {shortages:?}");
+        }
+        met = (met.0 + u32::from(shortages.full > 0), met.1 + u32::from(shortages.overflows > 0));
+    }
+    assert!(failed.is_empty(), "\n{failed}");
+    report(full, &full.faults[0], met.0, 1);
+    report(overflow, &overflow.faults[0], met.1, 1);
 }
 
 /// For `scripts/faults.mjs`, which makes `docs/FAULTS.md` of it: one line of JSON a row.

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use fdmon::faults::{Completed, Shape};
 use fdmon::{ErrorCode, MonitorKind};
 use rustix::io::Errno;
 
@@ -21,6 +22,12 @@ pub enum On {
     Cooperative,
     Plain,
     Restricted,
+    /// Queues that are too small for what the context does.
+    SmallDeferred,
+    SmallCooperative,
+    SmallPlain,
+    /// Requests that always say that they succeeded.
+    Noisy,
     /// The best there is: a ring.
     Auto,
     /// `auto` without a ring: poll, and epoll from 64 fds on.
@@ -44,6 +51,16 @@ impl On {
     pub fn needs_ring(self) -> bool {
         !matches!(self, Self::Poll | Self::Epoll | Self::AutoWithoutRing)
     }
+
+    /// What its ring is like, if not as usual.
+    pub fn shape(self) -> Option<Shape> {
+        let (submissions, completions) = match self {
+            Self::SmallDeferred | Self::SmallCooperative | Self::SmallPlain => (2, 4),
+            Self::Noisy => (256, 1024),
+            _ => return None,
+        };
+        Some(Shape { submissions, completions, noisy: self == Self::Noisy })
+    }
 }
 
 impl fmt::Display for On {
@@ -55,6 +72,10 @@ impl fmt::Display for On {
             Self::Cooperative => "io_uring, cooperative",
             Self::Plain => "io_uring, plain",
             Self::Restricted => "io_uring, restricted",
+            Self::SmallDeferred => "io_uring, small",
+            Self::SmallCooperative => "io_uring, small and cooperative",
+            Self::SmallPlain => "io_uring, small and plain",
+            Self::Noisy => "io_uring without CQE_SKIP_SUCCESS",
             Self::Auto => "auto",
             Self::AutoWithoutRing => "auto without io_uring",
         })
@@ -139,6 +160,8 @@ pub struct Fault {
 pub struct Site {
     /// As man pages name it.
     pub call: &'static str,
+    /// Not a call, but what completes on a ring.
+    pub completed: Option<Completed>,
     /// What it is for.
     pub what: &'static str,
     pub file: &'static str,
@@ -165,6 +188,7 @@ pub type Life = fn(On, bool, &Stage, &Arc<Log>);
 /// What most places have.
 pub const PLACE: Site = Site {
     call: "",
+    completed: None,
     what: "",
     file: "",
     numbers: &[],
@@ -192,6 +216,7 @@ pub struct Besides {
 impl Site {
     pub fn rule(&self, fault: &Fault, nth: u32) -> Rule {
         Rule {
+            completed: self.completed,
             numbers: self.numbers,
             is_here: self.is_here,
             phases: self.phases,
@@ -206,6 +231,7 @@ impl Site {
 impl Besides {
     pub fn rule(&self) -> Rule {
         Rule {
+            completed: None,
             numbers: self.numbers,
             is_here: self.is_here,
             phases: self.phases,
@@ -239,7 +265,7 @@ macro_rules! errnos {
 }
 
 errnos! {
-    "EACCES" ACCESS, "EAGAIN" AGAIN, "EBADF" BADF, "EBADFD" BADFD, "EBADR" BADR, "EBUSY" BUSY,
+    "EACCES" ACCESS, "EAGAIN" AGAIN, "EALREADY" ALREADY, "EBADF" BADF, "EBADFD" BADFD, "EBADR" BADR, "EBUSY" BUSY,
     "ECANCELED" CANCELED, "EDQUOT" DQUOT, "EEXIST" EXIST, "EFAULT" FAULT, "EINTR" INTR,
     "EINVAL" INVAL, "EIO" IO, "EISDIR" ISDIR, "ELOOP" LOOP, "EMFILE" MFILE,
     "ENAMETOOLONG" NAMETOOLONG, "ENFILE" NFILE, "ENODEV" NODEV, "ENOENT" NOENT, "ENOMEM" NOMEM,

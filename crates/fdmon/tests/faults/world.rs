@@ -45,12 +45,27 @@ struct Sockets {
 
 /// Lives the whole life of a context, and notes what is not as it should be.
 pub fn live(on: On, spins: bool, stage: &Stage, log: &Arc<Log>) {
+    live_with(|world| world.busy_poll(), on, spins, stage, log);
+}
+
+/// …on a kernel that has no kernel busy polling.
+pub fn live_without_busy_poll(on: On, spins: bool, stage: &Stage, log: &Arc<Log>) {
+    live_with(|_| {}, on, spins, stage, log);
+}
+
+fn live_with(
+    busy_poll: fn(&mut World<'_>),
+    on: On,
+    spins: bool,
+    stage: &Stage,
+    log: &Arc<Log>,
+) {
     let mut world = World::new(on, spins, stage, log);
     world.spin();
     world.register();
     world.work();
     world.grow();
-    world.busy_poll();
+    busy_poll(&mut world);
     world.embed();
     let handlers = world.bells.len() + world.sockets.len() + 1;
     world.close(handlers.try_into().unwrap());
@@ -717,9 +732,13 @@ pub fn build(on: On, spins: bool) -> Result<AioContext> {
     let (kind, ring) = match on {
         On::Poll => (MonitorKind::Poll, RingParams::default()),
         On::Epoll => (MonitorKind::Epoll, RingParams::default()),
-        On::Deferred => (MonitorKind::IoUring, ring(RingMode::Deferred, false)),
-        On::Cooperative => (MonitorKind::IoUring, ring(RingMode::Cooperative, false)),
-        On::Plain => (MonitorKind::IoUring, ring(RingMode::Plain, false)),
+        On::Deferred | On::SmallDeferred | On::Noisy => {
+            (MonitorKind::IoUring, ring(RingMode::Deferred, false))
+        }
+        On::Cooperative | On::SmallCooperative => {
+            (MonitorKind::IoUring, ring(RingMode::Cooperative, false))
+        }
+        On::Plain | On::SmallPlain => (MonitorKind::IoUring, ring(RingMode::Plain, false)),
         On::Restricted => (MonitorKind::IoUring, ring(RingMode::Deferred, true)),
         On::Auto => (MonitorKind::Auto, RingParams::default()),
         On::AutoWithoutRing => (MonitorKind::Auto, ring(RingMode::Off, false)),

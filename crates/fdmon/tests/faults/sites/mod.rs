@@ -7,5 +7,5 @@ mod waits;
 
 pub use epoll::{BUSY_POLL, EPOLL, OUTER};
 pub use fds::FDS;
-pub use ring::RING;
+pub use ring::{COMPLETIONS, FULL, OVERFLOW, RING};
 pub use waits::WAITS;

@@ -2,12 +2,13 @@
 
 use fdmon::ErrorCode::Unsupported;
 use fdmon::MonitorKind::{Epoll, Poll};
+use fdmon::faults::Completed;
 use rustix::io::Errno;
 
 use crate::injector::{Asked, File};
-use crate::table::Expect::{Again, Error, Moves, Unnoticed};
+use crate::table::Expect::{Again, BadFd as Removed, Error, Moves, Unnoticed};
 use crate::table::{
-    ALONE, Besides, On, PLACE, Phase, RINGS, RINGS_AND_AUTO, Site, fault,
+    ALONE, Besides, Fault, On, PLACE, Phase, RINGS, RINGS_AND_AUTO, Site, fault,
 };
 
 const SETUP: &[i64] = &[libc::SYS_io_uring_setup];
@@ -198,8 +199,9 @@ pub const RING: &[Site] = &[
         is_here: |asked| asked.arg(1) == RESTRICTIONS,
         phases: &[Phase::Build],
         faults: &[fault("EINVAL", &[On::Restricted], Unnoticed(
-            "the newest are left out, one by one",
+            "the newest are left out, kernel busy polling first",
         ))],
+        life: crate::world::live_without_busy_poll,
         impossible: &[(
             "EACCES EBADF EBADFD EBUSY EFAULT EMFILE ENOMEM ENXIO EOPNOTSUPP", "see the row above",
         )],
@@ -312,6 +314,25 @@ pub const RING: &[Site] = &[
     },
     Site {
         call: "io_uring_enter",
+        what: "the first call on the cooperative ring that takes the place of a deferred one",
+        file: "monitor/switch.rs",
+        numbers: ENTER,
+        phases: &[Phase::Embed],
+        most: 1,
+        faults: &[
+            fault("EAGAIN", DEFERRED, Again),
+            fault("EBADF", DEFERRED, Error(Unsupported, "use 'auto'")),
+            fault("EBADR", DEFERRED, Error(Unsupported, "use 'auto'")),
+            fault("EBUSY", DEFERRED, Again),
+            fault("EINTR", DEFERRED, Again),
+            fault("EOPNOTSUPP", DEFERRED, Error(Unsupported, "use 'auto'")),
+            fault("EPERM", DEFERRED, Error(Unsupported, "seccomp profile")),
+        ],
+        impossible: NEVER_ENTERED,
+        ..PLACE
+    },
+    Site {
+        call: "io_uring_enter",
         what: "polls are taken back when a ring is closed",
         file: "monitor/io_uring.rs",
         numbers: ENTER,
@@ -330,30 +351,180 @@ pub const RING: &[Site] = &[
     },
 ];
 
-const ENTERED: [crate::table::Fault; 7] = [
-    fault("EAGAIN", RINGS_AND_AUTO, Again),
-    fault("EBADF", RINGS_AND_AUTO, Moves(Epoll, "io_uring refused: EBADF (io_uring_enter)")),
-    fault("EBADR", RINGS_AND_AUTO, Moves(Epoll, "io_uring refused: EBADR (io_uring_enter)")),
-    fault("EBUSY", RINGS_AND_AUTO, Again),
-    fault("EINTR", RINGS_AND_AUTO, Again),
+const ENTERED: [Fault; 7] = [
+    fault("EAGAIN", ENTERING, Again),
+    fault("EBADF", ENTERING, Moves(Epoll, "io_uring refused: EBADF (io_uring_enter)")),
+    fault("EBADR", ENTERING, Moves(Epoll, "io_uring refused: EBADR (io_uring_enter)")),
+    fault("EBUSY", ENTERING, Again),
+    fault("EINTR", ENTERING, Again),
     fault(
         "EOPNOTSUPP",
-        RINGS_AND_AUTO,
+        ENTERING,
         Moves(Epoll, "io_uring refused: EOPNOTSUPP (io_uring_enter)"),
     ),
-    fault("EPERM", RINGS_AND_AUTO, Moves(Epoll, "io_uring refused: EPERM (io_uring_enter)")),
+    fault("EPERM", ENTERING, Moves(Epoll, "io_uring refused: EPERM (io_uring_enter)")),
+];
+
+const ENTERING: &[On] = &[
+    On::Deferred,
+    On::Cooperative,
+    On::Plain,
+    On::SmallDeferred,
+    On::SmallCooperative,
+    On::SmallPlain,
+    On::Auto,
 ];
 
 /// A deferred ring has become a cooperative one there.
-const EMBEDDED: [crate::table::Fault; 7] = [
-    fault("EAGAIN", RINGS, Again),
-    fault("EBADF", RINGS, Moves(Epoll, "io_uring refused: EBADF (io_uring_enter)")),
-    fault("EBADR", RINGS, Moves(Epoll, "io_uring refused: EBADR (io_uring_enter)")),
-    fault("EBUSY", RINGS, Again),
-    fault("EINTR", RINGS, Again),
-    fault("EOPNOTSUPP", RINGS, Moves(Epoll, "io_uring refused: EOPNOTSUPP (io_uring_enter)")),
-    fault("EPERM", RINGS, Moves(Epoll, "io_uring refused: EPERM (io_uring_enter)")),
+const WAKERS: &[On] = &[On::Cooperative, On::Plain];
+const EMBEDDED: [Fault; 7] = [
+    fault("EAGAIN", WAKERS, Again),
+    fault("EBADF", WAKERS, Moves(Epoll, "io_uring refused: EBADF (io_uring_enter)")),
+    fault("EBADR", WAKERS, Moves(Epoll, "io_uring refused: EBADR (io_uring_enter)")),
+    fault("EBUSY", WAKERS, Again),
+    fault("EINTR", WAKERS, Again),
+    fault("EOPNOTSUPP", WAKERS, Moves(Epoll, "io_uring refused: EOPNOTSUPP (io_uring_enter)")),
+    fault("EPERM", WAKERS, Moves(Epoll, "io_uring refused: EPERM (io_uring_enter)")),
 ];
+
+/// What completes.
+pub const COMPLETIONS: &[Site] = &[
+    Site {
+        call: "IORING_OP_POLL_ADD",
+        completed: Some(Completed::Poll),
+        what: "a handler's fd is ready, or could not be watched",
+        file: "monitor/io_uring.rs",
+        phases: ALONE,
+        faults: &[
+            fault("EAGAIN", COMPLETING, Again),
+            fault("ECANCELED", COMPLETING, Again),
+            fault("EINTR", COMPLETING, Again),
+            fault("EINVAL", COMPLETING, Moves(Epoll, "io_uring refused: EINVAL (io_uring_enter)")),
+            fault("ENOMEM", COMPLETING, Again),
+        ],
+        impossible: &[
+            ("EACCES", "is among what a restricted ring may do"),
+            ("EBADF", "see the next row"),
+            ("EFAULT", "there is no memory in it"),
+            ("EOPNOTSUPP", "the operation is older than the features that the ring must have"),
+        ],
+        ..PLACE
+    },
+    Site {
+        call: "IORING_OP_POLL_ADD",
+        completed: Some(Completed::Poll),
+        what: "a handler's fd was closed while registered",
+        file: "monitor/io_uring.rs",
+        phases: &[Phase::Work],
+        faults: &[fault("EBADF", COMPLETING, Removed)],
+        impossible: &[(
+            "EACCES EAGAIN ECANCELED EFAULT EINTR EINVAL ENOMEM EOPNOTSUPP", "see the row above",
+        )],
+        life: crate::lives::closed_on_ring,
+        ..PLACE
+    },
+    Site {
+        call: "IORING_OP_POLL_ADD",
+        completed: Some(Completed::Notifier),
+        what: "the notifier was written, or could not be watched",
+        file: "monitor/io_uring.rs",
+        phases: ALONE,
+        faults: &[
+            fault("EAGAIN", COMPLETING, Again),
+            fault("ECANCELED", COMPLETING, Again),
+            fault("EINTR", COMPLETING, Again),
+            fault("EINVAL", &[On::Deferred, On::Cooperative, On::Noisy], Unnoticed(
+                "an older kernel: from now on it is watched for one write at a time",
+            )),
+            fault("EINVAL", &[On::Plain], Moves(Epoll, "io_uring refused: EINVAL (io_uring_enter)")),
+            fault("ENOMEM", COMPLETING, Again),
+        ],
+        impossible: &[
+            ("EACCES", "is among what a restricted ring may do"),
+            ("EBADF", "the notifier is owned"),
+            ("EFAULT", "there is no memory in it"),
+            ("EOPNOTSUPP", "the operation is older than the features that the ring must have"),
+        ],
+        ..PLACE
+    },
+    Site {
+        call: "IORING_OP_POLL_REMOVE",
+        completed: Some(Completed::Change),
+        what: "the interest of a handler was changed, or not",
+        file: "monitor/io_uring.rs",
+        phases: ALONE,
+        faults: &[
+            fault("EAGAIN", &[On::Noisy], CHANGED_ANEW),
+            fault("EALREADY", &[On::Noisy], CHANGED_ANEW),
+            fault("ECANCELED", &[On::Noisy], CHANGED_ANEW),
+            fault("EINTR", &[On::Noisy], CHANGED_ANEW),
+            fault("EINVAL", &[On::Noisy], CHANGED_ANEW),
+            fault("ENOENT", &[On::Noisy], CHANGED_ANEW),
+            fault("ENOMEM", &[On::Noisy], CHANGED_ANEW),
+        ],
+        impossible: &[
+            ("EACCES", "is among what a restricted ring may do"),
+            ("EBADF EFAULT", "there is no fd and no memory in it"),
+            ("EOPNOTSUPP", "the operation is older than the features that the ring must have"),
+        ],
+        ..PLACE
+    },
+    Site {
+        call: "IORING_OP_ASYNC_CANCEL",
+        completed: Some(Completed::Cancel),
+        what: "a handler's poll was taken back, or had completed",
+        file: "monitor/io_uring.rs",
+        phases: ALONE,
+        faults: &[
+            fault("EAGAIN", &[On::Noisy], NOT_READ),
+            fault("EALREADY", &[On::Noisy], NOT_READ),
+            fault("ECANCELED", &[On::Noisy], NOT_READ),
+            fault("EINTR", &[On::Noisy], NOT_READ),
+            fault("ENOENT", &[On::Noisy], NOT_READ),
+            fault("ENOMEM", &[On::Noisy], NOT_READ),
+        ],
+        impossible: &[
+            ("EACCES", "is among what a restricted ring may do"),
+            ("EBADF EFAULT EINVAL", "there is no fd, no memory and no flag in it"),
+            ("EOPNOTSUPP", "the operation is older than the features that the ring must have"),
+        ],
+        ..PLACE
+    },
+];
+
+const SMALL: &[On] = &[On::SmallDeferred, On::SmallCooperative, On::SmallPlain];
+
+/// No errnos, but what else can be short.
+pub const FULL: Site = Site {
+    call: "submission queue",
+    what: "polls are put in, 2 of which fit",
+    file: "monitor/io_uring.rs",
+    faults: &[fault("full", SMALL, Unnoticed("some are submitted, which makes room"))],
+    ..PLACE
+};
+pub const OVERFLOW: Site = Site {
+    call: "completion queue",
+    what: "polls complete, 4 of which fit",
+    file: "monitor/io_uring.rs",
+    faults: &[fault("overflow", SMALL, Unnoticed(
+        "the kernel keeps the others aside, and is asked for them",
+    ))],
+    ..PLACE
+};
+
+const COMPLETING: &[On] = &[
+    On::Deferred,
+    On::Cooperative,
+    On::Plain,
+    On::SmallDeferred,
+    On::SmallCooperative,
+    On::SmallPlain,
+    On::Noisy,
+];
+const CHANGED_ANEW: crate::table::Expect =
+    Unnoticed("the poll is taken back, and put in as it is wanted now");
+const NOT_READ: crate::table::Expect =
+    Unnoticed("what became of the poll is told by its own completion");
 
 const BY_FD: crate::table::Expect = Unnoticed("calls name the ring by its fd");
 const KEPT: crate::table::Expect = Unnoticed("the thread has a place less, as long as it lives");

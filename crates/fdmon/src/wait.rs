@@ -115,6 +115,11 @@ impl Sink for FirstReport<'_> {
         self.reg.doubts(token)
     }
 
+    /// Only a turn with all its steps asks again at once.
+    fn trouble(&mut self) {
+        self.reg.hints.set(Hints::ODD_REPORT);
+    }
+
     #[inline]
     fn arming(&mut self, token: MonitorToken) {
         if self.nested {

@@ -637,18 +637,28 @@ impl UringMonitor {
         sink: &mut impl Sink,
         doubt: bool,
     ) -> Result<(), Errno> {
-        let result = match result {
+        let mut result = match result {
             Err(Errno::AGAIN | Errno::BUSY) => self.flush(sink, doubt), // instead of the sleep
             other => other,
         };
         self.reap(sink, doubt);
         if self.odd || self.ring.has_work() {
-            self.take_the_rest(sink, doubt)?;
+            result = self.take_the_rest(sink, doubt).and(result);
         }
         match result {
-            Err(Errno::INTR) if self.batch != 0 => Ok(()),
-            other => other,
+            Ok(()) => Ok(()),
+            Err(errno) => self.end_badly(errno, sink),
         }
+    }
+
+    #[cold]
+    fn end_badly(&mut self, errno: Errno, sink: &mut impl Sink) -> Result<(), Errno> {
+        if errno == Errno::INTR {
+            return if self.batch == 0 { Err(errno) } else { Ok(()) };
+        }
+        self.refuse(errno); // for good: a call that succeeds does not bring back what was lost
+        sink.trouble();
+        Err(errno)
     }
 
     /// Everything that was ready when the wait began, though one call fetches only so much of it.

@@ -55,6 +55,9 @@ pub(crate) trait Sink {
         false
     }
 
+    /// The wait fails, although something was reported.
+    fn trouble(&mut self) {}
+
     /// From now on the kernel watches this fd for one report.
     fn arming(&mut self, token: MonitorToken) {
         let _ = token;

@@ -169,12 +169,15 @@ impl State {
         }
         let token = MonitorToken::new(slot, generation);
         let refusal = self.monitor.update(token, fd, old, new).err();
-        let armed = if refusal == Some(Errno::BADF) { Interest::empty() } else { new };
+        // A ring is only told of fds: what it cannot do concerns itself.
+        let is_closed =
+            refusal == Some(Errno::BADF) && !matches!(self.monitor, Monitor::IoUring(_));
+        let armed = if is_closed { Interest::empty() } else { new };
         self.tally(slot, |handler| handler.armed = armed);
         self.watch_from_outside(shared, token, fd, old, armed);
         match refusal {
             None => Ok(()),
-            Some(Errno::BADF) => Err(Errno::BADF),
+            Some(Errno::BADF) if is_closed => Err(Errno::BADF),
             Some(errno) => {
                 self.refused_fd(shared, errno);
                 Ok(())

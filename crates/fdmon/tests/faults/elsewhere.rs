@@ -11,7 +11,7 @@ use fdmon::{BottomHalfId, EventNotifier, Remote};
 use crate::ledger::{Log, Told, Work};
 
 /// Long enough for the context to be asleep, most of the time.
-const PAUSE: Duration = Duration::from_micros(200);
+const PAUSE: Duration = Duration::from_micros(100);
 
 pub enum Deed {
     Ring(EventNotifier),

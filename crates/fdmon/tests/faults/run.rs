@@ -170,7 +170,7 @@ fn check_fault(site: &Site, fault: &Fault, name: &str, failed: &mut String) {
             continue;
         }
         let mut met_first = false;
-        for spins in [false, true] {
+        for &spins in site.spins {
             let trail = trail_of(on, spins);
             for nth in 1..=last().min(site.most) {
                 let mut rules = vec![site.rule(fault, nth)];

@@ -179,6 +179,8 @@ pub struct Site {
     pub most: u32,
     /// What is refused besides, so that this call is made at all.
     pub besides: Option<Besides>,
+    /// With spinning or without, where that makes a difference.
+    pub spins: &'static [bool],
     /// What the context lives through.
     pub life: Life,
 }
@@ -199,6 +201,7 @@ pub const PLACE: Site = Site {
     skip: 0,
     most: u32::MAX,
     besides: None,
+    spins: &[false, true],
     life: live,
 };
 

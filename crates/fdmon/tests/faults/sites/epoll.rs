@@ -41,6 +41,7 @@ pub const EPOLL: &[Site] = &[
         phases: &[Phase::Build],
         faults: &REFUSED_CREATE,
         impossible: &[FLAG],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -55,6 +56,7 @@ pub const EPOLL: &[Site] = &[
             fault("ENOMEM", &[On::AutoWithoutRing], Stays("epoll refused: ENOMEM (epoll_create1)")),
         ],
         impossible: &[FLAG],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -70,6 +72,7 @@ pub const EPOLL: &[Site] = &[
             fault("ENOMEM", &[On::Auto], Stays("epoll refused: ENOMEM (epoll_create1)")),
         ],
         impossible: &[FLAG],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -114,6 +117,7 @@ pub const EPOLL: &[Site] = &[
             fault("ENOSPC", &[On::Epoll], Error(Unsupported, "fs.epoll.max_user_watches")),
         ],
         impossible: FRESH,
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -128,6 +132,7 @@ pub const EPOLL: &[Site] = &[
             fault("ENOSPC", &[On::AutoWithoutRing], Stays("epoll refused: ENOSPC (epoll_ctl)")),
         ],
         impossible: FRESH,
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -163,6 +168,7 @@ pub const EPOLL: &[Site] = &[
         faults: &[fault("EBADF", &[On::AutoWithoutRing], Removed)],
         impossible: &[("EEXIST EINVAL ELOOP ENOENT ENOMEM ENOSPC EPERM", "see the row above")],
         life: crate::lives::closed_under_move,
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -175,6 +181,7 @@ pub const EPOLL: &[Site] = &[
         faults: &[fault("EBADF", &[On::Epoll], Removed)],
         impossible: &[("EEXIST EINVAL ELOOP ENOENT ENOMEM ENOSPC EPERM", "see \"a handler's fd\"")],
         life: crate::lives::closed_while_held_back,
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -304,6 +311,7 @@ pub const OUTER: &[Site] = &[
             fault("ENOMEM", MADE_FIRST, Error(Syscall, "memory")),
         ],
         impossible: &[FLAG],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -319,6 +327,7 @@ pub const OUTER: &[Site] = &[
             fault("ENOMEM", &[On::Poll], AWAKE),
         ],
         impossible: &[FLAG],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -333,6 +342,7 @@ pub const OUTER: &[Site] = &[
             fault("ENOSPC", MADE_LAST, Error(Syscall, "fs.epoll.max_user_watches")),
         ],
         impossible: FRESH_OUTER,
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -352,6 +362,7 @@ pub const OUTER: &[Site] = &[
             ("EEXIST ENOENT", "a set that is replaced is closed before, which takes it out"),
             ("EPERM", "sets and rings have a poll operation"),
         ],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -464,6 +475,7 @@ pub const BUSY_POLL: &[Site] = &[
             ("EBADF", "the set is owned"),
             ("EFAULT", "the parameters are a value on the stack"),
         ],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -485,6 +497,7 @@ pub const BUSY_POLL: &[Site] = &[
             ("EBADF", "the set is owned"),
             ("EFAULT", "the parameters are a value on the stack"),
         ],
+        spins: &[false],
         ..PLACE
     },
 ];

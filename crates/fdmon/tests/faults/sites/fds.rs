@@ -29,6 +29,7 @@ pub const FDS: &[Site] = &[
         phases: &[Phase::Build],
         faults: &NO_EVENTFD,
         impossible: &[("EINVAL", "the flags are as old as the call")],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -39,6 +40,7 @@ pub const FDS: &[Site] = &[
         phases: &[Phase::Register],
         faults: &NO_EVENTFD,
         impossible: &[("EINVAL", "the flags are as old as the call")],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -103,6 +105,7 @@ pub const FDS: &[Site] = &[
         phases: &[Phase::Spin, Phase::Register],
         faults: &[fault("EBADF", EVERYWHERE, Error(BadFd, "pass the number of an open one"))],
         impossible: FLAGS_ONLY,
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -135,6 +138,7 @@ pub const FDS: &[Site] = &[
             in_manner(Manner::Done, fault("ENOSPC", EVERYWHERE, CLOSED)),
         ],
         impossible: &[("EBADF", "they are owned")],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -151,6 +155,7 @@ pub const FDS: &[Site] = &[
             ("EPERM", "is for sched_setaffinity(2)"),
             ("ESRCH", "it is about the calling thread"),
         ],
+        spins: &[true],
         ..PLACE
     },
     Site {
@@ -173,6 +178,7 @@ pub const FDS: &[Site] = &[
             fault("ENOTDIR", SPINNERS, NO_QUOTA),
         ],
         impossible: READ_ONLY,
+        spins: &[true],
         ..PLACE
     },
     Site {
@@ -192,6 +198,7 @@ pub const FDS: &[Site] = &[
             ("EBADF EINVAL", "it was opened for reading"),
             ("EFAULT", "it goes into a buffer"),
         ],
+        spins: &[true],
         ..PLACE
     },
     Site {
@@ -216,6 +223,7 @@ pub const FDS: &[Site] = &[
         impossible: READ_ONLY,
         besides: Some(super::ring::REFUSED_SETUP),
         life: crate::lives::refused_ring,
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -234,6 +242,7 @@ pub const FDS: &[Site] = &[
             ("EINVAL", "clock and flags are as old as the call"),
             ("EPERM", "is for the clocks that wake a machine"),
         ],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -252,6 +261,7 @@ pub const FDS: &[Site] = &[
             ("EFAULT", "the time is a value on the stack"),
             ("EINVAL", "the fd is a timer, and the time has less than 10⁹ nanoseconds"),
         ],
+        spins: &[false],
         ..PLACE
     },
 ];

@@ -89,6 +89,7 @@ pub const RING: &[Site] = &[
             fault("ENOSYS", AUTO, Moves(Poll, "io_uring refused: ENOSYS (io_uring_setup)")),
         ],
         impossible: &[("EFAULT", "the parameters are a value on the stack")],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -107,6 +108,7 @@ pub const RING: &[Site] = &[
             fault("EPERM", DEFERRED, Error(Unsupported, "seccomp profile")),
         ],
         impossible: &[("EFAULT", "the parameters are a value on the stack")],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -133,6 +135,7 @@ pub const RING: &[Site] = &[
             ("EINVAL EOVERFLOW", "length and offset are what the kernel said"),
             ("ENODEV", "rings can be mapped"),
         ],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -150,6 +153,7 @@ pub const RING: &[Site] = &[
             fault("ENOMEM", RINGS_AND_AUTO, BY_FD),
         ],
         impossible: NEVER_REGISTERED,
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -169,6 +173,7 @@ pub const RING: &[Site] = &[
             ("EBADFD", "a ring that is restricted begins disabled, and is enabled once"),
             ("ENXIO EOPNOTSUPP", "no buffers or files are registered"),
         ],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -189,6 +194,7 @@ pub const RING: &[Site] = &[
             ("EINVAL", "see the next row"),
             ("ENXIO EOPNOTSUPP", "no buffers or files are registered"),
         ],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -205,6 +211,7 @@ pub const RING: &[Site] = &[
         impossible: &[(
             "EACCES EBADF EBADFD EBUSY EFAULT EMFILE ENOMEM ENXIO EOPNOTSUPP", "see the row above",
         )],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -226,6 +233,7 @@ pub const RING: &[Site] = &[
             ("EBADFD", "a ring that is restricted begins disabled, and is enabled once"),
             ("EBUSY EMFILE ENXIO", "no buffers or files are registered"),
         ],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -244,6 +252,7 @@ pub const RING: &[Site] = &[
         impossible: &[(
             "EACCES EBADF EBADFD EBUSY EFAULT EMFILE ENXIO", "see the row above",
         )],
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -267,6 +276,7 @@ pub const RING: &[Site] = &[
             fault("EPERM", AUTO, Moves(Poll, "io_uring refused: EPERM (io_uring_enter)")),
         ],
         impossible: NEVER_ENTERED,
+        spins: &[false],
         ..PLACE
     },
     Site {
@@ -329,6 +339,7 @@ pub const RING: &[Site] = &[
             fault("EPERM", DEFERRED, Error(Unsupported, "seccomp profile")),
         ],
         impossible: NEVER_ENTERED,
+        spins: &[false],
         ..PLACE
     },
     Site {

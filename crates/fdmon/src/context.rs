@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub auto: bool,
     /// `auto` is on poll and moves to epoll when there are enough fds.
     pub may_move_up: bool,
+    /// …these many.
+    pub move_up_at: u32,
     /// What kind of ring io_uring is to have.
     pub ring: RingParams,
     /// Why `auto` has no ring.
@@ -170,6 +172,7 @@ impl Builder {
         let clock = self.clock.map_or(Clock::Monotonic, Clock::Manual);
         let mut state = State {
             reg: Registry::new(),
+            move_up_at: switch::EPOLL_AT,
             may_move_up: chosen.auto && matches!(chosen.monitor, Monitor::Poll(_)),
             monitor: chosen.monitor,
             auto: chosen.auto,
@@ -637,7 +640,7 @@ impl State {
             let mut end_owed = false;
             if let Some(handler) = self.reg.handler(slot) {
                 end_owed = handler.end_owed;
-                let _ = self.disarm(shared, slot);
+                self.disarm(shared, slot);
             }
             remains.push(self.reg.vacate(slot, end_owed));
         }

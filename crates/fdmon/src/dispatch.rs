@@ -493,8 +493,9 @@ impl AioContext {
     #[cold]
     pub(crate) fn remove_bad(&self) {
         let bad = std::mem::take(&mut self.0.state().reg.bad);
-        for slot in bad {
-            let fd = match self.0.state().reg.handler(slot) {
+        for token in bad {
+            let slot = token.slot();
+            let fd = match self.0.state().reg.live_handler(slot, token.generation()) {
                 Some(handler) => handler.fd,
                 None => continue,
             };

@@ -64,6 +64,8 @@ pub(crate) struct Outer {
     timer_at: Option<u64>,
     /// Fds that epoll does not take: as long as there are any, `prepare` returns 0.
     unwatched: Vec<MonitorToken>,
+    /// So it does while what wakes the context could not be put into a set, which it tries anew.
+    unseen: bool,
     /// Between prepare and check: the turn that is going on, and how many turns there were then.
     plan: Option<(Plan, u64)>,
     around: OuterLoop,
@@ -74,16 +76,19 @@ pub(crate) struct Outer {
 }
 
 impl Outer {
-    fn new() -> std::result::Result<Self, Errno> {
-        let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    fn new() -> Result<Self> {
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(|errno| Error::syscall("epoll_create1", errno, "see epoll_create1(2)"))?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)
+            .map_err(|errno| Error::syscall("timerfd_create", errno, "see timerfd_create(2)"))?;
         Ok(Self {
             epoll: set,
             fds: None,
             timer,
             timer_at: None,
             unwatched: Vec::new(),
+            unseen: false,
             plan: None,
             around: OuterLoop::default(),
             whole: false,
@@ -92,27 +97,32 @@ impl Outer {
     }
 
     fn watch(&self, fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
-        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
+        match epoll::add(&self.epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN) {
+            Err(Errno::EXIST) => Ok(()),
+            other => other,
+        }
     }
 
     /// Sets the timer for a sleep until `deadline`. One that is set already is left alone where it
     /// is early enough: it wakes once too often, and saves a system call each time a deadline is
     /// put off.
-    fn set_timer(&mut self, deadline: Option<u64>, now: u64) {
+    fn set_timer(&mut self, deadline: Option<u64>, now: u64) -> std::result::Result<(), Errno> {
         let deadline = deadline.filter(|deadline| {
             self.around.keeps_no_time || deadline.saturating_sub(now) < MILLISECOND
         });
         match (self.timer_at, deadline) {
-            (None, None) => return,
-            (Some(at), Some(deadline)) if at > now && at <= deadline => return,
-            (Some(at), None) if at > now && self.around.keeps_no_time => return,
-            _ => self.timer_at = deadline,
+            (None, None) => return Ok(()),
+            (Some(at), Some(deadline)) if at > now && at <= deadline => return Ok(()),
+            (Some(at), None) if at > now && self.around.keeps_no_time => return Ok(()),
+            _ => self.timer_at = Some(0), // as it is, it is of no use
         }
         let ns = deadline.map_or(0, |deadline| deadline.saturating_sub(now).max(1));
         let spec =
             Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: timespec(ns) };
         // Also takes back an expiry that nobody has read.
-        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec);
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec)?;
+        self.timer_at = deadline;
+        Ok(())
     }
 
     /// What is readable when an fd of the context is.
@@ -143,9 +153,10 @@ impl Outer {
             return epoll::delete(set, borrow(fd)).is_ok();
         } else if !old.is_empty() {
             return epoll::modify(set, borrow(fd), data, events).is_ok();
-        } else if let Err(errno) = epoll::add(set, borrow(fd), data, events)
-            && errno != Errno::EXIST
-        {
+        } else if let Err(errno) = epoll::add(set, borrow(fd), data, events) {
+            if errno == Errno::EXIST {
+                return false; // a number that was closed and opened again
+            }
             self.unwatched.push(token);
         }
         true
@@ -162,7 +173,7 @@ impl AioContext {
         let fd = {
             let mut st = self.0.open_state()?;
             st.embed(&self.0.shared)?;
-            st.make_whole();
+            st.make_whole()?;
             st.embed(&self.0.shared)?.epoll.as_raw_fd()
         };
         Ok(borrow(fd))
@@ -254,9 +265,11 @@ impl AioContext {
             let limit = plan.limit.unwrap_or(u64::MAX);
             let outer_wakes = |deadline: &u64| *deadline >= limit && !outer.around.keeps_no_time;
             let own = plan.own.filter(|deadline| !outer_wakes(deadline));
-            outer.set_timer(own, now);
+            outer.set_timer(own, now).map_err(|errno| {
+                Error::syscall("timerfd_settime", errno, "see timerfd_settime(2)")
+            })?;
         } else if outer.timer_at.is_some_and(|at| at <= now) {
-            outer.set_timer(None, now); // it goes on waking
+            let _ = outer.set_timer(None, now); // it goes on waking until it is taken back
         }
         outer.plan = Some((std::mem::replace(plan, Plan::new(false)), shared.stats.turns.get()));
         Ok(left)
@@ -305,7 +318,7 @@ impl AioContext {
         plan.awake = true;
         plan.foreign = !found;
         if let Some(outer) = st.outer.as_mut().filter(|outer| !outer.around.keeps_no_time) {
-            outer.set_timer(None, u64::MAX);
+            let _ = outer.set_timer(None, u64::MAX); // …as above
         }
         let st = self.settle(st, &plan);
         let due = st.reg.hints.any(Hints::DUE | Hints::FAILURES);
@@ -393,7 +406,8 @@ impl State {
     /// There is readiness that the fd for the outer loop does not show.
     fn ready_unseen(&self) -> bool {
         let always = matches!(&self.monitor, Monitor::Epoll(m) if m.has_always_ready());
-        let unwatched = self.outer.as_ref().is_some_and(|outer| !outer.unwatched.is_empty());
+        let unwatched =
+            self.outer.as_ref().is_some_and(|outer| outer.unseen || !outer.unwatched.is_empty());
         always || unwatched || self.monitor.need_wait()
     }
 
@@ -401,32 +415,39 @@ impl State {
     fn embed(&mut self, shared: &Shared) -> Result<&mut Outer> {
         if self.outer.is_none() {
             self.make_wakeable(shared)?;
-            let outer = Outer::new().map_err(|e| {
-                Error::syscall("epoll_create1", e, "raise the limit of open files (ulimit -n)")
-            })?;
-            self.outer = Some(outer);
+            self.outer = Some(Outer::new()?);
             self.fill_outer(shared);
             self.reg.hints.set(Hints::MOVE_UP); // when no turn runs any more
+        } else if self.outer.as_ref().is_some_and(|outer| outer.unseen) {
+            self.fill_outer(shared);
         }
         self.outer.as_mut().ok_or_else(Error::closed)
     }
 
     /// From now on the set of the context's own shows everything.
-    fn make_whole(&mut self) {
-        let Some(outer) = self.outer.as_mut().filter(|outer| !outer.whole) else { return };
+    fn make_whole(&mut self) -> Result<()> {
+        let Some(outer) = self.outer.as_mut().filter(|outer| !outer.whole) else { return Ok(()) };
+        let cannot = |errno| {
+            let what_to_do = "watch it in fewer sets of epoll that are nested";
+            Error::syscall("epoll_ctl", errno, what_to_do)
+        };
+        outer.watch(outer.timer.as_fd()).map_err(cannot)?;
+        if !outer.unseen {
+            outer.watch(outer.events(&self.monitor)).map_err(cannot)?;
+        }
         outer.whole = true;
-        let _ = outer.watch(outer.timer.as_fd());
-        let _ = outer.watch(outer.events(&self.monitor));
+        Ok(())
     }
 
     /// A monitor whose fd wakes who waits for it.
     fn make_wakeable(&mut self, shared: &Shared) -> Result<()> {
-        let deferred =
-            matches!(&self.monitor, Monitor::IoUring(m) if m.mode() == RingMode::Deferred);
         let on_ring = matches!(self.monitor, Monitor::IoUring(_));
         if self.auto && (on_ring || (self.may_move_up && self.depth == 0)) {
             self.move_to_epoll(shared, EMBEDDED_REASON);
-        } else if deferred && self.depth == 0 {
+        }
+        let deferred =
+            matches!(&self.monitor, Monitor::IoUring(m) if m.mode() == RingMode::Deferred);
+        if deferred && self.depth == 0 {
             self.make_ring_cooperative(shared)?;
         } else if deferred {
             return Err(Error::new(
@@ -445,20 +466,16 @@ impl State {
         outer.unwatched.clear();
         outer.fds = None; // closing a set takes it out of the outer one
         if let Some(own) = self.monitor.fd() {
-            if outer.whole {
-                let _ = outer.watch(own);
-            }
+            outer.unseen = outer.whole && outer.watch(own).is_err();
             return;
         }
         let Ok(set) = epoll::create(epoll::CreateFlags::CLOEXEC) else {
-            outer.unwatched.push(MonitorToken::NOTIFIER); // no fd is left: `prepare` returns 0
+            outer.unseen = true; // no fd is left
             return;
         };
-        if outer.whole {
-            let _ = outer.watch(set.as_fd());
-        }
         let data = epoll::EventData::new_u64(0);
-        let _ = epoll::add(&set, shared.notifier.as_fd(), data, epoll::EventFlags::IN);
+        let notifier = epoll::add(&set, shared.notifier.as_fd(), data, epoll::EventFlags::IN);
+        outer.unseen = notifier.is_err() || (outer.whole && outer.watch(set.as_fd()).is_err());
         outer.fds = Some(set);
         let slots: Vec<u32> = self.reg.handler_slots().collect();
         for slot in slots {

@@ -115,11 +115,13 @@ impl Error {
         Self::new(ErrorCode::Closed, "the context is closed; create a new AioContext")
     }
 
+    /// `what_to_do` is for what this call is refused alone; what any call may lack says so itself.
     pub(crate) fn syscall(
         syscall: &'static str,
         errno: rustix::io::Errno,
         what_to_do: &str,
     ) -> Self {
+        let what_to_do = remedy(errno).unwrap_or(what_to_do);
         let mut error =
             Self::new(ErrorCode::Syscall, format!("{syscall} failed: {errno}; {what_to_do}"));
         error.0.errno = Some(errno.raw_os_error());
@@ -255,6 +257,20 @@ impl std::error::Error for Error {
     }
 }
 
+/// What to do about what any call may be refused.
+pub(crate) fn remedy(errno: rustix::io::Errno) -> Option<&'static str> {
+    use rustix::io::Errno;
+    Some(match errno {
+        Errno::MFILE => "close what is no longer used, or raise the limit (ulimit -n)",
+        Errno::NFILE => "raise the sysctl fs.file-max",
+        Errno::NODEV => "free memory: the kernel could not make an anonymous inode",
+        Errno::NOMEM => "free memory, or raise the limits on memory, such as the cgroup's",
+        Errno::NOSPC => "raise the sysctl fs.epoll.max_user_watches",
+        Errno::PERM | Errno::ACCESS | Errno::NOSYS => "allow it in the sandbox",
+        _ => return None,
+    })
+}
+
 /// `EPERM` and its like: what people search for.
 pub(crate) fn errno_name(errno: rustix::io::Errno) -> std::borrow::Cow<'static, str> {
     use rustix::io::Errno;
@@ -262,9 +278,15 @@ pub(crate) fn errno_name(errno: rustix::io::Errno) -> std::borrow::Cow<'static, 
         Errno::ACCESS => "EACCES",
         Errno::AGAIN => "EAGAIN",
         Errno::BADF => "EBADF",
+        Errno::BADR => "EBADR",
+        Errno::BUSY => "EBUSY",
+        Errno::EXIST => "EEXIST",
+        Errno::INTR => "EINTR",
         Errno::INVAL => "EINVAL",
+        Errno::LOOP => "ELOOP",
         Errno::MFILE => "EMFILE",
         Errno::NFILE => "ENFILE",
+        Errno::NODEV => "ENODEV",
         Errno::NOMEM => "ENOMEM",
         Errno::NOSPC => "ENOSPC",
         Errno::NOSYS => "ENOSYS",

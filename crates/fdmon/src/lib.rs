@@ -57,6 +57,9 @@ mod cpu_clock;
 mod dispatch;
 mod embed;
 mod error;
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+pub mod faults;
 mod foreign;
 mod fork;
 mod handler;

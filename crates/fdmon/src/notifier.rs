@@ -36,9 +36,8 @@ impl EventNotifier {
     /// # Errors
     /// As [`EventNotifier::new`].
     pub fn with_value(value: u32) -> Result<Self> {
-        let fd = eventfd(value, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| {
-            Error::syscall("eventfd2", e, "raise the limit of open files (ulimit -n)")
-        })?;
+        let fd = eventfd(value, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|e| Error::syscall("eventfd2", e, "see eventfd(2)"))?;
         Ok(Self(Arc::new(fd)))
     }
 
@@ -79,6 +78,19 @@ pub(crate) fn set(fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
             Ok(_) | Err(Errno::AGAIN) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Wakes who watches it, also where only a change of the counter is seen: one that is full does not
+/// change, so it is emptied first.
+pub(crate) fn wake(fd: BorrowedFd<'_>) {
+    loop {
+        match rustix::io::write(fd, &1_u64.to_ne_bytes()) {
+            Err(Errno::AGAIN) if test_and_clear(fd).is_ok() => {}
+            Err(Errno::INTR) => {}
+            // Nothing else can happen to an eventfd that is open, and this one is.
+            Ok(_) | Err(_) => return,
         }
     }
 }

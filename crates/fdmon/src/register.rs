@@ -13,7 +13,7 @@ use crate::context::{AioContext, Inner, State};
 use crate::error::{Error, Result};
 use crate::handler::{Handler, Handlers, Source, SourceBody, Token, describe};
 use crate::interest::{Callbacks, Interest, word};
-use crate::monitor::borrow;
+use crate::monitor::{Monitor, borrow};
 use crate::registry::{Entry, Hints};
 use crate::remote::{Shared, lock};
 
@@ -188,7 +188,7 @@ impl AioContext {
             return;
         }
         for slot in st.external_slots() {
-            let _ = st.sync(&self.0.shared, slot);
+            st.sync_or_report(&self.0.shared, slot);
             st.want_look(slot);
         }
     }
@@ -266,7 +266,7 @@ impl AioContext {
             st.reg.handler(slot)?;
             // From here on nothing collects it: a hook that runs a turn finds it gone.
             st.leave_spin_list(slot);
-            let _ = st.disarm(&self.0.shared, slot);
+            st.disarm(&self.0.shared, slot);
             st.reg.words.set(slot, 0);
             st.reg.generation(slot)
         };
@@ -277,7 +277,7 @@ impl AioContext {
         let mut st = self.0.state();
         // The hook may have removed it itself, and given its number to another.
         st.reg.live_handler(slot, generation)?;
-        let _ = st.disarm(&self.0.shared, slot);
+        st.disarm(&self.0.shared, slot);
         let handler = st.reg.live_handler(slot, generation)?;
         let (fd, end_owed) = (handler.fd, handler.end_owed);
         if st.reg.slot_of(fd) == Some(slot) {
@@ -301,19 +301,23 @@ impl AioContext {
 
 impl State {
     /// Takes the handler off the monitor for good.
-    pub(crate) fn disarm(&mut self, shared: &Shared, slot: u32) -> std::result::Result<(), Errno> {
+    pub(crate) fn disarm(&mut self, shared: &Shared, slot: u32) {
         let generation = self.reg.generation(slot);
-        let Some(handler) = self.reg.handler(slot) else { return Ok(()) };
+        let Some(handler) = self.reg.handler(slot) else { return };
         let (fd, old) = (handler.fd, handler.armed);
         handler.wanted = Interest::empty();
         if old.is_empty() || !self.home.is_here() {
-            return Ok(());
+            return;
         }
         let token = crate::monitor::MonitorToken::new(slot, generation);
         let result = self.monitor.update(token, fd, old, Interest::empty());
         self.tally(slot, |handler| handler.armed = Interest::empty());
         self.watch_from_outside(shared, token, fd, old, Interest::empty());
-        result
+        // A ring that is refused goes on holding the file. What an epoll set goes on reporting is
+        // noticed, and the set replaced.
+        if let (Err(errno), Monitor::IoUring(_)) = (result, &self.monitor) {
+            self.move_down(shared, errno);
+        }
     }
 
     /// The handler's predicate runs once in the next turn, before any sleep.

@@ -227,7 +227,7 @@ pub(crate) struct Registry {
     /// Reported while their callback runs in a turn around this one.
     pub parked: Vec<u32>,
     /// Reported as not open.
-    pub bad: Vec<u32>,
+    pub bad: Vec<MonitorToken>,
     /// An event came for a registration that is gone: the kernel still watches it.
     pub orphaned: bool,
     pub notifier_signalled: bool,
@@ -426,11 +426,13 @@ impl Registry {
             .is_some_and(|handler| std::mem::take(&mut handler.ran_while_armed))
     }
 
-    /// The kernel watches this handler's fd for one report from now on.
+    /// The kernel watches this handler's fd for one report from now on, although a callback of it
+    /// runs, or is to run before the next wait.
     #[cold]
     pub fn arming(&mut self, token: MonitorToken) {
+        let pending = self.words.get(token.slot()) != 0;
         if let Some(handler) = self.handler(token.slot())
-            && handler.running != 0
+            && (handler.running != 0 || pending)
         {
             handler.ran_while_armed = true;
         }
@@ -460,10 +462,17 @@ impl Registry {
         if token == MonitorToken::NOTIFIER {
             self.notifier_signalled = true;
         } else if self.live_handler(token.slot(), token.generation()).is_some() {
-            self.bad.push(token.slot());
+            self.bad.push(token);
         } else {
             self.orphaned = true;
         }
+    }
+
+    /// The handler's fd is not open: the next turn removes it and says so.
+    #[cold]
+    pub fn report_bad(&mut self, slot: u32) {
+        self.bad.push(MonitorToken::new(slot, self.generation(slot)));
+        self.hints.set(Hints::ODD_REPORT);
     }
 
     /// Something waits to be run, and has not been taken or dropped meanwhile.

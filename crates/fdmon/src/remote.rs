@@ -97,8 +97,7 @@ impl Shared {
             self.stats.notifies_elided.bump_shared();
         } else {
             self.stats.notifies_sent.bump_shared();
-            // The eventfd lives as long as `self`, and a full counter wakes as well.
-            let _ = notifier::set(self.notifier.as_fd());
+            notifier::wake(self.notifier.as_fd()); // it lives as long as `self`
         }
     }
 

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use crate::context::{Inner, State};
 use crate::error::{Error, Result};
 use crate::interest::Events;
-use crate::monitor::{Monitor, MonitorToken, Sink};
+use crate::monitor::{MonitorToken, Sink};
 use crate::registry::{Hints, Registry};
 use crate::remote::Shared;
 use crate::trace::has_subscriber;
@@ -41,7 +41,7 @@ pub(crate) enum Quick {
 /// Takes a wait's reports into the registry.
 struct Reports<'a> {
     reg: &'a mut Registry,
-    /// Callbacks run in turns around this one.
+    /// Callbacks run in turns around this one, or are to run after the wait whatever it finds.
     nested: bool,
     /// Something is due now.
     found: bool,
@@ -69,14 +69,16 @@ impl Sink for Reports<'_> {
     }
 }
 
-/// For a submission that is no wait: it notes what is armed while a callback runs. Readiness is
-/// reported again by the wait that follows.
+/// For a submission that is no wait: it notes what is armed while a callback runs or is to run.
+/// Readiness is reported again by the wait that follows.
 pub(crate) struct Arming<'a> {
-    /// None = no callback runs.
+    /// None = there is no such callback.
     pub reg: Option<&'a mut Registry>,
 }
 
 impl Sink for Arming<'_> {
+    const HEARS: bool = false;
+
     fn ready(&mut self, _: MonitorToken, _: Events) {}
 
     #[inline]
@@ -114,6 +116,11 @@ impl Sink for FirstReport<'_> {
         self.reg.doubts(token)
     }
 
+    /// Only a turn with all its steps asks again at once.
+    fn trouble(&mut self) {
+        self.reg.hints.set(Hints::ODD_REPORT);
+    }
+
     #[inline]
     fn arming(&mut self, token: MonitorToken) {
         if self.nested {
@@ -127,10 +134,15 @@ impl Sink for FirstReport<'_> {
 #[inline(always)]
 fn unlikely() {}
 
+/// The poll monitor is the last one, so this is for who runs the turn.
 #[cold]
-fn cannot_wait(monitor: &Monitor, errno: Errno) -> Error {
-    let call = if matches!(monitor, Monitor::Poll(_)) { "ppoll" } else { "epoll_wait" };
-    Error::syscall(call, errno, "close the context: the kernel refuses to wait for it")
+fn cannot_wait(errno: Errno) -> Error {
+    let what_to_do = match errno {
+        // More fds are registered than the limit allows, which was higher when they were opened.
+        Errno::INVAL => "raise the limit of open files (ulimit -n), or remove handlers",
+        _ => "close the context: the kernel refuses to wait for it",
+    };
+    Error::syscall("ppoll", errno, what_to_do)
 }
 
 impl State {
@@ -143,7 +155,8 @@ impl State {
         plan.stale = false;
         self.drain_inbox(&inner.shared);
         let hints = self.reg.hints;
-        if hints.any(Hints::DUE | Hints::FAILURES | Hints::CLOSED) && self.must_stay_awake(plan) {
+        let suspects = Hints::DUE | Hints::FAILURES | Hints::CLOSED | Hints::ODD_REPORT;
+        if hints.any(suspects) && self.must_stay_awake(plan) {
             plan.awake = true;
         } else if hints.any(Hints::SCHEDULED | Hints::TIMERS) {
             self.find_deadline(inner, plan);
@@ -171,6 +184,7 @@ impl State {
             || self.failures.panicked_in(self.depth)
             || self.failures.errors.len() > plan.failures_before
             || self.reg.has_due()
+            || !self.reg.bad.is_empty()
     }
 
     #[inline(never)]
@@ -250,7 +264,7 @@ impl State {
             match self.monitor.wait(Some(0), &mut sink) {
                 Ok(()) if sink.found => quick = Quick::Due,
                 Ok(()) => {}
-                Err(errno) => return self.wait_failed(errno),
+                Err(errno) => return self.wait_failed(shared, errno),
             }
             if !self.reg.hints.only(Hints::DUE) {
                 return Ok(Quick::NeedsAll);
@@ -276,7 +290,7 @@ impl State {
         let Some((slot, pending)) = first else {
             return match result {
                 Ok(()) => Ok(Quick::NeedsAll),
-                Err(errno) => self.wait_failed(errno),
+                Err(errno) => self.wait_failed(shared, errno),
             };
         };
         if several || !self.reg.hints.only(0) {
@@ -294,11 +308,11 @@ impl State {
 
     /// A signal came, or there is another monitor to turn to: both is for the turn in full.
     #[cold]
-    fn wait_failed(&mut self, errno: Errno) -> Result<Quick> {
-        match errno {
-            Errno::INTR => Ok(Quick::NeedsAll),
-            _ if matches!(self.monitor, Monitor::IoUring(_)) => Ok(Quick::NeedsAll),
-            _ => Err(cannot_wait(&self.monitor, errno)),
+    fn wait_failed(&mut self, shared: &Shared, errno: Errno) -> Result<Quick> {
+        if errno == Errno::INTR || self.move_down(shared, errno) {
+            Ok(Quick::NeedsAll)
+        } else {
+            Err(cannot_wait(errno))
         }
     }
 
@@ -339,7 +353,9 @@ impl State {
             let found = match self.ask_kernel(inner, timeout) {
                 Ok(found) => found,
                 Err(Errno::INTR) => false,
-                Err(errno) => return Err(cannot_wait(&self.monitor, errno)),
+                // What was found without asking is run all the same; the next turn asks again.
+                Err(_) if plan.hit => false,
+                Err(errno) => return Err(cannot_wait(errno)),
             };
             // Anything else that ended the wait means nothing: go on with the time that is left.
             if found || plan.awake || shared.notified.load(Ordering::Relaxed) {
@@ -363,15 +379,14 @@ impl State {
         if leap.is_some() {
             timeout = Some(0);
         }
-        let nested = self.depth > 1;
+        let nested = self.depth > 1 || self.reg.hints.any(Hints::DUE);
         let mut sink = Reports { reg: &mut self.reg, nested, found: false };
         let result = self.monitor.wait(timeout, &mut sink);
         let found = sink.found || !self.reg.bad.is_empty();
         if let Err(errno) = result
             && errno != Errno::INTR
-            && matches!(self.monitor, Monitor::IoUring(_))
+            && self.move_down(&inner.shared, errno)
         {
-            self.move_down(&inner.shared, errno);
             return self.ask_kernel(inner, if found { Some(0) } else { wanted }).map(|f| f | found);
         }
         let signalled = self.reg.notifier_signalled;
@@ -450,7 +465,7 @@ impl State {
                 self.reg.hints.set(Hints::PARKED);
             } else if handler.parked {
                 handler.parked = false;
-                let _ = self.sync(shared, slot);
+                self.sync_or_report(shared, slot);
             }
         }
     }

@@ -10,6 +10,7 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::ioctl::{self, Setter, opcode};
 
+use super::refusal::Refusal;
 use super::{FdMonitor, Monitor, switch};
 use crate::config::{BusyPoll, MonitorKind};
 use crate::context::State;
@@ -101,13 +102,13 @@ fn refused(kind: MonitorKind, params: Option<BusyPoll>, errno: Errno) -> Error {
 }
 
 /// `auto` cannot move to epoll, which busy polling needs.
-fn no_epoll(params: BusyPoll, errno: Errno, syscall: &'static str) -> Error {
+fn no_epoll(params: BusyPoll, Refusal { call, errno }: Refusal) -> Error {
     let message = format!(
-        "kernel_busy_poll = {params} is refused: it needs epoll, and {syscall} failed with {}; \
+        "kernel_busy_poll = {params} is refused: it needs epoll, and {call} failed with {}; \
          leave it out, or ask for monitor 'epoll' to see what is in the way",
         errno_name(errno)
     );
-    Error::refused(message, syscall, errno)
+    Error::refused(message, call, errno)
 }
 
 impl State {
@@ -135,14 +136,14 @@ impl State {
     /// `auto` goes to epoll: at once or, from poll in a nested turn, when the next outermost one
     /// begins.
     fn move_for_busy_poll(&mut self, shared: &Shared, params: BusyPoll) -> Result<()> {
-        let mut set = switch::epoll(shared).map_err(|e| no_epoll(params, e, "epoll_create1"))?;
+        let mut set = switch::epoll(shared).map_err(|refusal| no_epoll(params, refusal))?;
         set.busy_poll(Some(params)).map_err(|e| refused(MonitorKind::Epoll, Some(params), e))?;
         if self.depth > 1 && matches!(self.monitor, Monitor::Poll(_)) {
             self.reg.hints.set(Hints::MOVE_UP);
             return Ok(());
         }
         let monitor =
-            self.fill(Monitor::Epoll(set)).map_err(|e| no_epoll(params, e, "epoll_ctl"))?;
+            self.fill(Monitor::Epoll(set)).map_err(|refusal| no_epoll(params, refusal))?;
         self.may_move_up = false;
         self.monitor = monitor;
         self.fill_outer(shared);

@@ -57,7 +57,8 @@ impl EpollMonitor {
         epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN | epoll::EventFlags::ET)
     }
 
-    /// The timeout for epoll_wait, 0 where something is ready; `None` = it has passed.
+    /// The timeout for epoll_wait, 0 where something is ready; `None` = it has passed. Where ppoll
+    /// is refused, epoll_wait waits a little longer instead.
     #[inline(never)]
     fn whole_milliseconds(&self, timeout: Option<u64>) -> Result<Option<Option<u64>>, Errno> {
         if self.always_ready != 0 {
@@ -68,8 +69,11 @@ impl EpollMonitor {
             return Ok(Some(timeout.map(|ns| (ns - ns % MILLISECOND).min(longest))));
         };
         let mut own = [PollFd::new(&self.epoll, PollFlags::IN)];
-        let ready = poll(&mut own, Some(&timespec(ns)))? > 0;
-        Ok(ready.then_some(Some(0)))
+        match poll(&mut own, Some(&timespec(ns))) {
+            Ok(ready) => Ok((ready > 0).then_some(Some(0))),
+            Err(Errno::INTR) => Err(Errno::INTR),
+            Err(_) => Ok(Some(Some(MILLISECOND))),
+        }
     }
 
     fn count_always_ready(&mut self) {
@@ -81,7 +85,7 @@ impl EpollMonitor {
     #[cold]
     fn report_always_ready(&self, sink: &mut impl Sink) {
         for &(token, fd, interest) in &self.always {
-            let open = rustix::io::fcntl_getfd(borrow(fd)).is_ok();
+            let open = rustix::io::fcntl_getfd(borrow(fd)) != Err(Errno::BADF);
             let events = interest.to_events() & (Events::IN | Events::OUT);
             match open {
                 true if events.is_empty() => {}
@@ -154,6 +158,10 @@ impl FdMonitor for EpollMonitor {
             Err(Errno::NOENT) => {
                 self.watched -= 1;
                 self.add(token, fd, new)
+            }
+            Err(Errno::BADF) => {
+                self.watched -= 1;
+                Err(Errno::BADF)
             }
             other => other,
         }

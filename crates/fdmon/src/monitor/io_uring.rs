@@ -37,6 +37,15 @@ const CANCEL: u64 = u64::MAX - 1;
 /// A wait asks at most once for so many watched fds…
 const FDS_A_CALL: u32 = 16;
 
+/// A call that fails for a reason that passes is made so often before the ring is given up.
+const TRIES: u32 = 16;
+
+/// A signal came, the kernel has no memory for requests just now, or it wants completions to be
+/// taken first.
+fn passes(errno: Errno) -> bool {
+    matches!(errno, Errno::INTR | Errno::AGAIN | Errno::BUSY)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Not watched.
@@ -88,8 +97,12 @@ pub(crate) struct UringMonitor {
     /// Completions since the wait began.
     batch: u32,
     /// Some of them were not believed or are out of date, or a poll was refused for a reason other
-    /// than its fd.
+    /// than its fd…
     odd: bool,
+    /// …and these slots' polls are to be asked anew before the wait ends.
+    again: Vec<u32>,
+    /// What failed is asked for once more, and no more after that.
+    last_try: bool,
     refused: Option<Errno>,
 }
 
@@ -109,6 +122,8 @@ impl UringMonitor {
             others_due: true,
             batch: 0,
             odd: false,
+            again: Vec::new(),
+            last_try: false,
             refused: None,
         };
         // Tries the call as well: a sandbox may allow rings to be made, and nothing to be done
@@ -139,7 +154,7 @@ impl UringMonitor {
         for _ in 0..2 {
             let mut unheard = Unheard::default();
             self.push_due(&mut unheard)?;
-            self.ring.flush()?;
+            self.flush(&mut unheard, false)?;
             self.reap(&mut unheard, false);
             if !self.notifier_due {
                 break; // else it was refused, and is put in again in another way
@@ -152,7 +167,7 @@ impl UringMonitor {
     #[inline(always)] // most of the time it is one
     fn push_due(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
         if self.others_due {
-            self.push_others(sink)?;
+            self.push_others()?;
         }
         let (mut at, count) = (0, self.due.len());
         while at < count {
@@ -170,7 +185,7 @@ impl UringMonitor {
             sink.arming(token_of(poll.user_data));
             let entry = || poll_add(poll.fd, poll.events, poll.user_data);
             if !self.ring.push(entry) {
-                self.make_room(sink)?;
+                self.make_room()?;
                 self.ring.push(entry);
             }
         }
@@ -182,6 +197,28 @@ impl UringMonitor {
         Ok(())
     }
 
+    /// Queues what is to be asked anew. Not what was reported: its callbacks are still to run.
+    #[cold]
+    fn push_again(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
+        if self.others_due {
+            self.push_others()?;
+        }
+        for slot in std::mem::take(&mut self.again) {
+            let Some(poll) = self.polls.get_mut(slot as usize) else { continue };
+            match poll.stage {
+                Stage::Due => {
+                    poll.stage = Stage::Armed; // and passed over where it stands in `due`
+                    let poll = *poll;
+                    sink.arming(token_of(poll.user_data));
+                    self.push(poll_add(poll.fd, poll.events, poll.user_data))?;
+                }
+                Stage::DueMultishot => self.push_multishot(slot, sink)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     #[cold]
     fn push_multishot(&mut self, slot: u32, sink: &mut impl Sink) -> Result<(), Errno> {
         let poll = &mut self.polls[slot as usize];
@@ -189,14 +226,14 @@ impl UringMonitor {
         let mut entry = poll_add(poll.fd, poll.events, poll.user_data);
         entry.len = len_union { poll_flags: IoringPollFlags::ADD_MULTI };
         sink.arming(token_of(poll.user_data));
-        self.push_anyway(entry, sink)
+        self.push(entry)
     }
 
     #[cold]
-    fn push_others(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
+    fn push_others(&mut self) -> Result<(), Errno> {
         self.others_due = false;
         for user_data in std::mem::take(&mut self.superseded) {
-            self.push_anyway(cancel(user_data, self.skip_success), sink)?;
+            self.push(cancel(user_data, self.skip_success))?;
         }
         if !std::mem::take(&mut self.notifier_due) {
             return Ok(());
@@ -205,31 +242,57 @@ impl UringMonitor {
         if !self.notifier_once {
             entry.len = len_union { poll_flags: IoringPollFlags::ADD_MULTI };
         }
-        self.push_anyway(entry, sink)
+        self.push(entry)
     }
 
-    fn push_anyway(&mut self, entry: io_uring_sqe, sink: &mut impl Sink) -> Result<(), Errno> {
-        if !self.ring.push(|| entry) {
-            self.make_room(sink)?;
-            self.ring.push(|| entry);
+    /// The queue is full. What completes meanwhile is due again, and completes once more.
+    #[cold]
+    fn make_room(&mut self) -> Result<(), Errno> {
+        let mut unheard = Unheard::default();
+        let mut result = Ok(());
+        for _ in 0..TRIES {
+            if !self.ring.is_full() {
+                break;
+            }
+            result = match self.ring.submit() {
+                Err(errno) if passes(errno) => self.flush(&mut unheard, false),
+                other => other,
+            };
+            if result.is_err() {
+                break;
+            }
         }
-        Ok(())
+        self.heed(&unheard);
+        result
+    }
+
+    /// Submits, and makes the completions appear that are ready; again while what is in the way
+    /// passes.
+    fn flush(&mut self, sink: &mut impl Sink, doubt: bool) -> Result<(), Errno> {
+        match self.ring.flush() {
+            Err(errno) if passes(errno) => self.flush_again(sink, doubt),
+            other => other,
+        }
     }
 
     #[cold]
-    fn make_room(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
-        while self.ring.is_full() {
-            match self.ring.submit() {
-                Ok(()) | Err(Errno::INTR) => {}
-                // Old kernels take no more while completions wait to be seen.
-                Err(Errno::BUSY) => {
-                    let _ = self.ring.flush();
-                    self.reap(sink, true);
-                }
-                Err(errno) => return Err(errno),
+    fn flush_again(&mut self, sink: &mut impl Sink, doubt: bool) -> Result<(), Errno> {
+        let mut result = Ok(());
+        for _ in 0..TRIES {
+            self.reap(sink, doubt); // the kernel may need the room
+            result = self.ring.flush();
+            if !result.is_err_and(passes) {
+                break;
             }
         }
-        Ok(())
+        result
+    }
+
+    /// Nobody heard that the notifier was written, and it does not report again by itself.
+    fn heed(&self, unheard: &Unheard) {
+        if unheard.notified {
+            notifier::wake(borrow(self.notifier));
+        }
     }
 
     /// Takes the completions that are there. `doubt` = they may be older than the last callback of
@@ -258,7 +321,7 @@ impl UringMonitor {
         if result < 0 {
             self.take_failure(token, result, sink);
         } else if doubt && sink.doubts(token) {
-            self.odd = true;
+            self.ask_again(token);
         } else {
             #[allow(clippy::cast_sign_loss, reason = "it is not negative")]
             let events = result as u32 & u32::from(poll.events);
@@ -266,10 +329,16 @@ impl UringMonitor {
                 sink.ready(token, Events::from_bits_retain(events));
             } else {
                 // It completed before the interest was changed, or for RDHUP, as it would again.
-                self.odd = true;
                 poll.stage = Stage::DueMultishot;
+                self.ask_again(token);
             }
         }
+    }
+
+    #[cold]
+    fn ask_again(&mut self, token: MonitorToken) {
+        self.odd = true;
+        self.again.push(token.slot());
     }
 
     #[cold]
@@ -294,8 +363,8 @@ impl UringMonitor {
         } else if events != 0 && !(doubt && sink.doubts(token)) {
             sink.ready(token, Events::from_bits_retain(events));
         } else {
-            self.odd = true;
             poll.stage = Stage::DueMultishot;
+            self.ask_again(token);
         }
     }
 
@@ -321,11 +390,13 @@ impl UringMonitor {
         }
         if completion.result >= 0 {
             sink.ready(MonitorToken::NOTIFIER, Events::IN);
-        } else if completion.result == -Errno::INVAL.raw_os_error() && !self.notifier_once {
-            self.notifier_once = true; // no multishot polls here
-        } else if completion.result != -Errno::CANCELED.raw_os_error() {
-            self.refuse(Errno::from_raw_os_error(-completion.result));
+            return;
         }
+        match Errno::from_raw_os_error(-completion.result) {
+            Errno::INVAL if !self.notifier_once => self.notifier_once = true, // no multishot here
+            errno => self.fail(errno),
+        }
+        self.odd = true; // it may have been written meanwhile
     }
 
     /// The poll could not be changed: it was just being woken, maybe for nothing, or this kernel
@@ -350,13 +421,31 @@ impl UringMonitor {
     #[cold]
     fn take_failure(&mut self, token: MonitorToken, result: i32, sink: &mut impl Sink) {
         match Errno::from_raw_os_error(-result) {
-            Errno::CANCELED => {} // not by us: it is put in again
-            Errno::BADF => {
-                self.polls[token.slot() as usize].stage = Stage::Absent;
-                sink.ready(token, Events::NVAL);
+            Errno::BADF => Self::report_closed(&mut self.polls, token, sink),
+            errno => {
+                self.ask_again(token);
+                self.fail(errno);
             }
+        }
+    }
+
+    /// Asked for again, it fails again until somebody hears it.
+    fn report_closed<S: Sink>(polls: &mut [Poll], token: MonitorToken, sink: &mut S) {
+        if S::HEARS {
+            polls[token.slot() as usize].stage = Stage::Absent;
+            sink.ready(token, Events::NVAL);
+        }
+    }
+
+    /// A request failed. It is put in again.
+    #[cold]
+    fn fail(&mut self, errno: Errno) {
+        match errno {
+            Errno::CANCELED => {} // by us, or by nobody
+            Errno::INTR | Errno::AGAIN | Errno::NOMEM if !self.last_try => {}
             errno => self.refuse(errno),
         }
+        self.odd = true;
     }
 
     #[cold]
@@ -368,7 +457,7 @@ impl UringMonitor {
     /// Queues a request between waits.
     fn push(&mut self, entry: io_uring_sqe) -> Result<(), Errno> {
         if !self.ring.push(|| entry) {
-            self.make_room(&mut Unheard::default())?;
+            self.make_room()?;
             self.ring.push(|| entry);
         }
         Ok(())
@@ -382,11 +471,9 @@ impl UringMonitor {
         self.push(cancel(user_data, self.skip_success))?;
         // Nobody waits for what just completed, so it must not end the next wait. What completed
         // beside it is due again and completes once more.
-        self.flush_all(&mut unheard)?;
-        if unheard.notified {
-            let _ = notifier::set(borrow(self.notifier));
-        }
-        Ok(())
+        let result = self.flush_all(&mut unheard);
+        self.heed(&unheard);
+        result
     }
 
     #[cold]
@@ -402,10 +489,8 @@ impl UringMonitor {
     fn flush_all(&mut self, unheard: &mut Unheard) -> Result<(), Errno> {
         let mut calls = self.watched / FDS_A_CALL + 2;
         loop {
-            match self.ring.flush() {
-                Ok(()) | Err(Errno::INTR | Errno::BUSY) => self.reap(unheard, false),
-                Err(errno) => return Err(errno),
-            }
+            self.flush(unheard, false)?;
+            self.reap(unheard, false);
             calls = calls.saturating_sub(1);
             let goes_on = self.ring.has_work() && calls != 0;
             if !goes_on && !self.ring.has_unsubmitted() {
@@ -446,6 +531,18 @@ fn next_turn(user_data: u64) -> u64 {
 
 fn token_of(user_data: u64) -> MonitorToken {
     MonitorToken(user_data & !TURN_MASK)
+}
+
+/// What kind of request has this `user_data`.
+#[cfg(feature = "faults")]
+pub(super) fn kind_of(user_data: u64) -> crate::faults::Completed {
+    use crate::faults::Completed;
+    match user_data {
+        CANCEL => Completed::Cancel,
+        _ if user_data == MonitorToken::NOTIFIER.0 => Completed::Notifier,
+        _ if user_data & NOT_A_POLL != 0 => Completed::Change,
+        _ => Completed::Poll,
+    }
 }
 
 fn silent_success(silent: bool) -> IoringSqeFlags {
@@ -562,7 +659,11 @@ impl FdMonitor for UringMonitor {
             return Ok(());
         }
         self.push_due(sink)?;
-        self.ring.submit()
+        match self.ring.submit() {
+            Ok(()) if self.due.is_empty() => Ok(()),
+            Err(errno) if !passes(errno) => Err(errno),
+            _ => self.submit_again(),
+        }
     }
 }
 
@@ -616,7 +717,7 @@ impl UringMonitor {
         let result = if timeout != Some(0) && !seen && self.batch == 0 {
             self.ring.sleep(timeout)
         } else if work || self.ring.has_unsubmitted() {
-            self.ring.flush()
+            self.flush(sink, doubt)
         } else {
             Ok(())
         };
@@ -631,15 +732,28 @@ impl UringMonitor {
         sink: &mut impl Sink,
         doubt: bool,
     ) -> Result<(), Errno> {
+        let mut result = match result {
+            Err(Errno::AGAIN | Errno::BUSY) => self.flush(sink, doubt), // instead of the sleep
+            other => other,
+        };
         self.reap(sink, doubt);
         if self.odd || self.ring.has_work() {
-            self.take_the_rest(sink, doubt)?;
+            result = self.take_the_rest(sink, doubt).and(result);
         }
         match result {
-            Err(Errno::BUSY) => Ok(()), // there were completions to take first
-            Err(Errno::INTR) if self.batch != 0 => Ok(()),
-            other => other,
+            Ok(()) => Ok(()),
+            Err(errno) => self.end_badly(errno, sink),
         }
+    }
+
+    #[cold]
+    fn end_badly(&mut self, errno: Errno, sink: &mut impl Sink) -> Result<(), Errno> {
+        if errno == Errno::INTR {
+            return if self.batch == 0 { Err(errno) } else { Ok(()) };
+        }
+        self.refuse(errno); // for good: a call that succeeds does not bring back what was lost
+        sink.trouble();
+        Err(errno)
     }
 
     /// Everything that was ready when the wait began, though one call fetches only so much of it.
@@ -649,21 +763,36 @@ impl UringMonitor {
             if !self.ring.has_work() && !self.ring.has_unsubmitted() {
                 break;
             }
-            match self.ring.flush() {
-                Ok(()) | Err(Errno::INTR | Errno::BUSY) => self.reap(sink, doubt),
-                Err(errno) => return Err(errno),
+            self.flush(sink, doubt)?;
+            self.reap(sink, doubt);
+        }
+        if self.refused.is_none() && std::mem::take(&mut self.odd) {
+            // Asked anew: what is ready completes in this call.
+            self.last_try = true;
+            self.push_again(sink)?;
+            self.flush(sink, false)?;
+            self.reap(sink, false);
+            self.last_try = false;
+        }
+        self.refused.map_or(Ok(()), Err)
+    }
+
+    /// What is due was not all put in. What completes meanwhile is due again.
+    #[cold]
+    fn submit_again(&mut self) -> Result<(), Errno> {
+        let mut unheard = Unheard::default();
+        let mut result = Err(Errno::AGAIN);
+        for _ in 0..TRIES {
+            self.batch = 0;
+            self.reap(&mut unheard, false);
+            result = self.push_due(&mut unheard).and_then(|()| self.ring.submit());
+            let again = result.map_or_else(passes, |()| !self.due.is_empty());
+            if !again {
+                break;
             }
         }
-        if let Some(errno) = self.refused {
-            return Err(errno);
-        }
-        if std::mem::take(&mut self.odd) {
-            // Asked anew: what is ready completes in this call.
-            self.push_due(sink)?;
-            self.ring.flush()?;
-            self.reap(sink, false);
-        }
-        Ok(())
+        self.heed(&unheard);
+        result
     }
 }
 
@@ -688,7 +817,7 @@ impl Drop for UringMonitor {
         }
         loop {
             self.batch = 0;
-            let done = self.ring.flush();
+            let done = self.flush(&mut Unheard::default(), false);
             self.reap(&mut Unheard::default(), false);
             if done.is_err() || !(self.ring.has_work() || self.ring.has_unsubmitted()) {
                 return;
@@ -706,6 +835,8 @@ struct Unheard {
 }
 
 impl Sink for Unheard {
+    const HEARS: bool = false;
+
     fn ready(&mut self, token: MonitorToken, _: Events) {
         self.notified |= token == MonitorToken::NOTIFIER;
     }

@@ -44,6 +44,9 @@ impl MonitorToken {
 
 /// Who takes the reports of a wait.
 pub(crate) trait Sink {
+    /// What is reported is taken. Otherwise it must come again.
+    const HEARS: bool = true;
+
     fn ready(&mut self, token: MonitorToken, events: Events);
 
     /// This readiness may be older than the handler's last callback: should it be asked for again?
@@ -51,6 +54,9 @@ pub(crate) trait Sink {
         let _ = token;
         false
     }
+
+    /// The wait fails, although something was reported.
+    fn trouble(&mut self) {}
 
     /// From now on the kernel watches this fd for one report.
     fn arming(&mut self, token: MonitorToken) {
@@ -114,6 +120,15 @@ impl Monitor {
             Self::Poll(_) => crate::config::MonitorKind::Poll,
             Self::Epoll(_) => crate::config::MonitorKind::Epoll,
             Self::IoUring(_) => crate::config::MonitorKind::IoUring,
+        }
+    }
+
+    /// The call by which it takes an fd.
+    pub fn call_of_update(&self) -> &'static str {
+        match self {
+            Self::Poll(_) => "ppoll",
+            Self::Epoll(_) => "epoll_ctl",
+            Self::IoUring(_) => "io_uring_enter",
         }
     }
 

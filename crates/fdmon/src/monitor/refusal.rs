@@ -118,7 +118,11 @@ fn explain(facts: &Facts) -> Option<(String, &'static str)> {
             "use Linux 5.11 or newer",
         ),
         Errno::NOMEM => (
-            said("ENOMEM: there is no memory for a ring"),
+            said(if call.starts_with("epoll_") {
+                "ENOMEM: there is no memory for an epoll set"
+            } else {
+                "ENOMEM: there is no memory for a ring"
+            }),
             "raise the limits on memory: of the cgroup, RLIMIT_AS (ulimit -v), and before Linux \
              5.12 RLIMIT_MEMLOCK (ulimit -l)",
         ),
@@ -129,6 +133,10 @@ fn explain(facts: &Facts) -> Option<(String, &'static str)> {
         Errno::NFILE => (
             said("ENFILE: the system has as many open files as it may"),
             "raise the sysctl fs.file-max",
+        ),
+        Errno::NOSPC => (
+            said("ENOSPC: this user watches as many fds by epoll as it may"),
+            "raise the sysctl fs.epoll.max_user_watches",
         ),
         _ => return None,
     };
@@ -206,6 +214,8 @@ mod tests {
             (facts(setup, Errno::NOSYS, "", "4.19.0"), "EXT_ARG", "5.11"),
             (facts(setup, Errno::INVAL, "", "5.15.0"), "EINVAL", "5.11"),
             (facts("mmap", Errno::NOMEM, "0", "6.18.0"), "ENOMEM", "RLIMIT_AS"),
+            (facts("epoll_ctl", Errno::NOMEM, "0", "6.18.0"), "for an epoll set", "limits"),
+            (facts("epoll_ctl", Errno::NOSPC, "0", "6.18.0"), "ENOSPC", "max_user_watches"),
             (facts(setup, Errno::MFILE, "0", "6.18.0"), "EMFILE", "ulimit -n"),
             (facts(setup, Errno::NFILE, "0", "6.18.0"), "ENFILE", "fs.file-max"),
         ];

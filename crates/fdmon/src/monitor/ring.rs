@@ -89,6 +89,15 @@ pub struct RingFeatures {
     pub skip_success: bool,
 }
 
+/// Entries of the two queues of a ring.
+fn sizes() -> (u32, u32) {
+    #[cfg(feature = "faults")]
+    if let Some(shape) = crate::faults::shape() {
+        return (shape.submissions, shape.completions);
+    }
+    (SUBMISSIONS, COMPLETIONS)
+}
+
 /// A word that the kernel shares.
 #[derive(Clone, Copy)]
 struct Word(NonNull<AtomicU32>);
@@ -173,6 +182,9 @@ pub(crate) struct Ring {
     completion_tail: Word,
     completions: NonNull<io_uring_cqe>,
     completion_mask: u32,
+    /// Completions before this one were changed, if they were to be.
+    #[cfg(feature = "faults")]
+    rewritten: std::cell::Cell<u32>,
     /// Completions before this one were seen…
     seen: u32,
     /// …and those before this one were given back to the kernel.
@@ -193,16 +205,17 @@ impl Ring {
             RingMode::Plain => &[RingMode::Plain],
             RingMode::Off => &[], // nobody comes here with it
         };
+        let mut last = Refusal { call: "io_uring_setup", errno: Errno::INVAL };
         for &mode in modes {
             // An unknown flag is EINVAL: the next kind needs fewer of them.
             for extra in [IoringSetupFlags::NO_SQARRAY, IoringSetupFlags::empty()] {
                 match Self::set_up(mode, extra, params.restricted) {
-                    Err(Refusal { errno: Errno::INVAL, .. }) => {}
+                    Err(refusal) if refusal.errno == Errno::INVAL => last = refusal,
                     other => return other,
                 }
             }
         }
-        Err(Refusal { call: "io_uring_setup", errno: Errno::INVAL })
+        Err(last)
     }
 
     fn set_up(mode: RingMode, extra: IoringSetupFlags, restricted: bool) -> Result<Self, Refusal> {
@@ -221,10 +234,15 @@ impl Ring {
         flags.set(IoringSetupFlags::R_DISABLED, restricted);
         let mut params = io_uring_params::default();
         params.flags = flags;
-        params.cq_entries = COMPLETIONS;
+        let submissions;
+        (submissions, params.cq_entries) = sizes();
         // SAFETY: no memory is handed over; the kernel fills `params`. The fd is close-on-exec.
-        let fd = unsafe { io_uring_setup(SUBMISSIONS, &mut params) }
+        let fd = unsafe { io_uring_setup(submissions, &mut params) }
             .map_err(Refusal::of("io_uring_setup"))?;
+        #[cfg(feature = "faults")]
+        if crate::faults::shape().is_some_and(|shape| shape.noisy) {
+            params.features.remove(IoringFeatureFlags::CQE_SKIP);
+        }
         if !params.features.contains(IoringFeatureFlags::EXT_ARG | IoringFeatureFlags::SINGLE_MMAP)
         {
             return Err(Refusal { call: "io_uring_setup", errno: Errno::NOSYS });
@@ -275,6 +293,8 @@ impl Ring {
             completion_tail: queues.word(cq.tail),
             completions: queues.at(cq.cqes, params.cq_entries),
             completion_mask: params.cq_entries - 1,
+            #[cfg(feature = "faults")]
+            rewritten: completion_head.get(Ordering::Relaxed).into(),
             seen: completion_head.get(Ordering::Relaxed),
             released: completion_head.get(Ordering::Relaxed),
             fd,
@@ -303,11 +323,12 @@ impl Ring {
             let what = register_or_sqe_op_or_sqe_flags_union { register_op };
             allowed.push(restriction(IoringRestrictionOp::RegisterOp, what));
         }
-        // A kernel that does not know the last ones refuses them all, and can do without.
+        // A kernel that does not know the last ones refuses them all, and can do without. They are
+        // pairs: what was done must be undone.
         let fewest = allowed.len() - REGISTRATIONS.len();
         loop {
             match self.register(IoringRegisterOp::RegisterRestrictions, &mut allowed) {
-                Err(Errno::INVAL) if allowed.len() > fewest => drop(allowed.pop()),
+                Err(Errno::INVAL) if allowed.len() > fewest => allowed.truncate(allowed.len() - 2),
                 other => break other?,
             }
         }
@@ -404,6 +425,8 @@ impl Ring {
     #[inline(always)]
     pub fn push(&mut self, make: impl FnOnce() -> io_uring_sqe) -> bool {
         if self.is_full() {
+            #[cfg(feature = "faults")]
+            crate::faults::note(true, false);
             return false;
         }
         let index = (self.tail & self.submission_mask) as usize;
@@ -432,6 +455,8 @@ impl Ring {
     #[inline]
     pub fn has_work(&self) -> bool {
         let flags = self.submission_flags.get(Ordering::Relaxed);
+        #[cfg(feature = "faults")]
+        crate::faults::note(false, flags & IoringSqFlags::CQ_OVERFLOW.bits() != 0);
         flags & (IoringSqFlags::TASKRUN | IoringSqFlags::CQ_OVERFLOW).bits() != 0
     }
 
@@ -444,7 +469,30 @@ impl Ring {
     /// Where the completions end that are there now.
     #[inline]
     pub fn posted(&self) -> u32 {
-        self.completion_tail.get(Ordering::Acquire)
+        let posted = self.completion_tail.get(Ordering::Acquire);
+        #[cfg(feature = "faults")]
+        self.rewrite(posted);
+        posted
+    }
+
+    /// Changes the results of what was posted since the last time, where the test wants to.
+    #[cfg(feature = "faults")]
+    fn rewrite(&self, posted: u32) {
+        while self.rewritten.get() != posted {
+            let at = self.rewritten.get();
+            self.rewritten.set(at.wrapping_add(1));
+            let index = (at & self.completion_mask) as usize;
+            // SAFETY: below the number of entries.
+            let mut place = unsafe { self.completions.add(index) };
+            // SAFETY: the kernel wrote it before the tail, and keeps it until the head passes it;
+            // only this thread looks at it.
+            let entry = unsafe { place.as_mut() };
+            let kind = super::io_uring::kind_of(entry.user_data.u64_());
+            if let Some(result) = crate::faults::rewritten(kind, entry.res) {
+                entry.res = result;
+                entry.flags.remove(rustix::io_uring::IoringCqeFlags::MORE);
+            }
+        }
     }
 
     /// The next completion that was not seen yet, of those before `posted`.

@@ -21,7 +21,7 @@ use crate::handler::Handler;
 use crate::interest::Interest;
 use crate::notifier;
 use crate::registry::{is_unspun, needs_wait};
-use crate::remote::Shared;
+use crate::remote::{Shared, lock};
 
 use rustix::fd::{AsFd, AsRawFd};
 
@@ -76,10 +76,8 @@ pub(crate) fn choose(
         MonitorKind::IoUring if ring.mode == RingMode::Off => Err(turned_off(option(&reason))),
         MonitorKind::Poll => Ok(Chosen::asked_for(Monitor::Poll(poll(shared)), reason)),
         MonitorKind::Epoll => {
-            let monitor = epoll(shared).map_err(|errno| {
-                let refusal = Refusal { call: "epoll_create1", errno };
-                refusal.to_error(option(&reason), "epoll", ring)
-            })?;
+            let monitor = epoll(shared)
+                .map_err(|refusal| refusal.to_error(option(&reason), "epoll", ring))?;
             Ok(Chosen::asked_for(Monitor::Epoll(monitor), reason))
         }
         MonitorKind::IoUring => {
@@ -148,9 +146,9 @@ fn poll(shared: &Shared) -> PollMonitor {
     monitor
 }
 
-pub(super) fn epoll(shared: &Shared) -> std::result::Result<EpollMonitor, Errno> {
-    let mut monitor = EpollMonitor::new()?;
-    monitor.watch_notifier(shared.notifier.as_fd())?;
+pub(super) fn epoll(shared: &Shared) -> std::result::Result<EpollMonitor, Refusal> {
+    let mut monitor = EpollMonitor::new().map_err(Refusal::of("epoll_create1"))?;
+    monitor.watch_notifier(shared.notifier.as_fd()).map_err(Refusal::of("epoll_ctl"))?;
     Ok(monitor)
 }
 
@@ -171,16 +169,27 @@ impl State {
         }
         let token = MonitorToken::new(slot, generation);
         let refusal = self.monitor.update(token, fd, old, new).err();
-        let armed = if refusal == Some(Errno::BADF) { Interest::empty() } else { new };
+        // A ring is only told of fds: what it cannot do concerns itself.
+        let is_closed =
+            refusal == Some(Errno::BADF) && !matches!(self.monitor, Monitor::IoUring(_));
+        let armed = if is_closed { Interest::empty() } else { new };
         self.tally(slot, |handler| handler.armed = armed);
         self.watch_from_outside(shared, token, fd, old, armed);
         match refusal {
             None => Ok(()),
-            Some(Errno::BADF) => Err(Errno::BADF),
-            Some(refusal) => {
-                self.move_down(shared, refusal);
+            Some(Errno::BADF) if is_closed => Err(Errno::BADF),
+            Some(errno) => {
+                self.refused_fd(shared, errno);
                 Ok(())
             }
+        }
+    }
+
+    /// As [`State::sync`], where nobody is there to be told: a handler whose fd is closed is removed
+    /// by the next turn, and reported.
+    pub(crate) fn sync_or_report(&mut self, shared: &Shared, slot: u32) {
+        if self.sync(shared, slot) == Err(Errno::BADF) {
+            self.reg.report_bad(slot);
         }
     }
 
@@ -221,7 +230,7 @@ impl State {
             self.move_to_epoll(shared, EMBEDDED_REASON);
         } else if self.spin.params.kernel_busy_poll.is_some() {
             self.move_to_epoll(shared, BUSY_POLL_REASON);
-        } else if self.reg.armed >= EPOLL_AT {
+        } else if self.reg.armed >= self.move_up_at {
             let reason = format!("auto: {}; epoll from {EPOLL_AT} fds on", self.ring_refused);
             self.move_to_epoll(shared, &reason);
         }
@@ -237,21 +246,39 @@ impl State {
                 self.set_monitor_reason(shared, MonitorKind::Epoll, reason.into());
             }
             Err(refusal) => {
-                let reason = format!("auto: epoll refused: {}", errno_name(refusal));
+                // What is short now may not be so later: it tries again when there are many more.
+                self.move_up_at = self.reg.armed.max(EPOLL_AT).saturating_mul(2);
+                self.may_move_up = matches!(self.monitor, Monitor::Poll(_));
+                let reason = format!("auto: epoll refused: {refusal}");
                 self.set_monitor_reason(shared, self.monitor.kind(), reason);
             }
         }
         self.renew_busy_poll(shared);
     }
 
-    /// The kernel refused something that the monitor cannot do without.
+    /// The monitor cannot take this change of an fd.
     #[cold]
-    pub(crate) fn move_down(&mut self, shared: &Shared, refusal: Errno) {
-        if !matches!(self.monitor, Monitor::IoUring(_)) {
-            let reason = format!("epoll refused an fd: {}", errno_name(refusal));
-            return self.move_to_poll(shared, &reason);
+    pub(crate) fn refused_fd(&mut self, shared: &Shared, errno: Errno) {
+        if matches!(self.monitor, Monitor::IoUring(_)) {
+            self.move_down(shared, errno);
+        } else {
+            let reason = format!("epoll refused an fd: {}", errno_name(errno));
+            self.move_to_poll(shared, &reason);
         }
-        let why = Refusal { call: "io_uring_enter", errno: refusal };
+    }
+
+    /// The kernel refuses to wait. `true` = there is another monitor now.
+    #[cold]
+    pub(crate) fn move_down(&mut self, shared: &Shared, errno: Errno) -> bool {
+        match self.monitor {
+            Monitor::Poll(_) => return false,
+            Monitor::Epoll(_) => {
+                self.leave_epoll(shared, Refusal { call: "epoll_wait", errno });
+                return true;
+            }
+            Monitor::IoUring(_) => {}
+        }
+        let why = Refusal { call: "io_uring_enter", errno };
         self.ring_refused = format!("io_uring refused: {why}");
         match epoll(shared).and_then(|m| self.fill(Monitor::Epoll(m))) {
             Ok(monitor) => {
@@ -261,8 +288,16 @@ impl State {
                 self.set_monitor_reason(shared, MonitorKind::Epoll, self.ring_refused.clone());
                 self.renew_busy_poll(shared);
             }
-            Err(_) => self.move_to_poll(shared, &self.ring_refused.clone()),
+            Err(also) => {
+                let reason = format!("{}; epoll refused: {also}", self.ring_refused);
+                self.move_to_poll(shared, &reason);
+            }
         }
+        true
+    }
+
+    fn leave_epoll(&mut self, shared: &Shared, why: Refusal) {
+        self.move_to_poll(shared, &format!("epoll refused: {why}"));
     }
 
     /// A ring that can wake an outer loop. The old one's completions come again from the new one,
@@ -273,9 +308,14 @@ impl State {
             return Ok(());
         }
         let params = RingParams { mode: RingMode::Cooperative, ..self.ring.clone() };
-        let ring = uring(&params, shared)
-            .and_then(|ring| self.fill(ring).map_err(Refusal::of("io_uring_enter")));
-        self.monitor = ring.map_err(|why| why.to_error("monitor", "io_uring", &params))?;
+        match uring(&params, shared).and_then(|ring| self.fill(ring)) {
+            Ok(ring) => self.monitor = ring,
+            Err(_) if self.auto => {
+                let reason = lock(&shared.monitor).1.clone(); // why it is not on epoll
+                self.move_to_poll(shared, &reason);
+            }
+            Err(why) => return Err(why.to_error("monitor", "io_uring", &params)),
+        }
         self.renew_busy_poll(shared);
         Ok(())
     }
@@ -306,23 +346,29 @@ impl State {
                 self.fill_outer(shared);
                 self.renew_busy_poll(shared);
             }
-            Err(refusal) => self.move_down(shared, refusal),
+            Err(refusal) => self.leave_epoll(shared, refusal),
         }
     }
 
-    /// Arms every watched fd on a monitor that is about to take over.
-    pub(super) fn fill(&mut self, mut monitor: Monitor) -> std::result::Result<Monitor, Errno> {
+    /// Arms every watched fd on a monitor that is about to take over. Those that turn out to be
+    /// closed are removed by the next turn, and reported.
+    pub(super) fn fill(&mut self, mut monitor: Monitor) -> std::result::Result<Monitor, Refusal> {
         let slots: Vec<u32> = self.reg.handler_slots().collect();
+        let mut closed = Vec::new();
         for slot in slots {
             let generation = self.reg.generation(slot);
             let Some(handler) = self.reg.handler(slot) else { continue };
             let (fd, armed) = (handler.fd, handler.armed);
             let token = MonitorToken::new(slot, generation);
             match monitor.update(token, fd, Interest::empty(), armed) {
-                // Closed while registered: poll reports it, epoll forgets it.
-                Ok(()) | Err(Errno::BADF) => {}
-                Err(refusal) => return Err(refusal),
+                Ok(()) => {}
+                Err(Errno::BADF) => closed.push(slot),
+                Err(errno) => return Err(Refusal { call: monitor.call_of_update(), errno }),
             }
+        }
+        for slot in closed {
+            self.tally(slot, |handler| handler.armed = Interest::empty());
+            self.reg.report_bad(slot);
         }
         Ok(monitor)
     }

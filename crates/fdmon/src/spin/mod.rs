@@ -679,7 +679,8 @@ impl State {
 
     /// Lets the kernel know everything, so that what it finds can be seen without asking it.
     pub(crate) fn submit_due(&mut self, shared: &Shared) {
-        let callbacks_run = self.depth > 1 || self.outer.is_some();
+        let callbacks_run =
+            self.depth > 1 || self.outer.is_some() || self.reg.hints.any(Hints::DUE);
         let mut sink = Arming { reg: callbacks_run.then_some(&mut self.reg) };
         if let Err(refusal) = self.monitor.submit_due(&mut sink) {
             self.move_down(shared, refusal);

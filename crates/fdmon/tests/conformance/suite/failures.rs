@@ -311,9 +311,7 @@ fn what_a_hook_panics_outside_a_turn_goes_on_from_the_call_that_ran_it_once_its_
         }),
         ("disable", |ctx, _| ctx.disable_external()),
         ("parameters", |ctx, _| ctx.set_poll_params(PollParams::default()).unwrap()),
-        ("close", |ctx, _| {
-            ctx.close();
-        }),
+        ("close", |ctx, _| assert_eq!(ctx.close().handlers, 1)),
     ];
     for (name, call) in calls {
         let (ctx, _clock) = spinning();

@@ -54,8 +54,14 @@ impl fmt::Display for Failure {
 ///
 /// ```
 /// let thread = fdmon::IoThread::builder().spawn()?;
-/// thread.remote().run(|ops| ops.schedule(|_| Err("no such device".into())).unwrap())?;
-/// let error: fdmon::IoThreadError = thread.stop().unwrap_err();
+/// thread.remote().run(|ops| {
+///     let last = |ops: &mut fdmon::Ops<'_>| {
+///         ops.stop();
+///         Err("no such device".into())
+///     };
+///     ops.schedule(last).expect("it is open");
+/// })?;
+/// let error: fdmon::IoThreadError = thread.join().unwrap_err();
 /// assert_eq!((error.failures, error.leaks.handlers), (1, 0));
 /// assert!(error.to_string().contains("no such device"));
 /// # Ok::<(), fdmon::Error>(())

@@ -1,5 +1,5 @@
 // The policies that set the spin window, as a program chooses them and sees what they do. Their rules are tested beside the core.
-import { AioContext } from 'fdmon'
+import type { AioContext } from 'fdmon'
 import { onEach } from './on-each.js'
 
 /** Turns that sleep for a millisecond each, and are timed out of it. */

@@ -33,6 +33,8 @@ const options = new Command('fdtop')
 const settings = { spin: options.maxNs > 0, maxNs: options.maxNs || 200_000, guards: true, cpuBudget: 1, paused: false }
 const params = () => ({
   maxNs: settings.spin ? settings.maxNs : 0,
+  // Ticks of a millisecond are too far apart for the default, which weighs what a spin costs: here it is to be seen.
+  policy: 'classic',
   guards: settings.guards,
   cpuBudget: settings.cpuBudget,
 })

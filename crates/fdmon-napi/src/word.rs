@@ -61,7 +61,8 @@ pub(crate) fn word_source(word: &NativeWord) -> Result<WordSource> {
         })?),
     };
     // SAFETY: the words lie in the array, aligned as its elements are; `owner` keeps its memory,
-    // which is shared memory that does not move and that others write by `Atomics`.
+    // which is shared memory that does not move and that others write by `Atomics`. The source goes
+    // to a handler of JavaScript, which stays in its thread as its owner must.
     Ok(unsafe { WordSource::raw(raw(word.index)?, differs, suppress, owner) }?)
 }
 

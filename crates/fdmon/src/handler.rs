@@ -54,12 +54,42 @@ pub trait Source: AsFd + 'static {
     fn interest(&self) -> Interest;
 
     /// The fd is fed by outside clients: `disable_external` holds it back. Asked at registration.
+    ///
+    /// ```
+    /// # use std::os::fd::{AsFd, BorrowedFd};
+    /// # use fdmon::{EventNotifier, Interest, Source};
+    /// # struct Client(EventNotifier);
+    /// # impl AsFd for Client {
+    /// #     fn as_fd(&self) -> BorrowedFd<'_> { self.0.as_fd() }
+    /// # }
+    /// impl Source for Client {
+    ///     fn interest(&self) -> Interest { Interest::READ }
+    ///     fn external(&self) -> bool { true }
+    /// }
+    /// # assert!(Client(EventNotifier::new()?).external());
+    /// # Ok::<(), fdmon::Error>(())
+    /// ```
     fn external(&self) -> bool {
         false
     }
 
     /// Spin on the kernel's readiness of the fd; one that has a predicate spins on that instead.
     /// Asked at registration.
+    ///
+    /// ```
+    /// # use std::os::fd::{AsFd, BorrowedFd};
+    /// # use fdmon::{EventNotifier, Interest, Source};
+    /// # struct Client(EventNotifier);
+    /// # impl AsFd for Client {
+    /// #     fn as_fd(&self) -> BorrowedFd<'_> { self.0.as_fd() }
+    /// # }
+    /// impl Source for Client {
+    ///     fn interest(&self) -> Interest { Interest::READ }
+    ///     fn poll_kernel(&self) -> bool { true }
+    /// }
+    /// # assert!(Client(EventNotifier::new()?).poll_kernel());
+    /// # Ok::<(), fdmon::Error>(())
+    /// ```
     fn poll_kernel(&self) -> bool {
         false
     }

@@ -17,8 +17,10 @@
 //! ```
 //!
 //! Registration (①) is [`AioContext::set_fd_handler`] with [`Handlers`], or
-//! [`AioContext::register`] with a [`Source`]. Other threads hold a [`Remote`]. Outer loops use
-//! [`AioContext::prepare`], [`AioContext::check`] and [`AioContext::dispatch`].
+//! [`AioContext::register`] with a [`Source`]. Other threads hold a [`Remote`], register there with
+//! [`Remote::register_send`] and move handlers with [`Remote::move_to`]; an [`IoThread`] has a
+//! context of its own. Outer loops use [`AioContext::prepare`], [`AioContext::check`] and
+//! [`AioContext::dispatch`].
 //!
 //! ```
 //! use fdmon::{AioContext, EventNotifier, Handlers};
@@ -43,8 +45,8 @@
 //! `window_ns`, `spent_ns`, `result`, `from_ns`, `to_ns`, `change`, `fd`, `from`, `to`, `reason`.
 //! While the subscriber hears neither level, a turn costs one load more; without the feature nothing.
 //!
-//! The source goes the way of an event: ① registration (`interest`, `handler`, `register`,
-//! `registry`), ② wait (`monitor`), ②′ spin (`spin`), ③ ready list (`words`, `registry`),
+//! The source goes the way of an event: ① registration (`interest`, `handler`, `send_handlers`,
+//! `register`, `registry`), ② wait (`monitor`), ②′ spin (`spin`), ③ ready list (`words`, `registry`),
 //! ④ dispatch (`dispatch`); `turn` has the turn itself.
 #![deny(unsafe_code)] // opened only where memory is shared with others; each use has its reason
 

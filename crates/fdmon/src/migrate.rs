@@ -48,6 +48,22 @@ pub struct MoveError<S> {
 }
 
 /// Where a handler is that was not moved.
+///
+/// ```
+/// use fdmon::{AioContext, EventNotifier, Left, SendHandlers};
+/// let (here, there) = (AioContext::builder().build()?, AioContext::builder().build()?);
+/// let handlers = SendHandlers::new(EventNotifier::new()?).read(|_| Ok(()));
+/// let token = here.register(handlers).map_err(|(error, _)| error)?;
+/// let mut ack = here.move_to(&token, &there.remote());
+/// there.close(); // before it has arrived
+/// here.poll(false)?;
+/// match ack.try_take().expect("it is back").unwrap_err().left {
+///     Left::Registered(token) => assert!(token.to_local(&here).unwrap().is_live()),
+///     Left::Source(handlers) => drop(handlers.into_fd()),
+///     Left::Gone => {}
+/// }
+/// # Ok::<(), fdmon::Error>(())
+/// ```
 pub enum Left<S> {
     /// In its old context, under this token: the old one if it never left, else a new one.
     Registered(SendToken<S>),

@@ -264,7 +264,7 @@ pub fn polling(ctx: &AioContext, fd: RawFd) -> bool {
 }
 
 /// What threads count together.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Tally(Arc<AtomicU32>);
 
 impl Tally {
@@ -307,14 +307,25 @@ pub fn ringing(bell: &EventNotifier, runs: &Tally) -> SendHandlers<EventNotifier
     })
 }
 
+thread_local! {
+    /// Runs once, at the next `poll_end` of a [`Spun`] in this thread.
+    static AT_END: Hook = const { RefCell::new(None) };
+}
+
+/// What the next `poll_end` of a [`Spun`] in this thread does besides.
+pub fn at_end(f: impl FnMut() + 'static) {
+    AT_END.set(Some(Box::new(f)));
+}
+
 /// A source with a predicate that may leave the thread. The test tells it what to say, and sees
 /// what became of it.
+#[derive(Debug)]
 pub struct Spun {
     pub bell: EventNotifier,
     pub hands: Arc<SpunHands>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct SpunHands {
     pub says: AtomicBool,
     pub asked: Tally,
@@ -387,6 +398,9 @@ impl Source for Spun {
 
     fn poll_end(&mut self) {
         self.hands.ends.bump();
+        if let Some(mut f) = AT_END.take() {
+            f();
+        }
     }
 }
 

@@ -203,7 +203,11 @@ fn an_asker_that_closes_first_drops_the_answer_and_counts_its_bottom_half() {
             let asker = ctx.remote();
             ack.then_on(&asker, move |ops, _| never(ops)).unwrap();
         } else {
-            ack.then(&ctx, move |ops, _| Ok(never(ops))).unwrap();
+            ack.then(&ctx, move |ops, _| {
+                never(ops);
+                Ok(())
+            })
+            .unwrap();
         }
         assert_eq!(ctx.close().bottom_halves, u32::from(!remote));
         target.close();

@@ -278,7 +278,11 @@ fn a_failure_in_the_turn_that_stops_it_loses_neither() {
     let thread = io_thread().spawn().unwrap();
     let stop = |ops: &mut Ops<'_>| {
         ops.schedule(|_| Err("on the way out".into())).unwrap();
-        ops.schedule(|ops| Ok(ops.stop())).unwrap();
+        ops.schedule(|ops| {
+            ops.stop();
+            Ok(())
+        })
+        .unwrap();
     };
     thread.remote().run(stop).unwrap();
     ended(&thread);

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use fdmon::{
     AioContext, EventNotifier, Handlers, Interest, LeakReport, Left, MonitorKind, MoveError, Ops,
-    Outcome, SendHandlers, SendToken, Source, Token, WordSource,
+    Outcome, SendHandlers, Source, Token, WordSource,
 };
 
 use super::{context, manual, spinning};
 use crate::support::{
-    Log, Predicate, Spun, SpunHands, Tally, answer, awaited, block, drain, member, pair, polling,
-    ringing, rung, sleep_for,
+    Log, Predicate, Spun, SpunHands, Tally, answer, at_end, awaited, block, drain, member, pair,
+    polling, ringing, rung, sleep_for,
 };
 
 type Bell = SendHandlers<EventNotifier>;
@@ -521,7 +521,12 @@ fn if_the_target_closes_on_the_way_the_handler_comes_back_to_its_context() {
         let token = register(&here, ringing(&bell, &runs));
         if in_its_turn {
             // A bottom half of the turn that was to let it in, before that.
-            there.schedule(|ops| Ok(assert_eq!(ops.close(), LeakReport::default()))).unwrap();
+            there
+                .schedule(|ops| {
+                    assert_eq!(ops.close(), LeakReport::default());
+                    Ok(())
+                })
+                .unwrap();
         }
         let ack = here.move_to(&token, &there.remote());
         bell.set().unwrap();
@@ -683,112 +688,95 @@ fn one_that_is_refused_on_both_sides_goes_to_the_asker() {
     assert!(text.contains(&raw.to_string()), "{text}");
 }
 
+/// Two contexts that hooks can reach; the first one spins.
+fn reachable() -> [Rc<AioContext>; 2] {
+    [Rc::new(spinning().0), Rc::new(spinning().0)]
+}
+
 /// SPEC 10, 52
 #[test]
 fn a_hook_that_takes_the_handler_itself_leaves_nothing_to_move() {
-    thread_local! {
-        static HERE: RefCell<Option<Rc<AioContext>>> = const { RefCell::new(None) };
+    for way in ["removes it", "closes its context"] {
+        let [here, there] = reachable();
+        let (token, bell, hands) = begun(&here);
+        let ctx = here.clone();
+        at_end(move || match way {
+            "removes it" => ctx.remove_fd_handler(bell.as_raw_fd()),
+            _ => assert_eq!(ctx.close().handlers, 1),
+        });
+        let MoveError { error, left } = answer(here.move_to(&token, &there.remote())).unwrap_err();
+        assert!(matches!(left, Left::Gone), "{way}: {left:?}");
+        assert_eq!(error.is_closed(), way != "removes it", "{way}: {error}");
+        assert_eq!((hands.dropped.get(), hands.has_begun()), (1, false), "{way}");
+        assert_eq!(drain(&there), 0, "{way}");
     }
-    struct Quitter(Spun);
-    impl AsFd for Quitter {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.0.as_fd()
-        }
-    }
-    impl Source for Quitter {
-        fn interest(&self) -> Interest {
-            Interest::READ
-        }
-        fn poll(&self) -> bool {
-            self.0.poll()
-        }
-        fn poll_ready(&mut self, ops: &mut Ops<'_>) -> Outcome {
-            self.0.poll_ready(ops)
-        }
-        fn poll_end(&mut self) {
-            HERE.with_borrow(|here| {
-                here.as_ref().unwrap().remove_fd_handler(self.0.bell.as_raw_fd())
-            });
-        }
-    }
-    let ((here, _clock), (there, _their_clock)) = (spinning(), manual());
-    let here = Rc::new(here);
-    HERE.set(Some(here.clone()));
-    let (source, _bell, hands) = Spun::new();
-    let token = register(&here, Quitter(source));
-    for _ in 0..2 {
-        hands.say(true);
-        assert!(here.poll(true).unwrap());
-    }
-    let MoveError { error, left } = answer(here.move_to(&token, &there.remote())).unwrap_err();
-    assert!(error.is_invalid_arg() && matches!(left, Left::Gone), "{error}");
-    assert_eq!((hands.dropped.get(), drain(&there)), (1, 0));
-    HERE.set(None);
+}
+
+/// SPEC 4, 10
+#[test]
+fn a_hook_that_closes_the_context_while_a_removal_is_served_answers_it() {
+    let [here, _] = reachable();
+    let (token, _bell, hands) = begun(&here);
+    let ack = here.remote().deregister(&token.to_send());
+    let ctx = here.clone();
+    at_end(move || assert_eq!(ctx.close().handlers, 1));
+    assert!(here.poll(true).unwrap());
+    assert!(answer(ack).unwrap_err().is_closed());
+    assert_eq!(hands.dropped.get(), 1);
 }
 
 /// SPEC 10, 52
 #[test]
 fn a_hook_that_moves_the_handler_itself_moves_it_once() {
-    thread_local! {
-        static HERE: RefCell<Option<Rc<AioContext>>> = const { RefCell::new(None) };
-    }
-    struct Early(Spun, fdmon::Remote, Arc<std::sync::Mutex<Vec<fdmon::Ack<fdmon::Moved<Early>>>>>);
-    impl AsFd for Early {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.0.as_fd()
-        }
-    }
-    impl Source for Early {
-        fn interest(&self) -> Interest {
-            Interest::READ
-        }
-        fn poll(&self) -> bool {
-            self.0.poll()
-        }
-        fn poll_ready(&mut self, ops: &mut Ops<'_>) -> Outcome {
-            self.0.poll_ready(ops)
-        }
-        fn poll_begin(&mut self) {
-            self.0.poll_begin();
-        }
-        fn poll_end(&mut self) {
-            self.0.poll_end();
-            let here = HERE.with_borrow(|here| here.clone().unwrap());
-            if let Some(own) = here.token_of::<Self>(&*self) {
-                self.2.lock().unwrap().push(here.move_to(&own, &self.1));
-            }
-        }
-    }
-    // While it stands between turns, by `suspend`, and in a turn, as it leaves spin mode.
-    for place in ["suspend", "turn"] {
-        let ((here, _clock), (there, _their_clock)) = (spinning(), spinning());
-        let here = Rc::new(here);
-        HERE.set(Some(here.clone()));
-        let (source, _bell, hands) = Spun::new();
-        let acks = Arc::default();
-        register(&here, Early(source, there.remote(), Arc::clone(&acks)));
-        for _ in 0..2 {
-            hands.say(true);
-            assert!(here.poll(true).unwrap());
-        }
+    // While it stands between turns, by `suspend`; in a turn that falls asleep; in another move.
+    for place in ["suspend", "turn", "move"] {
+        let [here, there] = reachable();
+        let (token, _bell, hands) = begun(&here);
+        let (ctx, to, own) = (here.clone(), there.remote(), token.clone());
+        let ack = Rc::new(RefCell::new(None));
+        let slot = ack.clone();
+        at_end(move || *slot.borrow_mut() = Some(ctx.move_to(&own, &to)));
         match place {
             "suspend" => here.suspend().unwrap(),
-            _ => sleep_for(&here, 1_000_000),
+            "turn" => sleep_for(&here, 1_000_000),
+            _ => {
+                let failed = answer(here.move_to(&token, &there.remote())).unwrap_err();
+                assert!(matches!(failed.left, Left::Gone), "{failed:?}");
+            }
         }
         assert!(here.stats().handlers.is_empty(), "{place}");
         assert!(!hands.has_begun() && hands.dropped.get() == 0, "{place}");
         assert!(there.poll(false).unwrap(), "{place}");
-        let mut acks = std::mem::take(&mut *acks.lock().unwrap());
-        let arrived: SendToken<Early> = answer(acks.pop().unwrap()).unwrap();
-        assert!(acks.is_empty() && arrived.to_local(&there).unwrap().is_live(), "{place}");
+        let arrived = answer(ack.take().unwrap()).unwrap();
+        assert!(arrived.to_local(&there).unwrap().is_live(), "{place}");
         hands.say(true);
         assert!(there.poll(true).unwrap(), "{place}");
-        HERE.set(None);
-        // The end of the other one runs the hook again, which finds nothing here.
-        let (elsewhere, _) = manual();
-        HERE.set(Some(Rc::new(elsewhere)));
-        there.close();
-        assert_eq!(hands.dropped.get(), 1, "{place}");
-        HERE.set(None);
+    }
+}
+
+/// SPEC 4, 38, 52
+#[test]
+fn a_hook_that_closes_the_target_sends_the_handler_back() {
+    for both in [false, true] {
+        let [here, there] = reachable();
+        let (token, _bell, hands) = begun(&here);
+        let (ctx, target) = (here.clone(), there.clone());
+        at_end(move || {
+            target.close();
+            if both {
+                ctx.close();
+            }
+        });
+        // It was open when the move began, and takes nothing in any more.
+        let ack = here.move_to(&token, &there.remote());
+        assert_eq!(ack.is_done(), both);
+        let _ = here.poll(false);
+        let MoveError { error, left } = answer(ack).unwrap_err();
+        assert!(error.is_closed(), "{error}");
+        match left {
+            Left::Registered(token) if !both => assert!(token.to_local(&here).unwrap().is_live()),
+            Left::Gone if both => assert_eq!(hands.dropped.get(), 1),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -392,7 +392,8 @@ fn two_home_threads_that_ask_each_other_do_not_wait_for_each_other() {
                 let ack = peer.register_send(ringing(bell, &Tally::new()));
                 ack.then(&ctx, move |_, registered| {
                     registered.map_err(|(error, _)| error)?;
-                    Ok(count.bump())
+                    count.bump();
+                    Ok(())
                 })
                 .unwrap();
             }

@@ -1,6 +1,5 @@
 // The numbered behaviours that tests refer to as "SPEC 18", one line each, and which of them are still to be built.
 
-const policies = 'open: policies'
 const io = 'open: async I/O'
 
 /** `[number, what it says, why it may have no test yet]` */
@@ -31,8 +30,8 @@ export const items = [
   [24, 'what a hit runs, alone and together with readiness'],
   [25, '`pollBegin` and `pollEnd` are balanced; the last look before sleep; the suppress word'],
   [26, 'the classic policy'],
-  [27, 'the policies per handler and by cost; wake-up latency taken off', policies],
-  [28, 'the CPU budget and the guards', policies],
+  [27, 'the policies per handler and by cost; wake-up latency taken off'],
+  [28, 'the CPU budget and the guards'],
   [29, 'a member without a hit leaves the spin list'],
   [30, 'spinning for descriptor traffic on io_uring, and for plain descriptors'],
   [31, 'policies are pure; parameters change at any time from any thread'],
@@ -56,7 +55,7 @@ export const items = [
   [49, 'limits, cancelling and closing with requests in flight', io],
   [50, 'embedding: prepare, check, dispatch'],
   [51, "attaching to Node's own loop"],
-  [52, 'I/O threads', policies],
+  [52, 'I/O threads'],
   [53, 'statistics'],
   [54, 'tracing: points of spins, windows, the spin list and monitors'],
 ]

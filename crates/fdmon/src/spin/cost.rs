@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn a_burst_is_recognised_by_its_first_event() {
         let mut scene = Scene::new(SLOW);
-        let burst = |i: u64| if (i / 50) % 2 == 0 { 4000 } else { 100_000 };
+        let burst = |i: u64| if (i / 50).is_multiple_of(2) { 4000 } else { 100_000 };
         scene.events((0..1000).map(burst));
         let hits = scene.events((0..100).map(burst));
         assert!(hits >= 48, "{hits} of 50");

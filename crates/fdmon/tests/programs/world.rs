@@ -166,9 +166,11 @@ struct Side {
     halves: RefCell<[Option<BottomHalf>; OF_EACH as usize]>,
     timers: RefCell<[Option<Timer>; OF_EACH as usize]>,
     /// The last registration of each file, gone or not.
-    tokens: RefCell<[Option<(Life, Token<Shared>, Rc<Handler>)>; FILES as usize]>,
+    tokens: RefCell<[Option<Registered>; FILES as usize]>,
     words: [Arc<AtomicU32>; FILES as usize],
 }
+
+type Registered = (Life, Token<Shared>, Rc<Handler>);
 
 struct World {
     me: Weak<Self>,

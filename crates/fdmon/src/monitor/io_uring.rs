@@ -5,13 +5,17 @@
 //! an event costs one system call, and whether there is any can be seen in memory. The notifier
 //! has a request that completes at each write, since nobody reads it.
 //!
-//! The kernel adds RDHUP to what a request waits for. Once a peer has ended its writing, a request
-//! for anything else would complete at once and for nothing, for ever; it is put in as a multishot
-//! one, which says so once and goes on waiting, and is taken back when it has found something.
+//! Some polls go apart from the common way. The kernel adds RDHUP to what a request waits for: once
+//! a peer has ended its writing, a request for anything else would complete at once and for nothing,
+//! for ever; it is put in as a multishot one, which says so once and goes on waiting, and is taken
+//! back when it has found something. And urgent data wakes only who waits for any data, while any
+//! data claims to be urgent (sockets, Linux 6.18): so PRI is waited for together with IN, and is
+//! looked up before it is reported.
 //!
 //! A request holds its file: taking an fd out cancels the request before the caller closes the fd,
 //! so that peers see the hang-up and ports are free at once.
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{BorrowedFd, RawFd};
 use rustix::io::Errno;
 use rustix::io_uring::{
@@ -21,7 +25,7 @@ use rustix::io_uring::{
 
 use super::refusal::Refusal;
 use super::ring::{Completion, Ring, RingFeatures};
-use super::{FdMonitor, MonitorToken, Sink, borrow};
+use super::{FdMonitor, MonitorToken, Sink, borrow, timespec};
 use crate::config::{BusyPoll, RingMode, RingParams};
 use crate::interest::{Events, Interest};
 use crate::notifier;
@@ -54,14 +58,14 @@ enum Stage {
     Due,
     /// The kernel has it.
     Armed,
-    /// …as a multishot request, because another completed for nothing.
-    DueMultishot,
-    ArmedMultishot,
+    /// The same, apart from the common way.
+    DueApart,
+    ArmedApart,
 }
 
 impl Stage {
     fn is_armed(self) -> bool {
-        matches!(self, Self::Armed | Self::ArmedMultishot)
+        matches!(self, Self::Armed | Self::ArmedApart)
     }
 }
 
@@ -73,9 +77,37 @@ struct Poll {
     /// What it waits for and reports, ERR and HUP included.
     events: u16,
     stage: Stage,
+    /// A request that completes once would complete for nothing.
+    multishot: bool,
 }
 
-const ABSENT: Poll = Poll { user_data: 0, fd: -1, events: 0, stage: Stage::Absent };
+const ABSENT: Poll =
+    Poll { user_data: 0, fd: -1, events: 0, stage: Stage::Absent, multishot: false };
+
+impl Poll {
+    fn goes_apart(&self) -> bool {
+        self.multishot || u32::from(self.events) & Events::PRI.bits() != 0
+    }
+
+    /// Data that is not urgent would complete it for nothing.
+    fn only_urgent(&self) -> bool {
+        u32::from(self.events) & (Events::PRI | Events::IN).bits() == Events::PRI.bits()
+    }
+
+    fn becomes_due(&mut self) {
+        self.stage = if self.goes_apart() { Stage::DueApart } else { Stage::Due };
+    }
+
+    /// What the fd is ready for now.
+    fn look(&self) -> u32 {
+        let wanted = PollFlags::from_bits_retain(self.events);
+        let mut fds = [PollFd::from_borrowed_fd(borrow(self.fd), wanted)];
+        match poll(&mut fds, Some(&timespec(0))) {
+            Ok(_) => u32::from(fds[0].revents().bits() & self.events),
+            Err(_) => 0, // it is asked for once more
+        }
+    }
+}
 
 pub(crate) struct UringMonitor {
     ring: Ring,
@@ -175,8 +207,8 @@ impl UringMonitor {
             at += 1;
             let Some(poll) = self.polls.get_mut(slot as usize) else { continue };
             if poll.stage != Stage::Due {
-                if poll.stage == Stage::DueMultishot {
-                    self.push_multishot(slot, sink)?;
+                if poll.stage == Stage::DueApart {
+                    self.push_apart(slot, sink)?;
                 }
                 continue;
             }
@@ -212,7 +244,7 @@ impl UringMonitor {
                     sink.arming(token_of(poll.user_data));
                     self.push(poll_add(poll.fd, poll.events, poll.user_data))?;
                 }
-                Stage::DueMultishot => self.push_multishot(slot, sink)?,
+                Stage::DueApart => self.push_apart(slot, sink)?,
                 _ => {}
             }
         }
@@ -220,11 +252,13 @@ impl UringMonitor {
     }
 
     #[cold]
-    fn push_multishot(&mut self, slot: u32, sink: &mut impl Sink) -> Result<(), Errno> {
+    fn push_apart(&mut self, slot: u32, sink: &mut impl Sink) -> Result<(), Errno> {
         let poll = &mut self.polls[slot as usize];
-        poll.stage = Stage::ArmedMultishot;
-        let mut entry = poll_add(poll.fd, poll.events, poll.user_data);
-        entry.len = len_union { poll_flags: IoringPollFlags::ADD_MULTI };
+        poll.stage = Stage::ArmedApart;
+        let mut entry = poll_add(poll.fd, waking(poll.events), poll.user_data);
+        if poll.multishot || poll.only_urgent() {
+            entry.len = len_union { poll_flags: IoringPollFlags::ADD_MULTI };
+        }
         sink.arming(token_of(poll.user_data));
         self.push(entry)
     }
@@ -329,7 +363,8 @@ impl UringMonitor {
                 sink.ready(token, Events::from_bits_retain(events));
             } else {
                 // It completed before the interest was changed, or for RDHUP, as it would again.
-                poll.stage = Stage::DueMultishot;
+                poll.multishot = true;
+                poll.stage = Stage::DueApart;
                 self.ask_again(token);
             }
         }
@@ -342,16 +377,20 @@ impl UringMonitor {
     }
 
     #[cold]
-    fn take_multishot(&mut self, completion: Completion, sink: &mut impl Sink, doubt: bool) {
+    fn take_apart(&mut self, completion: Completion, sink: &mut impl Sink, doubt: bool) {
         let Completion { user_data, result, flags } = completion;
         let token = token_of(user_data);
         let poll = &mut self.polls[token.slot() as usize];
-        let events = u32::try_from(result).unwrap_or(0) & u32::from(poll.events);
+        let mut events = u32::try_from(result).unwrap_or(0) & u32::from(poll.events);
+        if events & Events::PRI.bits() != 0 {
+            events = poll.look();
+        }
         let goes_on = flags & IoringCqeFlags::MORE.bits() != 0;
         if goes_on && result >= 0 && events == 0 {
             return;
         }
-        poll.stage = Stage::Due;
+        poll.multishot = false;
+        poll.becomes_due();
         self.due.push(token.slot());
         if goes_on {
             poll.user_data = token.0 | next_turn(user_data);
@@ -363,21 +402,22 @@ impl UringMonitor {
         } else if events != 0 && !(doubt && sink.doubts(token)) {
             sink.ready(token, Events::from_bits_retain(events));
         } else {
-            poll.stage = Stage::DueMultishot;
+            poll.multishot = true;
+            poll.becomes_due();
             self.ask_again(token);
         }
     }
 
-    /// The notifier, a request that cancelled, a multishot poll, or one that was cancelled.
+    /// The notifier, a request that cancelled, a poll that goes apart, or one that was cancelled.
     #[cold]
     fn take_other(&mut self, completion: Completion, sink: &mut impl Sink, doubt: bool) {
         if completion.user_data != MonitorToken::NOTIFIER.0 {
             let slot = token_of(completion.user_data).slot() as usize;
             let waits = |poll: &Poll| {
-                poll.user_data == completion.user_data && poll.stage == Stage::ArmedMultishot
+                poll.user_data == completion.user_data && poll.stage == Stage::ArmedApart
             };
             if self.polls.get(slot).is_some_and(waits) {
-                return self.take_multishot(completion, sink, doubt);
+                return self.take_apart(completion, sink, doubt);
             }
             let failed = completion.result < 0 && completion.user_data & NOT_A_POLL != 0;
             if failed && completion.user_data != CANCEL {
@@ -507,7 +547,8 @@ impl UringMonitor {
         }
         let poll = &mut self.polls[index];
         let turn = next_turn(poll.user_data);
-        *poll = Poll { user_data: token.0 | turn, fd, events: mask(interest), stage: Stage::Due };
+        *poll = Poll { user_data: token.0 | turn, fd, events: mask(interest), ..ABSENT };
+        poll.becomes_due();
         self.due.push(slot);
     }
 }
@@ -569,7 +610,7 @@ fn poll_change(user_data: u64, interest: Interest, silent: bool) -> io_uring_sqe
     io_uring_sqe {
         opcode: IoringOp::PollRemove,
         len: len_union { poll_flags: IoringPollFlags::UPDATE_EVENTS },
-        op_flags: op_flags_union { poll32_events: mask(interest).into() },
+        op_flags: op_flags_union { poll32_events: waking(mask(interest)).into() },
         user_data: io_uring_user_data::from_u64(user_data | NOT_A_POLL),
         ..cancel(user_data, silent)
     }
@@ -578,6 +619,13 @@ fn poll_change(user_data: u64, interest: Interest, silent: bool) -> io_uring_sqe
 #[allow(clippy::cast_possible_truncation, reason = "they fit 16 bits")]
 fn mask(interest: Interest) -> u16 {
     (interest.to_events() | Events::ERR | Events::HUP).bits() as u16
+}
+
+/// What a request for these events waits for.
+#[allow(clippy::cast_possible_truncation, reason = "they fit 16 bits")]
+fn waking(events: u16) -> u16 {
+    let urgent = u32::from(events) & Events::PRI.bits() != 0;
+    if urgent { events | Events::IN.bits() as u16 } else { events }
 }
 
 #[inline(always)]
@@ -623,9 +671,14 @@ impl FdMonitor for UringMonitor {
                 self.cancel_superseded(token)?;
             }
         } else if was_armed {
+            if poll.goes_apart() {
+                poll.stage = Stage::ArmedApart;
+            }
             self.push(poll_change(user_data, new, self.skip_success))?;
         } else if poll.stage == Stage::Absent {
             self.watch(token, fd, new);
+        } else {
+            poll.becomes_due();
         }
         Ok(())
     }

@@ -608,6 +608,9 @@ impl State {
         if blocking && (!self.spin.mode || self.spin.unbegun) {
             return Quick::NeedsAll;
         }
+        if !blocking && self.reg.unspun != 0 {
+            return Quick::NeedsAll; // it asks the kernel as well
+        }
         let first = self.spin.members[at].slot;
         let Some(handler) = self.reg.handler(first) else { return Quick::NeedsAll };
         if handler.running != 0 {

@@ -264,3 +264,35 @@ fn a_peer_that_only_ends_its_writing_wakes_nobody_who_waits_to_write() {
     empty(&theirs);
     assert_eq!(rustix::io::read(&theirs, &mut [0; 1]), Ok(0), "the other side sees it closed");
 }
+
+/// SPEC 8, 46
+#[test]
+fn data_that_is_not_urgent_does_not_run_priority() {
+    let (ctx, _clock) = manual();
+    let (ours, theirs) = pair();
+    let (reads, urgent) = (Count::new(), Count::new());
+    let (ring, alone) = (rustix::io::dup(&ours).unwrap(), Count::new());
+    ctx.set_fd_handler(ring, Handlers::new().priority(alone.callback())).unwrap();
+    let take = rustix::io::dup(&ours).unwrap();
+    let mut counted = reads.callback();
+    let read = move |ops: &mut Ops<'_>| {
+        empty(&take);
+        counted(ops)
+    };
+    let handlers = Handlers::new().read(read).priority(urgent.callback());
+    ctx.set_fd_handler(ours, handlers).unwrap();
+    for round in 1..4 {
+        sleep_for(&ctx, 1_000); // watched by the time that it comes
+        rustix::io::write(&theirs, b"x").unwrap();
+        assert!(block(&ctx));
+        assert_eq!((reads.get(), urgent.get(), alone.get()), (round, 0, 0));
+    }
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    let (served, _) = server.accept().unwrap();
+    ctx.set_fd_handler(served, Handlers::new().priority(urgent.callback())).unwrap();
+    sleep_for(&ctx, 1_000);
+    rustix::net::send(&client, b"!", rustix::net::SendFlags::OOB).unwrap();
+    assert!(block(&ctx));
+    assert_eq!(urgent.get(), 1);
+}

@@ -15,17 +15,19 @@ use crate::support::{Count, Tally, alone, answer, awaited, block, ringing, rung,
 unsafe extern "C" {
     // std has none; the C library is linked anyway.
     fn fork() -> i32;
+    fn _exit(code: i32) -> !;
 }
 
 /// Runs this in a forked child and expects it to hold there.
 fn in_child(check: impl FnOnce()) {
     // SAFETY: this process runs one test alone, whose other thread only waits for this one; the
-    // child leaves by `exit`.
+    // child leaves by `_exit`.
     let pid = unsafe { fork() };
     assert!(pid >= 0);
     if pid == 0 {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
-        std::process::exit(i32::from(result.is_err()));
+        // SAFETY: ends the child, in which nothing of the parent's is to be tidied up.
+        unsafe { _exit(i32::from(result.is_err())) }
     }
     let pid = rustix::process::Pid::from_raw(pid);
     let (_, status) =

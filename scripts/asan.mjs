@@ -1,0 +1,29 @@
+// npm run asan: the Rust tests under AddressSanitizer, leaks included. Needs a nightly toolchain; the standard library itself is
+// not instrumented, which finds what fdmon does and spares a build of it.
+//
+//   node scripts/asan.mjs [ARGUMENTS of cargo test]      for example: -- --test conformance -- epoll::
+//
+// Its builds lie in target/asan, apart from all others. Time is not asserted, since everything takes two to three times as long.
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { fail, has, needCargo, root, run } from './step.mjs'
+
+needCargo()
+if (!has('cargo', ['+nightly', '--version'])) {
+  fail('AddressSanitizer needs a nightly toolchain; install it with: rustup toolchain install nightly --profile minimal')
+}
+const { stdout } = spawnSync('rustc', ['+nightly', '--version', '--verbose'], { encoding: 'utf8' })
+const host = /^host: (.*)$/m.exec(stdout)?.[1]
+if (!host) fail(`rustc +nightly says no host: ${stdout}`)
+
+const given = process.argv.slice(2)
+const args = given.length > 0 ? given : ['--lib', '--tests']
+run('Rust tests under AddressSanitizer', 'cargo', ['+nightly', 'test', '--quiet', '--package', 'fdmon', '--target', host, ...args], {
+  env: {
+    // With --target these flags are for the tests alone, not for build scripts and macros.
+    RUSTFLAGS: '-Zsanitizer=address',
+    CARGO_TARGET_DIR: join(root, 'target', 'asan'),
+    ASAN_OPTIONS: 'detect_leaks=1:detect_stack_use_after_return=1',
+    FDMON_SLOW: '1',
+  },
+})

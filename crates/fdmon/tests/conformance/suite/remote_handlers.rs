@@ -347,6 +347,24 @@ fn tokens_of_what_is_gone_or_of_another_context_remove_nothing() {
     assert!(heir.to_send().context_id() == 0, "of a context that is gone it names nothing");
 }
 
+/// SPEC 3, 8
+#[test]
+fn the_token_of_an_fd_is_that_of_its_handler_now_and_of_its_type() {
+    let (ctx, _clock) = manual();
+    let (bell, runs) = (rung(), Tally::new());
+    type Bell = SendHandlers<EventNotifier>;
+    assert!(ctx.token_of::<Bell>(&bell).is_none());
+    let token = ctx.register(ringing(&bell, &runs)).unwrap();
+    let same = ctx.token_of::<Bell>(&bell).unwrap();
+    assert!(ctx.token_of::<EventNotifier>(&bell).is_none(), "of that type there are closures");
+    ctx.set_fd_handler(bell.clone(), Handlers::new().read(|_| Ok(()))).unwrap();
+    assert!(!token.is_live() && !same.is_live());
+    assert!(ctx.token_of::<Bell>(&bell).is_none());
+    let closures = ctx.token_of::<EventNotifier>(&bell).unwrap();
+    assert!(ctx.deregister(&closures).is_some());
+    assert!(ctx.token_of::<EventNotifier>(&bell).is_none());
+}
+
 /// SPEC 4
 #[test]
 fn the_fd_of_closures_comes_back_and_they_are_dropped_at_home_before_that() {

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -121,6 +122,13 @@ impl<T> Answer<T> {
         if let Stage::Waiting(Some(wake)) = before {
             wake.wake();
         }
+    }
+}
+
+impl<T> Answer<T> {
+    /// Gives the answer in a destructor, through which no waker may unwind.
+    pub fn give_at_last(self, value: T) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.give(value)));
     }
 }
 

@@ -265,7 +265,7 @@ impl<S> MoveRequest<S> {
 impl<S> Drop for MoveRequest<S> {
     fn drop(&mut self) {
         if let Some(answer) = self.0.take() {
-            answer.give(Err(MoveError { error: Error::closed(), left: Left::Gone }));
+            answer.give_at_last(Err(MoveError { error: Error::closed(), left: Left::Gone }));
         }
     }
 }
@@ -321,7 +321,7 @@ impl<S: Source + Send> Drop for Transfer<S> {
             }
             None => {
                 let left = Left::Source(transit.source);
-                transit.answer.give(Err(MoveError { error: refused, left }));
+                transit.answer.give_at_last(Err(MoveError { error: refused, left }));
             }
         }
     }

@@ -243,7 +243,7 @@ impl<S: Source> Registration<S> {
 impl<S> Drop for Registration<S> {
     fn drop(&mut self) {
         if let Some((source, answer)) = self.0.take() {
-            answer.give(Err((Error::closed(), source)));
+            answer.give_at_last(Err((Error::closed(), source)));
         }
     }
 }
@@ -266,7 +266,7 @@ impl<S: 'static> Removal<S> {
 impl<S> Drop for Removal<S> {
     fn drop(&mut self) {
         if let Some(answer) = self.0.take() {
-            answer.give(Err(Error::closed()));
+            answer.give_at_last(Err(Error::closed()));
         }
     }
 }
@@ -285,7 +285,7 @@ impl InterestChange {
 impl Drop for InterestChange {
     fn drop(&mut self) {
         if let Some(answer) = self.0.take() {
-            answer.give(Err(Error::closed()));
+            answer.give_at_last(Err(Error::closed()));
         }
     }
 }

@@ -240,22 +240,33 @@ fn a_request_goes_on_when_nobody_waits_for_its_answer() {
     assert_eq!((runs.get(), ctx.stats().handlers.len()), (1, 1));
 }
 
-/// SPEC 4, 21
+/// SPEC 4, 21, 38
 #[test]
-fn a_waker_that_panics_is_a_failure_of_the_turn_and_the_others_are_served() {
+fn a_waker_that_panics_is_a_failure_of_the_turn_and_nothing_at_the_end_and_the_others_hear() {
     struct Bad;
     impl Wake for Bad {
         fn wake(self: Arc<Self>) {
             panic!("a waker fell asleep");
         }
     }
-    let (ctx, _clock) = manual();
-    let mut bad = pin!(ctx.remote().register_send(ringing(&rung(), &Tally::new())));
     let waker = Waker::from(Arc::new(Bad));
-    assert!(bad.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-    let other = ctx.remote().register_send(ringing(&rung(), &Tally::new()));
-    let turn = catch_unwind(AssertUnwindSafe(|| ctx.poll(false)));
-    assert!(turn.is_err() && other.is_done() && bad.is_done());
+    for closes in [false, true] {
+        let (ctx, _clock) = manual();
+        let register = || ctx.remote().register_send(ringing(&rung(), &Tally::new()));
+        let mut bad = [pin!(register()), pin!(register())];
+        for ack in &mut bad {
+            assert!(ack.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let other = register();
+        if closes {
+            ctx.close();
+        } else {
+            let turn = catch_unwind(AssertUnwindSafe(|| ctx.poll(false)));
+            assert_eq!(turn.unwrap_err().downcast_ref(), Some(&"a waker fell asleep"));
+        }
+        assert!(other.is_done() && bad.iter().all(|ack| ack.is_done()));
+        assert_eq!(answer(other).is_ok(), !closes);
+    }
 }
 
 /// SPEC 4, 38

@@ -236,6 +236,24 @@ fn close_counts_what_is_registered_and_neither_what_comes_nor_what_was_asked_to_
     drop((half, timer));
 }
 
+/// SPEC 4, 38
+#[test]
+fn a_removal_that_is_due_already_is_served_when_a_bottom_half_before_it_closes_the_context() {
+    let (ctx, _clock) = manual();
+    let (bells, runs, log) = ([(); 2].map(|()| rung()), Tally::new(), Log::new());
+    let [stays, goes] = bells.each_ref().map(|bell| ctx.register(ringing(bell, &runs)).unwrap());
+    ctx.schedule(|ops| {
+        assert_eq!(ops.close().handlers, 1);
+        Ok(())
+    })
+    .unwrap();
+    let ack = ctx.remote().deregister(&goes.to_send());
+    ctx.schedule(log.callback("after the end")).unwrap();
+    assert!(ctx.poll(true).unwrap());
+    assert!(answer(ack).unwrap().is_some());
+    assert!(!stays.is_live() && log.take().is_empty() && runs.get() == 0);
+}
+
 /// SPEC 4, 10
 #[test]
 fn a_removal_from_afar_gives_the_source_back_and_drops_what_was_collected() {
@@ -327,6 +345,24 @@ fn tokens_of_what_is_gone_or_of_another_context_remove_nothing() {
     assert!(heir.is_live());
     drop(ctx);
     assert!(heir.to_send().context_id() == 0, "of a context that is gone it names nothing");
+}
+
+/// SPEC 3, 8
+#[test]
+fn the_token_of_an_fd_is_that_of_its_handler_now_and_of_its_type() {
+    let (ctx, _clock) = manual();
+    let (bell, runs) = (rung(), Tally::new());
+    type Bell = SendHandlers<EventNotifier>;
+    assert!(ctx.token_of::<Bell>(&bell).is_none());
+    let token = ctx.register(ringing(&bell, &runs)).unwrap();
+    let same = ctx.token_of::<Bell>(&bell).unwrap();
+    assert!(ctx.token_of::<EventNotifier>(&bell).is_none(), "of that type there are closures");
+    ctx.set_fd_handler(bell.clone(), Handlers::new().read(|_| Ok(()))).unwrap();
+    assert!(!token.is_live() && !same.is_live());
+    assert!(ctx.token_of::<Bell>(&bell).is_none());
+    let closures = ctx.token_of::<EventNotifier>(&bell).unwrap();
+    assert!(ctx.deregister(&closures).is_some());
+    assert!(ctx.token_of::<EventNotifier>(&bell).is_none());
 }
 
 /// SPEC 4

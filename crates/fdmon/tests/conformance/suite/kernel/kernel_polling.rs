@@ -1,16 +1,18 @@
 //! ②′ Spinning on the kernel's readiness of plain fds: `poll_kernel`.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use fdmon::{AioContext, EventNotifier, Events, Guard, Handlers, Interest, PollParams};
+use fdmon::{
+    AioContext, EventNotifier, Events, Guard, Handlers, Interest, Ops, Outcome, PollParams, Source,
+};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use super::super::{manual, manual_with, sees_readiness, spinning};
 use crate::support::{
-    Count, Log, Predicate, WINDOW, block, drain, empty, fill, member, pair, pipe, sleep_for, spin,
-    warm,
+    Count, Log, Predicate, Tally, WINDOW, block, drain, empty, fill, member, pair, pipe, ringing,
+    rung, sleep_for, spin, warm,
 };
 
 /// How often the clock is read in a spin of [`WINDOW`]: often enough to see every look.
@@ -95,6 +97,45 @@ fn readiness_of_every_kind_of_fd_is_found_by_the_spin() {
         let row = after.handlers.iter().find(|row| row.fd == number).unwrap();
         assert_eq!(row.reads, 1, "{kind}");
         assert_eq!(drain(&ctx), 0, "{kind}");
+    }
+}
+
+/// SPEC 30
+#[test]
+fn sources_and_handlers_that_may_move_spin_on_it_too() {
+    struct Plain(EventNotifier);
+    impl AsFd for Plain {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+    impl Source for Plain {
+        fn interest(&self) -> Interest {
+            Interest::READ
+        }
+        fn poll_kernel(&self) -> bool {
+            true
+        }
+        fn read(&mut self, _: &mut Ops<'_>) -> Outcome {
+            self.0.test_and_clear()?;
+            Ok(())
+        }
+    }
+    for may_move in [false, true] {
+        let (ctx, clock) = spinning();
+        clock.set_step_ns(STEP);
+        let runs = Tally::new();
+        if may_move {
+            let handlers = ringing(&rung(), &runs).poll_kernel();
+            assert!(ctx.register(handlers).is_ok());
+        } else {
+            assert!(ctx.register(Plain(rung())).is_ok());
+        }
+        let before = ctx.stats();
+        assert!(block(&ctx));
+        let after = ctx.stats();
+        assert_eq!((after.spin_hits, after.guard), (before.spin_hits + 1, None), "{may_move}");
+        assert_eq!(after.sleeps, before.sleeps, "{may_move}");
     }
 }
 

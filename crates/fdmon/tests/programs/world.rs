@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fdmon::{
     AioContext, BottomHalf, Error, Handlers, Interest, ManualClock, MonitorKind, Ops, Outcome,
-    PollParams, PollSource, RingMode, RingParams, Timer, Token, WordSource,
+    PolicyKind, PollParams, PollSource, RingMode, RingParams, Timer, Token, WordSource,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -155,8 +155,8 @@ fn params(spin: Spin) -> PollParams {
     let off = PollParams { guards: false, idle_ns: 86_400_000_000_000, ..PollParams::default() };
     match spin {
         Spin::Off => off,
-        Spin::Doubling => PollParams { max_ns: WINDOW, ..off },
-        Spin::Jumping => PollParams { max_ns: WINDOW, grow: u32::MAX, shrink: 2, ..off },
+        Spin::Doubling => PollParams { max_ns: WINDOW, policy: PolicyKind::Classic, ..off },
+        Spin::Jumping => PollParams { grow: u32::MAX, shrink: 2, ..params(Spin::Doubling) },
     }
 }
 

@@ -154,6 +154,13 @@ impl Files {
         }
     }
 
+    /// The other side writes no more.
+    pub fn shut_down(&mut self, at: u8) {
+        if let Some(peer) = self.0[usize::from(at)].peer.as_ref().filter(|_| Self::is_socket(at)) {
+            let _ = shutdown(peer, Shutdown::Write);
+        }
+    }
+
     /// The other side goes away.
     pub fn hang_up(&mut self, at: u8) {
         let file = &mut self.0[usize::from(at)];

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -100,9 +100,19 @@ impl Tally {
     }
 }
 
-/// Runs it from its first step to a context that is closed.
+/// Runs it from its first step to a context that is closed. One that fails is run again for its
+/// trace.
 pub fn run(program: &Program, on: On) -> Result<Tally, Failure> {
-    let world = World::new(program, on);
+    run_with(program, on, false).or_else(|_| run_with(program, on, true))
+}
+
+/// …and says only whether it holds.
+pub fn fails(program: &Program, on: On) -> bool {
+    run_with(program, on, false).is_err()
+}
+
+fn run_with(program: &Program, on: On, traced: bool) -> Result<Tally, Failure> {
+    let world = World::new(program, on, traced);
     let life = catch_unwind(AssertUnwindSafe(|| world.live()));
     if let Err(panic) = life {
         world.breaks(text_of(&*panic));
@@ -180,11 +190,14 @@ struct World {
     files: RefCell<Files>,
     /// The second is made when it is needed.
     sides: [OnceCell<Side>; 2],
+    /// Between prepare and check.
+    embedding: [Cell<bool>; 2],
     fuel: Cell<u32>,
     depth: Cell<u32>,
     /// Numbers for lives, limits, jobs and what is thrown.
     numbers: Cell<u32>,
     wrong: RefCell<Option<String>>,
+    traced: bool,
     trace: RefCell<Vec<String>>,
     tally: Cell<Tally>,
 }
@@ -198,7 +211,7 @@ thread_local! {
 type Flow = Result<(), Thrown>;
 
 impl World {
-    fn new(program: &Program, on: On) -> Rc<Self> {
+    fn new(program: &Program, on: On, traced: bool) -> Rc<Self> {
         let world = Rc::new_cyclic(|me| Self {
             me: me.clone(),
             on,
@@ -206,10 +219,12 @@ impl World {
             clock: ManualClock::new(),
             files: RefCell::new(Files::new()),
             sides: [OnceCell::new(), OnceCell::new()],
+            embedding: Default::default(),
             fuel: Cell::new(FUEL),
             depth: Cell::new(0),
             numbers: Cell::new(OF_EACH.into()),
             wrong: RefCell::default(),
+            traced,
             trace: RefCell::default(),
             tally: Cell::default(),
         });
@@ -268,11 +283,17 @@ impl World {
     }
 
     fn note(&self, what: impl FnOnce() -> String) {
-        if self.is_broken() {
+        if !self.traced || self.is_broken() {
             return;
         }
         let indent = "  ".repeat(self.depth.get() as usize);
         self.trace.borrow_mut().push(format!("{indent}{}", what()));
+    }
+
+    /// A turn of this context runs. Outside one, a panic resumes from the call that ran the hook,
+    /// which the suite of behaviours tests call by call; programs panic in turns.
+    fn in_turn(&self, side: usize) -> bool {
+        self.tell(side, |model| model.in_turn())
     }
 
     fn number(&self) -> u32 {
@@ -367,15 +388,15 @@ impl World {
     #[allow(clippy::too_many_lines, reason = "one line a step")]
     fn step(&self, side: usize, step: &Step, inside: bool) -> Flow {
         self.note(|| format!("{side}: {}", headline(step)));
-        let files = || self.files.borrow();
         match step {
             Step::Poll => self.turn(side, None),
             Step::Block { ns } => self.turn(side, Some(*ns)),
-            Step::Ready { at } => files().ready(*at),
-            Step::Take { at } => files().take(*at),
-            Step::Fill { at } => files().fill(*at),
-            Step::Drain { at } => files().drain(*at),
-            Step::HangUp { at } => self.files.borrow_mut().hang_up(*at),
+            Step::Ready { at } => self.file(|files| files.ready(*at)),
+            Step::Take { at } => self.file(|files| files.take(*at)),
+            Step::Fill { at } => self.file(|files| files.fill(*at)),
+            Step::Drain { at } => self.file(|files| files.drain(*at)),
+            Step::ShutDown { at } => self.file(|files| files.shut_down(*at)),
+            Step::HangUp { at } => self.file(|files| files.hang_up(*at)),
             Step::Reopen { at } => self.reopen(*at),
             Step::Word { at, on } => self.set_word(side, *at, *on),
             Step::Produce { at } => self.produce(side, *at),
@@ -423,6 +444,15 @@ impl World {
         Ok(())
     }
 
+    /// Changes a file, and sees what that makes ready.
+    fn file(&self, change: impl FnOnce(&mut Files)) {
+        change(&mut self.files.borrow_mut());
+        let files = self.files.borrow().readiness();
+        for side in self.sides.iter().filter_map(OnceCell::get) {
+            side.model.borrow_mut().note_files(&files);
+        }
+    }
+
     fn set_word(&self, side: usize, at: u8, on: bool) {
         self.side(side).words[usize::from(at)].store(on.into(), Ordering::Release);
     }
@@ -436,7 +466,7 @@ impl World {
             word.is_some_and(|word| word.load(Ordering::SeqCst) != 0)
         };
         if !suppressed {
-            self.files.borrow().ready(at);
+            self.file(|files| files.ready(at));
         }
     }
 
@@ -556,10 +586,10 @@ impl World {
     fn take(&self, side: usize, at: u8, which: Which) {
         match which {
             Which::Ready => self.set_word(side, at, false),
-            Which::Write => self.files.borrow().fill(at),
+            Which::Write => self.file(|files| files.fill(at)),
             Which::Read | Which::Priority => {
                 self.set_word(side, at, false);
-                self.files.borrow().take(at);
+                self.file(|files| files.take(at));
             }
         }
     }
@@ -813,6 +843,9 @@ impl World {
             self.demand(ctx.poll(false).is_err_and(|e| e.is_closed()), || "it is closed".into());
             return;
         }
+        if block.is_some() && self.tell(side, |model| model.is_unsure()) {
+            return; // the model could not tell whether it may sleep
+        }
         if !self.enters() {
             return;
         }
@@ -844,7 +877,7 @@ impl World {
             let refused = ctx.poll_until(|| true).is_err_and(|e| e.is_closed());
             return self.demand(refused, || "it is closed".into());
         }
-        if !self.enters() {
+        if self.tell(side, |model| model.is_unsure()) || !self.enters() {
             return;
         }
         let Some(limit) = self.limit(side) else { return };
@@ -892,28 +925,27 @@ impl World {
         if self.depth.get() > 0 || self.tell(side, |model| model.closed) {
             return;
         }
-        self.count(|tally| tally.embedded += 1);
+        let again = self.embedding[side].replace(true);
         let backend = ctx.backend_fd().unwrap();
-        let seen = self.seen(side);
-        self.tell(side, |model| model.begin_turn(true, false, seen));
-        self.depth.set(1);
-        let ns = ctx.prepare().unwrap();
-        self.depth.set(0);
-        self.note(|| format!("{side}: prepare says {ns:?}"));
-        let seen = self.seen(side);
-        let readable = is_readable(backend.as_fd());
-        self.tell(side, |model| model.prepared(seen, ns, readable));
+        let ns = self.prepare(side, backend);
         let _ = self.steps(side, between, false);
+        if again {
+            return; // calling prepare twice is harmless; the outer loop has not slept yet
+        }
+        self.embedding[side].set(false);
+        self.count(|tally| tally.embedded += 1);
         if self.tell(side, |model| model.closed) {
             let refused = ctx.check().is_err_and(|error| error.is_closed());
             return self.demand(refused, || "it is closed".into());
         }
         // Whatever can be watched is, also what came after `prepare`. A file that is always ready
-        // cannot, nor can a bottom half: who changes a context then has to prepare again.
+        // cannot, nor can a bottom half: who changes a context then has to prepare again, and so
+        // has who runs a turn.
         let mut files = self.files.borrow().readiness();
         files[usize::from(REGULAR)] = 0;
-        let idle = self.tell(side, |model| model.is_idle(&files));
-        self.demand(idle || ns == Some(0) || is_readable(backend.as_fd()), || {
+        let (idle, prepared) =
+            self.tell(side, |model| (model.is_idle(&files), model.is_prepared()));
+        self.demand(idle || !prepared || ns == Some(0) || is_readable(backend), || {
             "something is ready, and the outer loop would sleep".into()
         });
         if let Some(ns) = ns.filter(|_| idle && between.0.is_empty()) {
@@ -935,6 +967,20 @@ impl World {
             self.note(|| format!("{side}: dispatch {ended:?}"));
             self.ends(side, &ended);
         }
+    }
+
+    fn prepare(&self, side: usize, backend: BorrowedFd<'_>) -> Option<u64> {
+        let ctx = &self.side(side).ctx;
+        let seen = self.seen(side);
+        self.tell(side, |model| model.begin_turn(true, false, seen));
+        self.depth.set(1);
+        let ns = ctx.prepare().unwrap();
+        self.depth.set(0);
+        self.note(|| format!("{side}: prepare says {ns:?}"));
+        let seen = self.seen(side);
+        let readable = is_readable(backend);
+        self.tell(side, |model| model.prepared(seen, ns, readable));
+        ns
     }
 
     // --- the context ----------------------------------------------------------------------------
@@ -1004,7 +1050,8 @@ impl PollSource for Asked {
         if asked == self.code.sets_at {
             self.word.store(1, Ordering::Release);
         }
-        let panics = (asked == self.code.panics_at).then(|| world.number());
+        let panics = asked == self.code.panics_at && world.in_turn(self.side);
+        let panics = panics.then(|| world.number());
         let said = panics.is_none() && self.word.load(Ordering::Acquire) != 0;
         if world.is_broken() {
             return said;
@@ -1050,6 +1097,7 @@ impl Asked {
                     world.remove(self.side, self.at);
                 }
             }
+            Hook::Panics if !world.in_turn(self.side) => {}
             Hook::Panics => {
                 let id = world.number();
                 world.tell(self.side, |model| model.panics(id));

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -90,9 +90,29 @@ struct Hands {
     on_end: Hook,
 }
 
+thread_local! {
+    static PREDICATES: Predicates = Predicates::default();
+}
+
+/// Those of one test. What it hooked into them may hold them in turn, so the hooks go when the
+/// test's thread ends: nothing is left for a leak checker to find.
+#[derive(Default)]
+struct Predicates(RefCell<Vec<Weak<Hands>>>);
+
+impl Drop for Predicates {
+    fn drop(&mut self) {
+        for hands in self.0.take().iter().filter_map(Weak::upgrade) {
+            let hooks = [&hands.on_poll, &hands.on_begin, &hands.on_end].map(RefCell::take);
+            drop(hooks);
+        }
+    }
+}
+
 impl Predicate {
     pub fn new() -> Self {
-        Self::default()
+        let this = Self::default();
+        PREDICATES.with(|all| all.0.borrow_mut().push(Rc::downgrade(&this.0)));
+        this
     }
 
     pub fn say(&self, hit: bool) {

@@ -199,7 +199,13 @@ fn requests_of_a_forked_child_are_answered_with_closed_and_its_source() {
         assert!(before.wait_for(Duration::MAX).unwrap_err().is_closed());
         ctx.close();
         other.close();
-        // In the child nobody is at home here, so it may wait for a thread of its own.
+        // The parent's contexts are not at home here: only the child's own would stand still.
+        let own = context();
+        let mut ack = own.remote().register_send(ringing(&rung(), &runs));
+        let error = ack.wait_for(Duration::ZERO).unwrap_err();
+        assert!(error.to_string().contains("1 open contexts"), "{error}");
+        drop(own);
+        assert!(answer(ack).is_err());
         let thread = io_thread().spawn().unwrap();
         let ack = awaited(thread.remote().register_send(ringing(&rung(), &runs)));
         assert_eq!(ack.unwrap().context_id(), thread.remote().id());

@@ -98,6 +98,12 @@ impl Poll {
         self.stage = if self.goes_apart() { Stage::DueApart } else { Stage::Due };
     }
 
+    /// It waits for both directions, and the one that was not reported may have become ready since.
+    fn has_more_than(&self, result: i32) -> bool {
+        let both = (Events::IN | Events::OUT).bits();
+        u32::from(self.events) & both == both && result.cast_unsigned() & both != both
+    }
+
     /// What the fd is ready for now.
     fn look(&self) -> u32 {
         let wanted = PollFlags::from_bits_retain(self.events);
@@ -354,7 +360,7 @@ impl UringMonitor {
         self.due.push(token.slot());
         if result < 0 {
             self.take_failure(token, result, sink);
-        } else if doubt && sink.doubts(token) {
+        } else if doubt && (sink.doubts(token) || poll.has_more_than(result)) {
             self.ask_again(token);
         } else {
             #[allow(clippy::cast_sign_loss, reason = "it is not negative")]

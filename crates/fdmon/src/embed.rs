@@ -120,8 +120,11 @@ impl Outer {
         let spec =
             Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: timespec(ns) };
         // Also takes back an expiry that nobody has read.
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec)?;
-        self.timer_at = deadline;
+        match timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec) {
+            Ok(_) => self.timer_at = deadline,
+            Err(errno) if deadline.is_some() => return Err(errno),
+            Err(_) => {} // it wakes the outer loop once more, and is taken back then
+        }
         Ok(())
     }
 
@@ -270,7 +273,7 @@ impl AioContext {
                 Error::syscall("timerfd_settime", errno, "see timerfd_settime(2)")
             })?;
         } else if outer.timer_at.is_some_and(|at| at <= now) {
-            let _ = outer.set_timer(None, now); // it goes on waking until it is taken back
+            let _never_fails = outer.set_timer(None, now); // it goes on waking
         }
         outer.plan = Some((std::mem::replace(plan, Plan::new(false)), shared.stats.turns.get()));
         Ok(left)
@@ -319,7 +322,7 @@ impl AioContext {
         plan.awake = true;
         plan.foreign = !found;
         if let Some(outer) = st.outer.as_mut().filter(|outer| !outer.around.keeps_no_time) {
-            let _ = outer.set_timer(None, u64::MAX); // …as above
+            let _never_fails = outer.set_timer(None, u64::MAX);
         }
         let st = self.settle(st, &plan);
         let due = st.reg.hints.any(Hints::DUE | Hints::FAILURES);

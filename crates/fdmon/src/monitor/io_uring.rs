@@ -139,8 +139,9 @@ pub(crate) struct UringMonitor {
     odd: bool,
     /// …and these slots' polls are to be asked anew before the wait ends.
     again: Vec<u32>,
-    /// What failed is asked for once more, and no more after that.
-    last_try: bool,
+    /// What failed is asked for once more, and no more after that: the slots that are just being
+    /// asked anew.
+    last_try: Vec<u32>,
     refused: Option<Errno>,
 }
 
@@ -161,7 +162,7 @@ impl UringMonitor {
             batch: 0,
             odd: false,
             again: Vec::new(),
-            last_try: false,
+            last_try: Vec::new(),
             refused: None,
         };
         // Tries the call as well: a sandbox may allow rings to be made, and nothing to be done
@@ -241,7 +242,8 @@ impl UringMonitor {
         if self.others_due {
             self.push_others()?;
         }
-        for slot in std::mem::take(&mut self.again) {
+        for at in 0..self.last_try.len() {
+            let slot = self.last_try[at];
             let Some(poll) = self.polls.get_mut(slot as usize) else { continue };
             match poll.stage {
                 Stage::Due => {
@@ -440,7 +442,7 @@ impl UringMonitor {
         }
         match Errno::from_raw_os_error(-completion.result) {
             Errno::INVAL if !self.notifier_once => self.notifier_once = true, // no multishot here
-            errno => self.fail(errno),
+            errno => self.fail(MonitorToken::NOTIFIER, errno),
         }
         self.odd = true; // it may have been written meanwhile
     }
@@ -468,10 +470,7 @@ impl UringMonitor {
     fn take_failure(&mut self, token: MonitorToken, result: i32, sink: &mut impl Sink) {
         match Errno::from_raw_os_error(-result) {
             Errno::BADF => Self::report_closed(&mut self.polls, token, sink),
-            errno => {
-                self.ask_again(token);
-                self.fail(errno);
-            }
+            errno => self.fail(token, errno),
         }
     }
 
@@ -485,13 +484,14 @@ impl UringMonitor {
 
     /// A request failed. It is put in again.
     #[cold]
-    fn fail(&mut self, errno: Errno) {
+    fn fail(&mut self, token: MonitorToken, errno: Errno) {
         match errno {
             Errno::CANCELED => {} // by us, or by nobody
-            Errno::INTR | Errno::AGAIN | Errno::NOMEM if !self.last_try => {}
+            Errno::INTR | Errno::AGAIN | Errno::NOMEM
+                if !self.last_try.contains(&token.slot()) => {}
             errno => self.refuse(errno),
         }
-        self.odd = true;
+        self.ask_again(token);
     }
 
     #[cold]
@@ -827,11 +827,11 @@ impl UringMonitor {
         }
         if self.refused.is_none() && std::mem::take(&mut self.odd) {
             // Asked anew: what is ready completes in this call.
-            self.last_try = true;
+            self.last_try = std::mem::take(&mut self.again);
             self.push_again(sink)?;
             self.flush(sink, false)?;
             self.reap(sink, false);
-            self.last_try = false;
+            self.last_try.clear();
         }
         self.refused.map_or(Ok(()), Err)
     }

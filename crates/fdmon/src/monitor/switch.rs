@@ -297,6 +297,9 @@ impl State {
     }
 
     fn leave_epoll(&mut self, shared: &Shared, why: Refusal) {
+        if why.call == "epoll_ctl" {
+            return self.refused_fd(shared, why.errno);
+        }
         self.move_to_poll(shared, &format!("epoll refused: {why}"));
     }
 

@@ -96,6 +96,14 @@ impl Asked<'_> {
         timeout.is_none_or(|at| at.tv_sec != 0 || at.tv_nsec != 0)
     }
 
+    /// The time of timerfd_settime(2) is not zero.
+    pub fn arms(&self) -> bool {
+        let time = self.call.args[2] as *const libc::itimerspec;
+        // SAFETY: the caller is in this process and waits for the answer; it passed a valid one.
+        let value = unsafe { (*time).it_value };
+        value.tv_sec != 0 || value.tv_nsec != 0
+    }
+
     /// The path of openat(2).
     pub fn path(&self) -> &str {
         let text = self.call.args[1] as *const std::ffi::c_char;

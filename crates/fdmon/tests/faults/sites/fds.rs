@@ -101,7 +101,10 @@ pub const FDS: &[Site] = &[
         what: "F_GETFD: is an fd open that is to be registered?",
         file: "register.rs",
         numbers: &[libc::SYS_fcntl],
-        is_here: |asked| asked.arg(1) == libc::F_GETFD as u64 && asked.file(0) != File::Memory,
+        is_here: |asked| {
+            let registered = matches!(asked.file(0), File::Bell | File::Socket);
+            asked.arg(1) == libc::F_GETFD as u64 && registered
+        },
         phases: &[Phase::Spin, Phase::Register],
         faults: &[fault("EBADF", EVERYWHERE, Error(BadFd, "pass the number of an open one"))],
         impossible: FLAGS_ONLY,
@@ -116,6 +119,7 @@ pub const FDS: &[Site] = &[
         is_here: |asked| asked.arg(1) == libc::F_GETFD as u64 && asked.file(0) == File::Memory,
         phases: &[Phase::Work],
         skip: 1,
+        most: 2, // then its owner closes it, and asks as well
         faults: &[fault("EBADF", &[On::Epoll], Removed)],
         impossible: FLAGS_ONLY,
         ..PLACE
@@ -258,20 +262,37 @@ pub const FDS: &[Site] = &[
         what: "a deadline, for an outer loop",
         file: "embed.rs",
         numbers: &[libc::SYS_timerfd_settime],
+        is_here: |asked| asked.arms(),
         phases: &[Phase::Embed],
         faults: &[
             // No man page allows it, but a sandbox may.
             fault("EPERM", EVERYWHERE, Error(Syscall, "sandbox")),
         ],
-        impossible: &[
-            ("EBADF", "the timer is owned"),
-            ("ECANCELED", "the clock is the monotonic one, which is not set"),
-            ("EFAULT", "the time is a value on the stack"),
-            ("EINVAL", "the fd is a timer, and the time has less than 10⁹ nanoseconds"),
-        ],
+        impossible: NO_TIME,
         spins: &[false],
         ..PLACE
     },
+    Site {
+        call: "timerfd_settime",
+        what: "a deadline is taken back, for an outer loop",
+        file: "embed.rs",
+        numbers: &[libc::SYS_timerfd_settime],
+        is_here: |asked| !asked.arms(),
+        phases: &[Phase::Embed],
+        faults: &[fault("EPERM", EVERYWHERE, Unnoticed(
+            "it wakes the outer loop once more, and is taken back then",
+        ))],
+        impossible: NO_TIME,
+        spins: &[false],
+        ..PLACE
+    },
+];
+
+const NO_TIME: &[(&str, &str)] = &[
+    ("EBADF", "the timer is owned"),
+    ("ECANCELED", "the clock is the monotonic one, which is not set"),
+    ("EFAULT", "the time is a value on the stack"),
+    ("EINVAL", "the fd is a timer, and the time has less than 10⁹ nanoseconds"),
 ];
 
 /// Where the context spins.

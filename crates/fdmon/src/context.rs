@@ -4,8 +4,6 @@ use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock::{Clock, ManualClock};
@@ -20,6 +18,7 @@ use crate::registry::{Hints, Registry};
 use crate::remote::{Remote, Shared, lock};
 use crate::spin::SpinState;
 use crate::stats::ContextStats;
+use crate::sync::{Arc, Ordering, kept, ordered};
 use crate::timer::TimerHeap;
 
 /// The event loop of one thread. See the crate's documentation for what a turn does.
@@ -253,7 +252,7 @@ impl AioContext {
     }
 
     pub(crate) fn stop_requested(&self) -> bool {
-        self.0.shared.stop.load(Ordering::Acquire)
+        self.0.shared.stop.load(ordered("stop: acquire", Ordering::Acquire))
     }
 
     /// Ends every `run` and `poll_until` that is going on; with none, the next.
@@ -410,7 +409,7 @@ impl AioContext {
         };
         st.closed = true;
         st.reg.hints.set(Hints::CLOSED);
-        self.0.shared.closed.store(true, Ordering::Release);
+        self.0.shared.close();
         let remains = st.dismantle(&self.0.shared);
         drop(st);
         drop(remains); // users' drop code runs outside the borrow
@@ -456,18 +455,6 @@ impl Inner {
             return Err(closed(self.home.is_here()));
         }
         Ok(st)
-    }
-
-    #[inline]
-    pub fn raise_notify_me(&self) {
-        let word = &self.shared.notify_me;
-        word.store(word.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub fn lower_notify_me(&self) {
-        let word = &self.shared.notify_me;
-        word.store(word.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
     }
 
     /// Runs user code that must not unwind through the loop; the panic resumes after the turn.
@@ -524,7 +511,7 @@ impl AioContext {
         let mut st = self.0.state();
         st.fail(None, Box::new(refusal));
         let mut wanted = lock(&self.0.shared.wanted);
-        if !wanted.poll_changed {
+        if !wanted.poll_changed || !kept("parameters: re-check") {
             wanted.poll = st.spin.params.clone();
         }
     }
@@ -561,12 +548,12 @@ impl State {
         }
         self.spin.forget_members(); // and with them their suppress words
         self.reg.ready.clear();
-        self.reg.halves_due.clear();
+        let due = std::mem::take(&mut self.reg.halves_due);
         self.reg.timers_due.clear();
         self.timers = TimerHeap::default();
         self.drain_inbox(shared);
         lock(&shared.handlers).clear();
         lock(&shared.halves).clear();
-        (remains, std::mem::take(&mut self.scheduled))
+        (remains, due, std::mem::take(&mut self.scheduled))
     }
 }

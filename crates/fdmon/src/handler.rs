@@ -4,7 +4,6 @@ use std::any::Any;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fd::{AsFd, BorrowedFd, RawFd};
@@ -14,6 +13,7 @@ use crate::error::{Error, Outcome, Result};
 use crate::interest::{Callbacks, Events, Interest};
 use crate::remote::Remote;
 use crate::stats::HandlerCounters;
+use crate::sync::Arc;
 use crate::word_source::{PollSource, WordSource};
 
 thread_local! {

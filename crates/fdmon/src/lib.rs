@@ -54,6 +54,8 @@ mod fork;
 mod handler;
 mod inbox;
 mod interest;
+#[cfg(all(loom, test))]
+mod models;
 mod monitor;
 mod notifier;
 mod register;
@@ -61,9 +63,11 @@ mod registry;
 mod remote;
 mod spin;
 mod stats;
+mod sync;
 mod timer;
 mod turn;
 mod wait;
+mod wake;
 mod word_source;
 mod words;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+#[cfg(not(loom))]
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -39,6 +40,8 @@ impl EventNotifier {
         let fd = eventfd(value, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| {
             Error::syscall("eventfd2", e, "raise the limit of open files (ulimit -n)")
         })?;
+        #[cfg(loom)]
+        crate::monitor::model::create(fd.as_raw_fd(), value);
         Ok(Self(Arc::new(fd)))
     }
 
@@ -73,6 +76,10 @@ impl AsRawFd for EventNotifier {
     }
 }
 
+#[cfg(loom)]
+pub(crate) use crate::monitor::model::{set, test_and_clear};
+
+#[cfg(not(loom))]
 pub(crate) fn set(fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
     loop {
         match rustix::io::write(fd, &1_u64.to_ne_bytes()) {
@@ -83,6 +90,7 @@ pub(crate) fn set(fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
     }
 }
 
+#[cfg(not(loom))]
 pub(crate) fn test_and_clear(fd: BorrowedFd<'_>) -> std::result::Result<bool, Errno> {
     let mut counter = [0_u8; 8];
     loop {

@@ -1,27 +1,21 @@
-//! What other threads hold of a context: notify, schedule, run, stop, parameters, statistics.
-//!
-//! The wake-up protocol lives here. A notifier publishes its work, sets `notified`, passes a full
-//! barrier and reads `notify_me`; the loop raises `notify_me`, passes a full barrier and reads
-//! `notified` before it sleeps. Whichever comes second sees the other, so either the eventfd is
-//! signalled or the loop does not sleep.
+//! What other threads hold of a context: notify, schedule, run, stop, parameters, statistics. How
+//! they wake it is in `wake`.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
-
-use rustix::fd::AsFd;
+use std::ops::DerefMut;
+use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::{LazyLock, Mutex as StdMutex, PoisonError};
 
 use crate::config::{AioParams, MonitorKind, PollParams};
 use crate::error::{Error, Result};
 use crate::fork::Home;
 use crate::handler::Ops;
 use crate::inbox::{Inbox, Node};
-use crate::notifier::{self, EventNotifier};
+use crate::notifier::EventNotifier;
 use crate::stats::{ContextStats, Counters, Guard, HandlerCounters, HandlerStats};
-
-/// Set in `notify_me` by an outer loop between prepare and check; the rest counts turns.
-pub(crate) const EMBEDDED: u32 = 1 << 31;
+use crate::sync::{Arc, AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, Weak, downgrade};
+use crate::sync::{in_order, ordered};
 
 /// The part of a context that other threads may touch.
 pub(crate) struct Shared {
@@ -58,11 +52,15 @@ pub(crate) struct Wanted {
 }
 
 /// All contexts of this process that are alive, by id.
-static CONTEXTS: LazyLock<Mutex<HashMap<u64, Weak<Shared>>>> = LazyLock::new(Mutex::default);
+static CONTEXTS: LazyLock<StdMutex<HashMap<u64, Weak<Shared>>>> = LazyLock::new(StdMutex::default);
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn contexts() -> impl DerefMut<Target = HashMap<u64, Weak<Shared>>> {
+    CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
@@ -84,33 +82,8 @@ impl Shared {
             handlers: Mutex::default(),
             halves: Mutex::default(),
         });
-        lock(&CONTEXTS).insert(shared.id, Arc::downgrade(&shared));
+        contexts().insert(shared.id, downgrade(&shared));
         Ok(shared)
-    }
-
-    /// Wakes the loop if it sleeps or is about to. What was written before is seen by the turn.
-    #[inline]
-    pub fn notify(&self) {
-        self.notified.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if self.notify_me.load(Ordering::Relaxed) == 0 || !self.home.is_here() {
-            self.stats.notifies_elided.bump_shared();
-        } else {
-            self.stats.notifies_sent.bump_shared();
-            // The eventfd lives as long as `self`, and a full counter wakes as well.
-            let _ = notifier::set(self.notifier.as_fd());
-        }
-    }
-
-    /// Takes what was published: the caller reads the inbox and the timers after this.
-    #[inline]
-    pub fn accept(&self) -> bool {
-        if !self.notified.load(Ordering::Relaxed) {
-            return false; // published later = seen by the next turn before it sleeps
-        }
-        self.notified.store(false, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        true
     }
 
     pub fn set_monitor(&self, kind: MonitorKind, reason: String) {
@@ -158,7 +131,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        lock(&CONTEXTS).remove(&self.id);
+        contexts().remove(&self.id);
     }
 }
 
@@ -208,7 +181,7 @@ impl Remote {
     /// # Errors
     /// `Closed`
     pub fn from_id(id: u64) -> Result<Self> {
-        let shared = lock(&CONTEXTS).get(&id).and_then(Weak::upgrade);
+        let shared = contexts().get(&id).and_then(Weak::upgrade);
         let open = shared.map(Self).filter(|remote| remote.open().is_ok());
         open.ok_or_else(|| {
             Error::new(
@@ -221,7 +194,7 @@ impl Remote {
     }
 
     fn open(&self) -> Result<()> {
-        if self.0.closed.load(Ordering::Acquire) || !self.0.home.is_here() {
+        if self.0.closed.load(Ordering::Relaxed) || !self.0.home.is_here() {
             return Err(Error::closed());
         }
         Ok(())
@@ -255,8 +228,8 @@ impl Remote {
     /// `Closed`
     pub fn stop(&self) -> Result<()> {
         self.open()?;
-        self.0.stop.store(true, Ordering::Release);
-        self.0.notify();
+        let stop = || self.0.stop.store(true, ordered("stop: release", Ordering::Release));
+        in_order("stop: order", stop, || self.0.notify());
         Ok(())
     }
 
@@ -278,10 +251,13 @@ impl Remote {
     }
 
     fn schedule_node(&self, node: &Arc<Node>) {
-        if node.schedule(false) {
-            self.0.inbox.push(Arc::clone(node));
-        }
-        self.0.notify();
+        let push = || {
+            if node.schedule(false) {
+                self.0.inbox.push(Arc::clone(node));
+            }
+        };
+        in_order("schedule: order", push, || self.0.notify());
+        self.0.delivered();
     }
 
     /// The bottom half of this number, if it is alive.
@@ -312,13 +288,8 @@ impl Remote {
     /// context closes is dropped as well.
     pub fn run(&self, job: impl FnOnce(&mut Ops<'_>) + Send + 'static) -> Result<()> {
         self.open()?;
-        self.push(Node::job(Box::new(job)));
+        self.0.deliver(Node::job(Box::new(job)));
         Ok(())
-    }
-
-    fn push(&self, node: Arc<Node>) {
-        self.0.inbox.push(node);
-        self.0.notify();
     }
 
     /// Sets the spin parameters from the next turn on. Kernel busy polling that cannot be had is
@@ -329,10 +300,11 @@ impl Remote {
     pub fn set_poll_params(&self, params: PollParams) -> Result<()> {
         self.open()?;
         params.validate()?;
-        let mut wanted = lock(&self.0.wanted);
-        (wanted.poll, wanted.poll_changed) = (params, true);
-        drop(wanted);
-        self.push(Node::change());
+        let want = || {
+            let mut wanted = lock(&self.0.wanted);
+            (wanted.poll, wanted.poll_changed) = (params, true);
+        };
+        in_order("parameters: order", want, || self.0.deliver(Node::change()));
         Ok(())
     }
 
@@ -344,7 +316,7 @@ impl Remote {
         self.open()?;
         params.validate()?;
         lock(&self.0.wanted).aio = params;
-        self.push(Node::change());
+        self.0.deliver(Node::change());
         Ok(())
     }
 

@@ -1,8 +1,6 @@
 //! ② The wait: how long a turn may sleep, which way it takes to the kernel, and what it makes of
 //! the reports.
 
-use std::sync::atomic::{Ordering, fence};
-
 use rustix::io::Errno;
 
 use crate::context::{Inner, State};
@@ -11,6 +9,7 @@ use crate::interest::Events;
 use crate::monitor::{Monitor, MonitorToken, Sink};
 use crate::registry::{Hints, Registry};
 use crate::remote::Shared;
+use crate::sync::kept;
 use crate::turn::Plan;
 
 /// An idle bottom half limits the sleep to this.
@@ -139,7 +138,6 @@ impl State {
         if plan.awake {
             return;
         }
-        plan.stale = false;
         self.drain_inbox(&inner.shared);
         let hints = self.reg.hints;
         if hints.any(Hints::DUE | Hints::FAILURES | Hints::CLOSED) && self.must_stay_awake(plan) {
@@ -156,9 +154,12 @@ impl State {
     }
 
     /// …anew, when hooks and predicates have run: they may have registered or enabled a handler,
-    /// which is asked once before any sleep.
+    /// which is asked once before any sleep; and a nested turn may have taken a notification, which
+    /// was meant for the turns around it as well.
     pub(crate) fn set_deadline_again(&mut self, inner: &Inner, plan: &mut Plan) {
         self.set_deadline(inner, plan);
+        let taken = inner.shared.stats.accepted.get() != plan.accepted;
+        plan.awake |= taken && kept("nested: re-check");
         plan.awake |= !plan.awake && self.reg.hints.any(Hints::LOOKS) && self.owes_look();
     }
 
@@ -195,7 +196,7 @@ impl State {
     #[inline]
     pub(crate) fn way(&self, shared: &Shared) -> Way {
         let hints = self.reg.hints;
-        if !shared.inbox.is_empty() {
+        if !shared.inbox.is_empty() && kept("way: inbox") {
             Way::AllSteps
         } else if hints.only(0) {
             Way::Kernel
@@ -223,15 +224,14 @@ impl State {
     #[inline(always)]
     pub(crate) fn sleep_quickly(&mut self, inner: &Inner) -> Result<Quick> {
         let shared = &*inner.shared;
-        inner.raise_notify_me();
-        fence(Ordering::SeqCst); // as in `wait`
-        let quick = if shared.notified.load(Ordering::Relaxed) {
+        let quick = if shared.about_to_sleep() || !kept("quick turn: re-check") {
+            shared.lower_early("quick turn: lower");
+            self.wait_once(shared)
+        } else {
             unlikely();
             Ok(Quick::NeedsAll)
-        } else {
-            self.wait_once(shared)
         };
-        inner.lower_notify_me();
+        shared.has_slept();
         quick
     }
 
@@ -338,7 +338,7 @@ impl State {
                 Err(errno) => return Err(cannot_wait(&self.monitor, errno)),
             };
             // Anything else that ended the wait means nothing: go on with the time that is left.
-            if found || plan.awake || shared.notified.load(Ordering::Relaxed) {
+            if found || plan.awake || (shared.is_notified() && kept("ask: re-check")) {
                 plan.asked = true;
                 return Ok(());
             }

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::handler::Ops;
 use crate::inbox::{Job, Node};
 use crate::registry::Callback;
 use crate::remote::{Remote, lock};
+use crate::sync::{Arc, Condvar, Mutex};
 
 thread_local! {
     /// Contexts that are at home in this thread, and open.

@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::handler::Ops;
 use crate::inbox::{Job, Node};
 use crate::registry::Callback;
 use crate::remote::{Remote, lock};
+use crate::sync::{Arc, Condvar, Mutex};
 
 thread_local! {
     /// Contexts that are at home in this thread, and open.

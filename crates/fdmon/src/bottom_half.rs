@@ -1,7 +1,6 @@
 //! Bottom halves: work for the next turn, scheduled from any thread.
 
 use std::rc::Weak;
-use std::sync::Arc;
 
 use crate::context::{AioContext, Inner, State};
 use crate::error::{Outcome, Result};
@@ -10,6 +9,7 @@ use crate::inbox::Node;
 use crate::interest::word;
 use crate::registry::{Callback, DueHalf, Entry, Half};
 use crate::remote::{BottomHalfId, Remote, Shared, lock};
+use crate::sync::{Arc, in_order};
 
 /// A callback that runs in the turn after it was scheduled, once however often that was.
 ///
@@ -155,12 +155,16 @@ impl Inner {
         }
         st.reg.words.set(node.slot, 0);
         if node.is_scheduled() {
-            node.cancel();
             // Scheduled anew, it goes behind what was scheduled meanwhile.
-            st.drain_inbox(&self.shared);
-            st.scheduled.retain(|other| !Arc::ptr_eq(other, node));
-            let slot = node.slot;
-            st.reg.halves_due.retain(|due| !matches!(due, DueHalf::Slot(other) if *other == slot));
+            let forget = || {
+                st.drain_inbox(&self.shared);
+                st.scheduled.retain(|other| !Arc::ptr_eq(other, node));
+                let due = |due: &DueHalf| matches!(due, DueHalf::Slot(slot) if *slot == node.slot);
+                st.reg.halves_due.retain(|half| !due(half));
+            };
+            // As long as it counts as scheduled, nobody else pushes it: it would be forgotten too,
+            // and then count as on its way for ever.
+            in_order("cancel: order", forget, || node.cancel());
         }
     }
 }

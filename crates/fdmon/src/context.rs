@@ -4,8 +4,6 @@ use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use crate::ack;
@@ -22,6 +20,7 @@ use crate::remote::{Remote, Shared, lock};
 use crate::remote_handlers::Claim;
 use crate::spin::SpinState;
 use crate::stats::ContextStats;
+use crate::sync::{Arc, Ordering, kept, ordered};
 use crate::timer::TimerHeap;
 use crate::trace::Trace;
 
@@ -265,7 +264,7 @@ impl AioContext {
     }
 
     pub(crate) fn stop_requested(&self) -> bool {
-        self.0.shared.stop.load(Ordering::Acquire)
+        self.0.shared.stop.load(ordered("stop: acquire", Ordering::Acquire))
     }
 
     /// Ends every `run` and `poll_until` that is going on; with none, the next.
@@ -456,9 +455,7 @@ impl AioContext {
         st.closed = true;
         st.reg.hints.set(Hints::CLOSED);
         ack::left_home();
-        self.0.shared.closed.store(true, Ordering::Release);
-        // The other half of `Remote::push`.
-        fence(Ordering::SeqCst);
+        self.0.shared.close();
         let remains = st.dismantle(&self.0.shared);
         drop(st);
         drop(remains); // users' drop code runs outside the borrow
@@ -532,18 +529,6 @@ impl Inner {
         Ok(st)
     }
 
-    #[inline]
-    pub fn raise_notify_me(&self) {
-        let word = &self.shared.notify_me;
-        word.store(word.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub fn lower_notify_me(&self) {
-        let word = &self.shared.notify_me;
-        word.store(word.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
-    }
-
     /// Runs user code that must not unwind through the loop; the panic resumes after the turn.
     #[inline]
     pub fn guarded<T>(&self, run: impl FnOnce() -> T) -> Option<T> {
@@ -598,7 +583,7 @@ impl AioContext {
         let mut st = self.0.state();
         st.fail(None, Box::new(refusal));
         let mut wanted = lock(&self.0.shared.wanted);
-        if !wanted.poll_changed {
+        if !wanted.poll_changed || !kept("parameters: re-check") {
             wanted.poll = st.spin.params.clone();
         }
     }

@@ -1,13 +1,12 @@
 //! ④ Dispatch: from the ready list to the callback.
 
-use std::sync::Arc;
-
 use crate::context::{AioContext, State};
 use crate::error::{Error, Outcome};
 use crate::handler::{Body, NOWHERE, Ops};
 use crate::interest::{Callbacks, Events, Interest, actions, word};
 use crate::registry::{Callback, DueHalf, Entry, Hints, Registry, Slot};
 use crate::remote::Shared;
+use crate::sync::Arc;
 use crate::turn::{Due, Held, events_of};
 
 /// The order in which the callbacks of one handler run, and the interest each one needs by then.

@@ -6,8 +6,6 @@
 //! that an outer loop counting in milliseconds would miss, or for all of them where the outer loop
 //! keeps no time for the context ([`OuterLoop`]).
 
-use std::sync::atomic::{Ordering, fence};
-
 use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
@@ -22,7 +20,8 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::interest::Interest;
 use crate::monitor::{Monitor, MonitorToken, borrow, timespec};
 use crate::registry::Hints;
-use crate::remote::{EMBEDDED, Shared};
+use crate::remote::Shared;
+use crate::sync::kept;
 use crate::turn::Plan;
 
 pub(crate) const EMBEDDED_REASON: &str = "auto: epoll, since it is embedded in an outer loop";
@@ -235,13 +234,9 @@ impl AioContext {
         let in_spin_mode = st.spin.mode;
         drop(st);
         if !plan.awake {
-            let word = &self.0.shared.notify_me;
-            word.store(word.load(Ordering::Relaxed) | EMBEDDED, Ordering::Relaxed);
-            // The other half of `notify`: one of the two sees the other's word.
-            fence(Ordering::SeqCst);
-            if self.0.shared.notified.load(Ordering::Relaxed) {
+            if !self.0.shared.outer_about_to_sleep() && kept("prepare: re-check") {
                 plan.awake = true;
-            } else if in_spin_mode {
+            } else if in_spin_mode && kept("prepare: leave") {
                 self.leave_spin_mode_before_sleep(&mut plan);
             }
         }
@@ -297,8 +292,7 @@ impl AioContext {
     pub fn check_if(&self, readable: bool) -> Result<bool> {
         let (turn, mut st) = self.enter()?;
         let shared = &*self.0.shared;
-        let word = &shared.notify_me;
-        word.store(word.load(Ordering::Relaxed) & !EMBEDDED, Ordering::Relaxed);
+        shared.outer_has_slept();
         // A turn of its own since then has taken what this one was about.
         let turns = shared.stats.turns.get();
         let plan = st.outer.as_mut().and_then(|outer| outer.plan.take());
@@ -311,7 +305,7 @@ impl AioContext {
             }
         };
         plan.slept |= !plan.awake;
-        let found = readable || plan.hit || plan.asked || shared.notified.load(Ordering::Relaxed);
+        let found = readable || plan.hit || plan.asked || shared.is_notified();
         if !plan.asked && (readable || st.ready_unseen()) {
             plan.awake = true;
             st.ask(&self.0, &mut plan)?;

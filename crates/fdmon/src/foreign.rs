@@ -11,7 +11,6 @@
 
 use std::any::Any;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use rustix::fd::RawFd;
@@ -23,6 +22,7 @@ use crate::inbox::Node;
 use crate::interest::{Callbacks, Events, Interest, word};
 use crate::registry::{Callback, DueHalf, Entry, Hints, TimerEntry};
 use crate::remote::BottomHalfId;
+use crate::sync::Arc;
 use crate::turn::Due;
 use crate::wait::Quick;
 use crate::word_source::WordSource;

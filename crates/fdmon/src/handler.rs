@@ -4,7 +4,6 @@ use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::rc::Weak;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fd::{AsFd, BorrowedFd, RawFd};
@@ -16,6 +15,7 @@ use crate::interest::{Callbacks, Events, Interest};
 use crate::migrate::Moved;
 use crate::remote::Remote;
 use crate::stats::HandlerCounters;
+use crate::sync::Arc;
 use crate::word_source::{PollSource, WordSource};
 
 thread_local! {

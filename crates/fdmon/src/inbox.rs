@@ -6,10 +6,10 @@
 #![allow(unsafe_code)] // intrusive list: nodes travel as raw `Arc` pointers
 
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use crate::handler::Ops;
+use crate::sync::{Arc, AtomicPtr, AtomicU8, Mutex, Ordering, in_order, kept, ordered};
 
 /// The node is in the inbox's list.
 const LINKED: u8 = 1;
@@ -24,6 +24,16 @@ const DEAD: u8 = 8;
 const CHANGE: u8 = 16;
 /// The job takes a handler away.
 const LEAVING: u8 = 32;
+
+/// Acquire and release, less what a mutation leaves out.
+#[inline(always)]
+fn both(release: &str, acquire: &str) -> Ordering {
+    match (kept(release), kept(acquire)) {
+        (true, true) => Ordering::AcqRel,
+        (true, false) => Ordering::Release,
+        (false, _) => Ordering::Acquire,
+    }
+}
 
 /// A closure for the home thread.
 pub(crate) type Job = Box<dyn FnOnce(&mut Ops<'_>) + Send>;
@@ -100,10 +110,12 @@ impl Node {
                 (true, true) => old,
                 (true, false) => old & !IDLE,
             };
-            // AcqRel: what was written before `schedule` is seen by the callback, also when an
-            // earlier schedule already put the node on its way.
-            match self.state.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return old & (SCHEDULED | LINKED) == 0,
+            // Release: what was written before `schedule` is seen by the callback, also when an
+            // earlier schedule already put the node on its way. Acquire: see `unlink`.
+            let order = both("schedule: release", "schedule: acquire");
+            match self.state.compare_exchange_weak(old, new, order, Ordering::Relaxed) {
+                Ok(_) if kept("schedule: linked") => return old & (SCHEDULED | LINKED) == 0,
+                Ok(_) => return old & SCHEDULED == 0,
                 Err(seen) => old = seen,
             }
         }
@@ -111,29 +123,39 @@ impl Node {
 
     /// The node left the inbox. `true` = it is still to run.
     pub fn unlink(&self) -> bool {
-        self.state.fetch_and(!LINKED, Ordering::AcqRel) & SCHEDULED != 0
+        let scheduled = !kept("unlink: at once") && self.is_scheduled();
+        // Release: who schedules it anew writes the link that was read here before.
+        let old = self.state.fetch_and(!LINKED, ordered("unlink: release", Ordering::Release));
+        if kept("unlink: at once") { old & SCHEDULED != 0 } else { scheduled }
     }
 
     /// Takes the schedule: `None` = it was cancelled, else whether it was an idle one.
     pub fn begin_run(&self) -> Option<bool> {
-        let old = self.state.fetch_and(!(SCHEDULED | IDLE), Ordering::AcqRel);
+        let order = ordered("begin: acquire", Ordering::Acquire);
+        let old = if kept("begin: at once") {
+            self.state.fetch_and(!(SCHEDULED | IDLE), order)
+        } else {
+            let old = self.state.load(order);
+            self.state.store(old & !(SCHEDULED | IDLE), Ordering::Relaxed);
+            old
+        };
         (old & SCHEDULED != 0).then_some(old & IDLE != 0)
     }
 
     pub fn is_scheduled(&self) -> bool {
-        self.state.load(Ordering::Acquire) & SCHEDULED != 0
+        self.state.load(Ordering::Relaxed) & SCHEDULED != 0
     }
 
     pub fn is_idle(&self) -> bool {
-        self.state.load(Ordering::Acquire) & IDLE != 0
+        self.state.load(Ordering::Relaxed) & IDLE != 0
     }
 
     pub fn cancel(&self) {
-        self.state.fetch_and(!(SCHEDULED | IDLE), Ordering::AcqRel);
+        self.state.fetch_and(!(SCHEDULED | IDLE), Ordering::Relaxed);
     }
 
     pub fn kill(&self) {
-        self.state.fetch_or(DEAD, Ordering::AcqRel);
+        self.state.fetch_or(DEAD, Ordering::Relaxed);
         self.cancel();
     }
 }
@@ -144,7 +166,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self { head: AtomicPtr::new(ptr::null_mut()) }
     }
 
@@ -161,8 +183,11 @@ impl Inbox {
             // SAFETY: `node` came from `Arc::into_raw` just above and is not published yet, and
             // LINKED keeps every other pusher away from its `next`.
             unsafe { (*node).next.store(head, Ordering::Relaxed) };
-            match self.head.compare_exchange_weak(head, node, Ordering::Release, Ordering::Relaxed)
-            {
+            let order = ordered("push: release", Ordering::Release);
+            if !kept("push: at once") {
+                return self.head.store(node, order);
+            }
+            match self.head.compare_exchange_weak(head, node, order, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(seen) => head = seen,
             }
@@ -174,7 +199,14 @@ impl Inbox {
         if self.is_empty() {
             return;
         }
-        let mut newest = self.head.swap(ptr::null_mut(), Ordering::Acquire);
+        let order = ordered("drain: acquire", Ordering::Acquire);
+        let mut newest = if kept("drain: at once") {
+            self.head.swap(ptr::null_mut(), order)
+        } else {
+            let newest = self.head.load(order);
+            self.head.store(ptr::null_mut(), Ordering::Relaxed);
+            newest
+        };
         let mut oldest: *mut Node = ptr::null_mut();
         while !newest.is_null() {
             // SAFETY: the swap made this thread the owner of the whole chain, each link of which
@@ -184,13 +216,12 @@ impl Inbox {
             newest = next;
         }
         while !oldest.is_null() {
-            // SAFETY: as above. `next` is read before the node is handed on, since it may be
-            // pushed again as soon as it is unlinked.
-            let next = unsafe { (*oldest).next.load(Ordering::Relaxed) };
             // SAFETY: as above; the strong count goes to `each`.
             let node = unsafe { Arc::from_raw(oldest.cast_const()) };
-            oldest = next;
-            each(node);
+            // SAFETY: as above. `next` is read before the node is handed on, since it may be
+            // pushed again as soon as it is unlinked.
+            let next = || unsafe { (*oldest).next.load(Ordering::Relaxed) };
+            (oldest, ()) = in_order("drain: order", next, || each(node));
         }
     }
 }

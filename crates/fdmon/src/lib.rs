@@ -69,6 +69,8 @@ mod inbox;
 mod interest;
 mod io_thread;
 mod migrate;
+#[cfg(all(loom, test))]
+mod models;
 mod monitor;
 mod notifier;
 mod register;
@@ -78,10 +80,12 @@ mod remote_handlers;
 mod send_handlers;
 mod spin;
 mod stats;
+mod sync;
 mod timer;
 mod trace;
 mod turn;
 mod wait;
+mod wake;
 mod word_source;
 mod words;
 

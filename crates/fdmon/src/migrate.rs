@@ -10,7 +10,6 @@
 
 use std::any::TypeId;
 use std::fmt;
-use std::sync::Arc;
 
 use rustix::fd::RawFd;
 
@@ -23,6 +22,7 @@ use crate::interest::Interest;
 use crate::remote::Remote;
 use crate::remote_handlers::SendToken;
 use crate::stats::HandlerCounters;
+use crate::sync::Arc;
 
 /// What comes of a move: the token in the new context, or why not and where the handler is.
 pub type Moved<S> = Result<SendToken<S>, MoveError<S>>;
@@ -210,7 +210,7 @@ impl Remote {
         }
         let (ack, answer) = ack::pair();
         let (request, token, to) = (MoveRequest(Some(answer)), *token, to.clone());
-        self.push(Node::leaving(Box::new(move |ops| request.serve(ops.ctx, token, &to))));
+        self.0.deliver(Node::leaving(Box::new(move |ops| request.serve(ops.ctx, token, &to))));
         ack
     }
 }
@@ -286,7 +286,7 @@ struct Transfer<S: Source + Send>(Option<InTransit<S>>);
 
 impl<S: Source + Send> Transfer<S> {
     fn go(self, to: &Remote) {
-        to.push(Node::job(Box::new(move |ops| self.arrive(ops.ctx))));
+        to.0.deliver(Node::job(Box::new(move |ops| self.arrive(ops.ctx))));
     }
 
     fn arrive(mut self, ctx: &AioContext) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+#[cfg(not(loom))]
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -38,6 +39,8 @@ impl EventNotifier {
     pub fn with_value(value: u32) -> Result<Self> {
         let fd = eventfd(value, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| Error::syscall("eventfd2", e, "see eventfd(2)"))?;
+        #[cfg(loom)]
+        crate::monitor::model::create(fd.as_raw_fd(), value);
         Ok(Self(Arc::new(fd)))
     }
 
@@ -72,6 +75,10 @@ impl AsRawFd for EventNotifier {
     }
 }
 
+#[cfg(loom)]
+pub(crate) use crate::monitor::model::{set, test_and_clear, wake};
+
+#[cfg(not(loom))]
 pub(crate) fn set(fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
     loop {
         match rustix::io::write(fd, &1_u64.to_ne_bytes()) {
@@ -84,6 +91,7 @@ pub(crate) fn set(fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
 
 /// Wakes who watches it, also where only a change of the counter is seen: one that is full does not
 /// change, so it is emptied first.
+#[cfg(not(loom))]
 pub(crate) fn wake(fd: BorrowedFd<'_>) {
     loop {
         match rustix::io::write(fd, &1_u64.to_ne_bytes()) {
@@ -95,6 +103,7 @@ pub(crate) fn wake(fd: BorrowedFd<'_>) {
     }
 }
 
+#[cfg(not(loom))]
 pub(crate) fn test_and_clear(fd: BorrowedFd<'_>) -> std::result::Result<bool, Errno> {
     let mut counter = [0_u8; 8];
     loop {

@@ -3,7 +3,6 @@
 use std::any::TypeId;
 use std::marker::PhantomData;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use rustix::fd::{AsFd, AsRawFd, RawFd};
 use rustix::io::{Errno, fcntl_getfd};
@@ -16,6 +15,7 @@ use crate::interest::{Callbacks, Interest, word};
 use crate::monitor::{Monitor, borrow};
 use crate::registry::{Entry, Hints};
 use crate::remote::{Shared, lock};
+use crate::sync::{Arc, kept};
 
 impl AioContext {
     /// Registers a device or connection; replaces the handler that its fd may have.
@@ -247,7 +247,9 @@ impl AioContext {
         }
         rows[slot as usize] = Some(counters);
         drop(rows);
-        st.want_look(slot);
+        if kept("add: look") {
+            st.want_look(slot);
+        }
         if st.depth == 0 {
             st.maybe_move_up(&self.0.shared);
         } else {
@@ -267,7 +269,9 @@ impl AioContext {
             // From here on nothing collects it: a hook that runs a turn finds it gone.
             st.leave_spin_list(slot);
             st.disarm(&self.0.shared, slot);
-            st.reg.words.set(slot, 0);
+            if kept("remove: pending") {
+                st.reg.words.set(slot, 0);
+            }
             st.reg.generation(slot)
         };
         let begun = self.0.state().reg.handler(slot).is_some_and(|handler| handler.begun);

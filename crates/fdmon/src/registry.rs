@@ -4,7 +4,6 @@
 //! carries a generation; a freed slot is used again only when no turn can still see its number.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use rustix::fd::RawFd;
 
@@ -13,6 +12,7 @@ use crate::handler::{Handler, NOWHERE, Ops};
 use crate::inbox::Node;
 use crate::interest::{Events, word};
 use crate::monitor::MonitorToken;
+use crate::sync::Arc;
 use crate::words::Words;
 
 /// Slots at most: bottom-half numbers spend 21 bits on them.

@@ -1,27 +1,21 @@
-//! What other threads hold of a context: notify, schedule, run, stop, parameters, statistics.
-//!
-//! The wake-up protocol lives here. A notifier publishes its work, sets `notified`, passes a full
-//! barrier and reads `notify_me`; the loop raises `notify_me`, passes a full barrier and reads
-//! `notified` before it sleeps. Whichever comes second sees the other, so either the eventfd is
-//! signalled or the loop does not sleep.
+//! What other threads hold of a context: notify, schedule, run, stop, parameters, statistics. How
+//! they wake it is in `wake`.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
-
-use rustix::fd::AsFd;
+use std::ops::DerefMut;
+use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::{LazyLock, Mutex as StdMutex, PoisonError};
 
 use crate::config::{AioParams, MonitorKind, PollParams};
 use crate::error::{Error, Result};
 use crate::fork::Home;
 use crate::handler::Ops;
 use crate::inbox::{Inbox, Job, Node};
-use crate::notifier::{self, EventNotifier};
+use crate::notifier::EventNotifier;
 use crate::stats::{ContextStats, Counters, Guard, HandlerCounters, HandlerStats};
-
-/// Set in `notify_me` by an outer loop between prepare and check; the rest counts turns.
-pub(crate) const EMBEDDED: u32 = 1 << 31;
+use crate::sync::{Arc, AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, Weak, downgrade};
+use crate::sync::{in_order, ordered};
 
 /// The part of a context that other threads may touch.
 pub(crate) struct Shared {
@@ -58,11 +52,15 @@ pub(crate) struct Wanted {
 }
 
 /// All contexts of this process that are alive, by id.
-static CONTEXTS: LazyLock<Mutex<HashMap<u64, Weak<Shared>>>> = LazyLock::new(Mutex::default);
+static CONTEXTS: LazyLock<StdMutex<HashMap<u64, Weak<Shared>>>> = LazyLock::new(StdMutex::default);
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn contexts() -> impl DerefMut<Target = HashMap<u64, Weak<Shared>>> {
+    CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
@@ -84,32 +82,8 @@ impl Shared {
             handlers: Mutex::default(),
             halves: Mutex::default(),
         });
-        lock(&CONTEXTS).insert(shared.id, Arc::downgrade(&shared));
+        contexts().insert(shared.id, downgrade(&shared));
         Ok(shared)
-    }
-
-    /// Wakes the loop if it sleeps or is about to. What was written before is seen by the turn.
-    #[inline]
-    pub fn notify(&self) {
-        self.notified.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if self.notify_me.load(Ordering::Relaxed) == 0 || !self.home.is_here() {
-            self.stats.notifies_elided.bump_shared();
-        } else {
-            self.stats.notifies_sent.bump_shared();
-            notifier::wake(self.notifier.as_fd()); // it lives as long as `self`
-        }
-    }
-
-    /// Takes what was published: the caller reads the inbox and the timers after this.
-    #[inline]
-    pub fn accept(&self) -> bool {
-        if !self.notified.load(Ordering::Relaxed) {
-            return false; // published later = seen by the next turn before it sleeps
-        }
-        self.notified.store(false, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        true
     }
 
     /// Returns the one before.
@@ -159,7 +133,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        lock(&CONTEXTS).remove(&self.id);
+        contexts().remove(&self.id);
     }
 }
 
@@ -209,7 +183,7 @@ impl Remote {
     /// # Errors
     /// `Closed`
     pub fn from_id(id: u64) -> Result<Self> {
-        let shared = lock(&CONTEXTS).get(&id).and_then(Weak::upgrade);
+        let shared = contexts().get(&id).and_then(Weak::upgrade);
         let open = shared.map(Self).filter(|remote| remote.open().is_ok());
         open.ok_or_else(|| {
             Error::new(
@@ -222,7 +196,7 @@ impl Remote {
     }
 
     pub(crate) fn open(&self) -> Result<()> {
-        if self.0.closed.load(Ordering::Acquire) || !self.0.home.is_here() {
+        if self.0.closed.load(Ordering::Relaxed) || !self.0.home.is_here() {
             return Err(Error::closed());
         }
         Ok(())
@@ -256,8 +230,8 @@ impl Remote {
     /// `Closed`
     pub fn stop(&self) -> Result<()> {
         self.open()?;
-        self.0.stop.store(true, Ordering::Release);
-        self.0.notify();
+        let stop = || self.0.stop.store(true, ordered("stop: release", Ordering::Release));
+        in_order("stop: order", stop, || self.0.notify());
         Ok(())
     }
 
@@ -279,10 +253,13 @@ impl Remote {
     }
 
     pub(crate) fn schedule_node(&self, node: &Arc<Node>) {
-        if node.schedule(false) {
-            self.0.inbox.push(Arc::clone(node));
-        }
-        self.0.notify();
+        let push = || {
+            if node.schedule(false) {
+                self.0.inbox.push(Arc::clone(node));
+            }
+        };
+        in_order("schedule: order", push, || self.0.notify());
+        self.0.delivered();
     }
 
     /// The bottom half of this number, if it is alive.
@@ -317,20 +294,8 @@ impl Remote {
 
     pub(crate) fn push_job(&self, job: Job) -> Result<()> {
         self.open()?;
-        self.push(Node::job(job));
+        self.0.deliver(Node::job(job));
         Ok(())
-    }
-
-    /// A context that has closed meanwhile empties its inbox no more: then it is done here, so that
-    /// what a request carries is given back.
-    pub(crate) fn push(&self, node: Arc<Node>) {
-        self.0.inbox.push(node);
-        self.0.notify();
-        // The barrier in `notify` stands between the push and this look, that of `close` between
-        // the flag and its last look into the inbox: one of the two finds the node.
-        if self.0.closed.load(Ordering::Relaxed) {
-            self.0.inbox.drain(drop);
-        }
     }
 
     /// Sets the spin parameters from the next turn on. Kernel busy polling that cannot be had is
@@ -341,10 +306,11 @@ impl Remote {
     pub fn set_poll_params(&self, params: PollParams) -> Result<()> {
         self.open()?;
         params.validate()?;
-        let mut wanted = lock(&self.0.wanted);
-        (wanted.poll, wanted.poll_changed) = (params, true);
-        drop(wanted);
-        self.push(Node::change());
+        let want = || {
+            let mut wanted = lock(&self.0.wanted);
+            (wanted.poll, wanted.poll_changed) = (params, true);
+        };
+        in_order("parameters: order", want, || self.0.deliver(Node::change()));
         Ok(())
     }
 
@@ -356,7 +322,7 @@ impl Remote {
         self.open()?;
         params.validate()?;
         lock(&self.0.wanted).aio = params;
-        self.push(Node::change());
+        self.0.deliver(Node::change());
         Ok(())
     }
 

@@ -157,7 +157,7 @@ impl Remote {
         }
         let (ack, answer) = ack::pair();
         let registration = Registration(Some((source, answer)));
-        self.push(Node::job(Box::new(move |ops| registration.serve(ops.ctx))));
+        self.0.deliver(Node::job(Box::new(move |ops| registration.serve(ops.ctx))));
         ack
     }
 
@@ -188,7 +188,7 @@ impl Remote {
         }
         let (ack, answer) = ack::pair();
         let (removal, token) = (Removal(Some(answer)), *token);
-        self.push(Node::leaving(Box::new(move |ops| removal.serve(ops.ctx, token))));
+        self.0.deliver(Node::leaving(Box::new(move |ops| removal.serve(ops.ctx, token))));
         ack
     }
 
@@ -222,7 +222,7 @@ impl Remote {
         let (ack, answer) = ack::pair();
         let change = InterestChange(Some(answer));
         let (slot, generation) = (token.slot, token.generation);
-        self.push(Node::job(Box::new(move |ops| {
+        self.0.deliver(Node::job(Box::new(move |ops| {
             change.give(ops.ctx.0.set_interest(slot, generation, interest));
         })));
         ack

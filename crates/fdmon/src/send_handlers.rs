@@ -3,13 +3,13 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
 
 use rustix::fd::{AsFd, BorrowedFd};
 
 use crate::error::Outcome;
 use crate::handler::{Ops, Parts, Private, Source};
 use crate::interest::{Callbacks, Interest};
+use crate::sync::Arc;
 use crate::word_source::{PollSource, WordSource};
 
 type Callback = Box<dyn FnMut(&mut Ops<'_>) -> Outcome + Send>;

@@ -60,6 +60,8 @@ pub(crate) struct Counters {
     pub settled_ns: Counter,
     /// What counted turns spent between begin and end of the wait.
     pub waited_ns: Counter,
+    /// Turns that took a notification: of no interest to a reader, but to the turns around them.
+    pub accepted: Counter,
     pub notifies_sent: Counter,
     pub notifies_elided: Counter,
     pub submissions: Counter,

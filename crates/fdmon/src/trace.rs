@@ -10,7 +10,6 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 #[cfg(feature = "tracing")]
 use tracing::{
@@ -90,7 +89,7 @@ impl SpinResult {
             Self::Ready
         } else if plan.interrupted {
             Self::Interrupted
-        } else if shared.notified.load(Ordering::Relaxed) {
+        } else if shared.is_notified() {
             Self::Notified
         } else if plan.deadline.is_some_and(|deadline| deadline <= now) {
             Self::Timeout

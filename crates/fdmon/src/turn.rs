@@ -3,8 +3,6 @@
 use std::cell::RefMut;
 use std::mem::ManuallyDrop;
 use std::panic::resume_unwind;
-use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
 use crate::context::{AioContext, State};
 use crate::error::{Error, Result};
@@ -13,6 +11,7 @@ use crate::inbox::Node;
 use crate::interest::Events;
 use crate::registry::{DueHalf, Hints};
 use crate::remote::Shared;
+use crate::sync::{Arc, in_order, kept};
 use crate::trace::has_subscriber;
 use crate::wait::{Quick, Way};
 
@@ -47,6 +46,8 @@ pub(crate) struct Plan {
     pub foreign: bool,
     /// Failures that belong to the turns around this one.
     pub failures_before: usize,
+    /// How many turns had taken a notification when it began.
+    pub accepted: u64,
 }
 
 impl Plan {
@@ -67,6 +68,7 @@ impl Plan {
             interrupted: false,
             foreign: false,
             failures_before: 0,
+            accepted: 0,
         }
     }
 }
@@ -227,11 +229,13 @@ impl AioContext {
         let shared = &*self.0.shared;
         shared.stats.turns.bump();
         plan.failures_before = st.failures.of_others(st.depth);
+        plan.accepted = shared.stats.accepted.get();
         st.drain_inbox(shared);
         if st.reg.hints.any(Hints::CHANGED) {
             st.reg.hints.clear(Hints::CHANGED);
             drop(st);
             self.take_wanted();
+            plan.stale = true;
             st = self.0.state();
         }
         if st.depth > 1 && st.reg.hints.any(Hints::DUE) {
@@ -263,22 +267,21 @@ impl AioContext {
         }
         let may_sleep = !plan.awake;
         if may_sleep {
-            self.0.raise_notify_me();
-            // The other half of `notify`: one of the two sees the other's word.
-            fence(Ordering::SeqCst);
-            if shared.notified.load(Ordering::Relaxed) {
+            if !shared.about_to_sleep() && kept("turn: re-check") {
                 plan.awake = true;
-            } else if st.spin.mode {
+            } else if st.spin.mode && kept("turn: leave") {
                 drop(st);
                 self.leave_spin_mode_before_sleep(plan);
                 st = self.0.state();
-                plan.awake |= st.spin.mode; // a hook entered it again
             }
         }
         let skip = plan.awake && (plan.asked || !st.kernel_is_due(&self.0, plan));
+        if may_sleep {
+            shared.lower_early("turn: lower");
+        }
         let result = if skip { Ok(()) } else { st.ask(&self.0, plan) };
         if may_sleep {
-            self.0.lower_notify_me();
+            shared.has_slept();
         }
         result.map(|()| st)
     }
@@ -287,15 +290,16 @@ impl AioContext {
     #[cold]
     pub(crate) fn leave_spin_mode_before_sleep(&self, plan: &mut Plan) {
         plan.hit |= self.leave_spin_mode();
-        self.0.state().set_deadline_again(&self.0, plan);
+        let mut st = self.0.state();
+        st.set_deadline_again(&self.0, plan);
+        plan.awake |= st.spin.mode && kept("leave: re-check"); // a hook entered it again
     }
 
     /// After the wait: accept, move the window, put what is due on its lists.
     #[inline]
     pub(crate) fn settle<'a>(&'a self, mut st: Held<'a>, plan: &Plan) -> Held<'a> {
         let shared = &*self.0.shared;
-        shared.accept();
-        st.drain_inbox(shared);
+        in_order("settle: order", || shared.accept(), || st.drain_inbox(shared));
         let mut now = 0;
         if plan.counted || st.reg.hints.any(Hints::TIMERS) {
             now = self.0.clock.now();

@@ -1,8 +1,6 @@
 //! ② The wait: how long a turn may sleep, which way it takes to the kernel, and what it makes of
 //! the reports.
 
-use std::sync::atomic::{Ordering, fence};
-
 use rustix::io::Errno;
 
 use crate::context::{Inner, State};
@@ -11,6 +9,7 @@ use crate::interest::Events;
 use crate::monitor::{MonitorToken, Sink};
 use crate::registry::{Hints, Registry};
 use crate::remote::Shared;
+use crate::sync::kept;
 use crate::trace::has_subscriber;
 use crate::turn::Plan;
 
@@ -152,7 +151,6 @@ impl State {
         if plan.awake {
             return;
         }
-        plan.stale = false;
         self.drain_inbox(&inner.shared);
         let hints = self.reg.hints;
         let suspects = Hints::DUE | Hints::FAILURES | Hints::CLOSED | Hints::ODD_REPORT;
@@ -170,9 +168,12 @@ impl State {
     }
 
     /// …anew, when hooks and predicates have run: they may have registered or enabled a handler,
-    /// which is asked once before any sleep.
+    /// which is asked once before any sleep; and a nested turn may have taken a notification, which
+    /// was meant for the turns around it as well.
     pub(crate) fn set_deadline_again(&mut self, inner: &Inner, plan: &mut Plan) {
         self.set_deadline(inner, plan);
+        let taken = inner.shared.stats.accepted.get() != plan.accepted;
+        plan.awake |= taken && kept("nested: re-check");
         plan.awake |= !plan.awake && self.reg.hints.any(Hints::LOOKS) && self.owes_look();
     }
 
@@ -212,7 +213,7 @@ impl State {
     #[inline]
     pub(crate) fn way(&self, shared: &Shared) -> Way {
         let hints = self.reg.hints;
-        if !shared.inbox.is_empty() || has_subscriber() {
+        if (!shared.inbox.is_empty() && kept("way: inbox")) || has_subscriber() {
             Way::AllSteps
         } else if hints.only(0) {
             Way::Kernel
@@ -240,15 +241,14 @@ impl State {
     #[inline(always)]
     pub(crate) fn sleep_quickly(&mut self, inner: &Inner) -> Result<Quick> {
         let shared = &*inner.shared;
-        inner.raise_notify_me();
-        fence(Ordering::SeqCst); // as in `wait`
-        let quick = if shared.notified.load(Ordering::Relaxed) {
+        let quick = if shared.about_to_sleep() || !kept("quick turn: re-check") {
+            shared.lower_early("quick turn: lower");
+            self.wait_once(shared)
+        } else {
             unlikely();
             Ok(Quick::NeedsAll)
-        } else {
-            self.wait_once(shared)
         };
-        inner.lower_notify_me();
+        shared.has_slept();
         quick
     }
 
@@ -358,7 +358,7 @@ impl State {
                 Err(errno) => return Err(cannot_wait(errno)),
             };
             // Anything else that ended the wait means nothing: go on with the time that is left.
-            if found || plan.awake || shared.notified.load(Ordering::Relaxed) {
+            if found || plan.awake || (shared.is_notified() && kept("ask: re-check")) {
                 plan.asked = true;
                 return Ok(());
             }

@@ -5,10 +5,10 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, ErrorCode, Result};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, fence, kept, ordered};
 
 /// A predicate that spinning asks, with its hooks.
 ///
@@ -47,9 +47,9 @@ impl RawWord {
     unsafe fn store(self, value: u32) {
         match self {
             // SAFETY: by this function's contract.
-            Self::U32(word) => unsafe { word.as_ref() }.store(value, Ordering::Release),
+            Self::U32(word) => unsafe { word.as_ref() }.store(value, Ordering::Relaxed),
             // SAFETY: by this function's contract.
-            Self::U64(word) => unsafe { word.as_ref() }.store(value.into(), Ordering::Release),
+            Self::U64(word) => unsafe { word.as_ref() }.store(value.into(), Ordering::Relaxed),
         }
     }
 
@@ -186,20 +186,22 @@ impl WordSource {
 
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
+        // What was written before the word is seen by the callback.
+        let order = ordered("look: acquire", Ordering::Acquire);
         match self.words {
             Pair::U32(word, other) => {
                 // SAFETY: the constructors' callers promised that it lives as long as `_owner`.
                 let word = unsafe { word.as_ref() };
                 // SAFETY: as above.
                 let other = unsafe { other.as_ref() };
-                word.load(Ordering::Acquire) != other.load(Ordering::Acquire)
+                word.load(order) != other.load(order)
             }
             Pair::U64(word, other) => {
                 // SAFETY: as above.
                 let word = unsafe { word.as_ref() };
                 // SAFETY: as above.
                 let other = unsafe { other.as_ref() };
-                word.load(Ordering::Acquire) != other.load(Ordering::Acquire)
+                word.load(order) != other.load(order)
             }
         }
     }
@@ -217,7 +219,9 @@ impl WordSource {
         if let Some(word) = self.suppress {
             // SAFETY: as in `is_ready`.
             unsafe { word.store(0) };
-            fence(Ordering::SeqCst);
+            if kept("end: barrier") {
+                fence(Ordering::SeqCst);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use rustix::io::Errno;
@@ -16,6 +16,7 @@ use crate::config::{AioParams, MonitorKind, PollParams, RingParams};
 use crate::context::AioContext;
 use crate::cpu_clock::CpuClock;
 use crate::error::{Error, ErrorCode, Result};
+use crate::sync::Mutex;
 
 /// The longest spin of an I/O thread, unless told otherwise.
 const MAX_NS: u64 = 32_768;

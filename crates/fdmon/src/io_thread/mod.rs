@@ -6,8 +6,8 @@ mod life;
 
 use std::fmt;
 use std::mem::ManuallyDrop;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use crate::clock::monotonic_ns;
@@ -17,6 +17,7 @@ use crate::cpu_clock::CpuClock;
 use crate::error::{Error, ErrorCode, Result};
 use crate::remote::{Remote, lock};
 use crate::stats::ContextStats;
+use crate::sync::Mutex;
 
 pub use builder::IoThreadBuilder;
 pub use failure::{Failure, IoThreadError};

@@ -6,6 +6,8 @@
 pub(crate) mod busy_poll;
 pub(crate) mod epoll;
 pub(crate) mod io_uring;
+#[cfg(loom)]
+pub(crate) mod model;
 pub(crate) mod poll;
 pub(crate) mod refusal;
 pub(crate) mod ring;
@@ -112,6 +114,8 @@ pub(crate) enum Monitor {
     Poll(poll::PollMonitor),
     Epoll(epoll::EpollMonitor),
     IoUring(Box<io_uring::UringMonitor>),
+    #[cfg(loom)]
+    Model(model::ModelMonitor),
 }
 
 impl Monitor {
@@ -120,6 +124,8 @@ impl Monitor {
             Self::Poll(_) => crate::config::MonitorKind::Poll,
             Self::Epoll(_) => crate::config::MonitorKind::Epoll,
             Self::IoUring(_) => crate::config::MonitorKind::IoUring,
+            #[cfg(loom)]
+            Self::Model(m) => m.kind(),
         }
     }
 
@@ -129,6 +135,8 @@ impl Monitor {
             Self::Poll(_) => "ppoll",
             Self::Epoll(_) => "epoll_ctl",
             Self::IoUring(_) => "io_uring_enter",
+            #[cfg(loom)]
+            Self::Model(_) => unreachable!("the models' kernel takes every fd"),
         }
     }
 
@@ -138,6 +146,8 @@ impl Monitor {
             Self::Poll(_) => None,
             Self::Epoll(m) => Some(m.fd()),
             Self::IoUring(m) => Some(m.fd()),
+            #[cfg(loom)]
+            Self::Model(_) => None,
         }
     }
 
@@ -146,6 +156,8 @@ impl Monitor {
             Self::Poll(_) => poll::PollMonitor::SEES_READINESS,
             Self::Epoll(_) => epoll::EpollMonitor::SEES_READINESS,
             Self::IoUring(_) => io_uring::UringMonitor::SEES_READINESS,
+            #[cfg(loom)]
+            Self::Model(m) => m.sees_readiness(),
         }
     }
 
@@ -155,6 +167,8 @@ impl Monitor {
             Self::Poll(m) => m.need_wait(),
             Self::Epoll(m) => m.need_wait(),
             Self::IoUring(m) => m.need_wait(),
+            #[cfg(loom)]
+            Self::Model(m) => m.need_wait(),
         }
     }
 
@@ -164,6 +178,8 @@ impl Monitor {
             Self::Poll(m) => m.has_due(),
             Self::Epoll(m) => m.has_due(),
             Self::IoUring(m) => m.has_due(),
+            #[cfg(loom)]
+            Self::Model(m) => m.has_due(),
         }
     }
 
@@ -173,6 +189,8 @@ impl Monitor {
             Self::Poll(m) => m.submit_due(sink),
             Self::Epoll(m) => m.submit_due(sink),
             Self::IoUring(m) => m.submit_due(sink),
+            #[cfg(loom)]
+            Self::Model(m) => m.submit_due(sink),
         }
     }
 
@@ -188,6 +206,8 @@ impl Monitor {
             Self::Poll(m) => m.update(token, fd, old, new),
             Self::Epoll(m) => m.update(token, fd, old, new),
             Self::IoUring(m) => m.update(token, fd, old, new),
+            #[cfg(loom)]
+            Self::Model(m) => m.update(token, fd, old, new),
         }
     }
 
@@ -197,6 +217,8 @@ impl Monitor {
             Self::Poll(m) => m.wait(timeout, sink),
             Self::Epoll(m) => m.wait(timeout, sink),
             Self::IoUring(m) => m.wait(timeout, sink),
+            #[cfg(loom)]
+            Self::Model(m) => m.wait(timeout, sink),
         }
     }
 
@@ -205,6 +227,8 @@ impl Monitor {
             Self::Poll(m) => m.busy_poll(params),
             Self::Epoll(m) => m.busy_poll(params),
             Self::IoUring(m) => m.busy_poll(params),
+            #[cfg(loom)]
+            Self::Model(m) => m.busy_poll(params),
         }
     }
 }

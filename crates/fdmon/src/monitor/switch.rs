@@ -9,6 +9,8 @@ use rustix::io::Errno;
 use super::busy_poll::BUSY_POLL_REASON;
 use super::epoll::EpollMonitor;
 use super::io_uring::UringMonitor;
+#[cfg(loom)]
+use super::model::ModelMonitor;
 use super::poll::PollMonitor;
 use super::refusal::Refusal;
 use super::ring::RingFeatures;
@@ -71,6 +73,11 @@ pub(crate) fn choose(
         kind if by_environment => (kind, asked_by_environment(kind)),
         kind => (kind, String::from("asked for")),
     };
+    #[cfg(loom)]
+    if cfg!(loom) {
+        let monitor = Monitor::Model(ModelMonitor::new(kind, shared.notifier.as_raw_fd()));
+        return Ok(Chosen::asked_for(monitor, reason));
+    }
     match kind {
         MonitorKind::Auto => Ok(choose_best(ring, shared)),
         MonitorKind::IoUring if ring.mode == RingMode::Off => Err(turned_off(option(&reason))),
@@ -277,6 +284,8 @@ impl State {
                 return true;
             }
             Monitor::IoUring(_) => {}
+            #[cfg(loom)]
+            Monitor::Model(_) => return false,
         }
         let why = Refusal { call: "io_uring_enter", errno };
         self.ring_refused = format!("io_uring refused: {why}");
@@ -385,6 +394,8 @@ impl State {
             Monitor::Poll(_) => true,
             Monitor::Epoll(_) => false,
             Monitor::IoUring(monitor) => monitor.notifier_must_be_read(),
+            #[cfg(loom)]
+            Monitor::Model(monitor) => monitor.notifier_must_be_read(),
         };
         if must_be_read {
             let _ = notifier::test_and_clear(shared.notifier.as_fd());

@@ -12,9 +12,6 @@ mod policy;
 mod tests;
 mod wake_up;
 
-use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
-
 use crate::clock::Clock;
 use crate::config::{PolicyKind, PollParams};
 use crate::context::{AioContext, Inner, State};
@@ -23,6 +20,7 @@ use crate::interest::word;
 use crate::registry::Hints;
 use crate::remote::Shared;
 use crate::stats::Guard;
+use crate::sync::{Arc, Ordering, fence, in_order, kept, spin_loop};
 use crate::turn::{Held, Plan};
 use crate::wait::{Arming, Quick};
 use crate::word_source::WordSource;
@@ -348,7 +346,7 @@ impl AioContext {
         let mut yielded = false; // just before
         let mut before = plan.start;
         loop {
-            plan.awake |= shared.notified.load(Ordering::Acquire);
+            plan.awake |= shared.is_notified() && kept("spin: notified");
             let mut now = clock.now();
             if plan.awake {
                 return (st, now);
@@ -385,10 +383,10 @@ impl AioContext {
                 rustix::thread::sched_yield();
                 yielded_at = clock.now();
             } else {
-                std::hint::spin_loop();
+                spin_loop();
             }
             st = self.round(st, plan);
-            let found = plan.awake || shared.notified.load(Ordering::Relaxed);
+            let found = plan.awake || shared.is_notified();
             if found && guards {
                 st.spin.guards.found(yielded, yielded_at);
             }
@@ -441,14 +439,25 @@ impl AioContext {
             st.spin.mode = false;
             st.spin.slots()
         };
-        for &slot in &members {
-            self.end_one(slot);
-        }
-        // The producers' half of this barrier stands between their data and their look at the
-        // suppress word.
-        fence(Ordering::SeqCst);
+        let end = || {
+            for &slot in &members {
+                self.end_one(slot);
+            }
+            // The producers' half of this barrier stands between their data and their look at the
+            // suppress word.
+            if kept("leave: barrier") {
+                fence(Ordering::SeqCst);
+            }
+        };
+        let look = || kept("leave: look") && self.last_look(&members);
+        let ((), hit) = in_order("leave: order", end, look);
+        hit
+    }
+
+    /// Each predicate once more. `true` = one of them said yes.
+    fn last_look(&self, members: &[u32]) -> bool {
         let mut plan = Plan::new(false);
-        for slot in members {
+        for &slot in members {
             // A hook may have silenced it, and with that taken it off the list. One that is off the
             // list because the parameters have changed is asked: nobody else does.
             {
@@ -511,7 +520,9 @@ impl AioContext {
             self.end_one(slot);
             self.0.state().leave_spin_list(slot);
             let mut last = Plan::new(false);
-            self.probe(slot, &mut last);
+            if kept("idle: look") {
+                self.probe(slot, &mut last);
+            }
             if let Some(handler) = self.0.state().reg.handler(slot) {
                 handler.leaving = last.hit;
             }

@@ -251,6 +251,40 @@ fn what_users_drop_at_close_may_call_the_context() {
 
 /// SPEC 38
 #[test]
+fn what_a_closure_from_elsewhere_drops_at_close_may_call_the_context() {
+    thread_local! {
+        static CONTEXT: std::cell::RefCell<Option<Rc<fdmon::AioContext>>> = Default::default();
+        static CLOSED: Count = Count::new();
+    }
+    struct Last;
+    impl Drop for Last {
+        fn drop(&mut self) {
+            let closed = CONTEXT.with_borrow(|ctx| ctx.as_ref().is_some_and(|c| c.is_closed()));
+            assert!(closed);
+            CLOSED.with(Count::bump);
+        }
+    }
+    let (ctx, _clock) = manual();
+    CONTEXT.set(Some(Rc::new(ctx)));
+    let ctx = CONTEXT.with_borrow(|ctx| ctx.as_ref().unwrap().clone());
+    // The first closes while the second waits for its turn in the same batch, the third in the inbox.
+    let remote = ctx.remote();
+    let last = Last;
+    remote
+        .run(move |ops| {
+            ops.remote().run(move |_| drop(last)).unwrap();
+            ops.close();
+        })
+        .unwrap();
+    let last = Last;
+    remote.run(move |_| drop(last)).unwrap();
+    assert!(ctx.poll(false).unwrap());
+    assert_eq!(CLOSED.with(Count::get), 2);
+    CONTEXT.take();
+}
+
+/// SPEC 38
+#[test]
 fn close_does_not_close_fds_that_are_not_the_contexts() {
     let (ctx, _clock) = manual();
     let bell = rung();

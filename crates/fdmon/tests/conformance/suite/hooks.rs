@@ -235,6 +235,91 @@ fn a_hook_that_leaves_spin_mode_leaves_nothing_begun_in_the_sleep() {
     assert!(!asleep.get(), "a producer was told not to signal, and then the loop slept");
 }
 
+/// SPEC 25, 50
+#[test]
+fn a_hook_whose_nested_turn_enters_spin_mode_again_keeps_turn_and_outer_loop_awake() {
+    for way in ["turn", "prepare"] {
+        let (ctx, _clock) = spinning();
+        let ctx = Rc::new(ctx);
+        let predicates = [Predicate::new(), Predicate::new()];
+        for predicate in &predicates {
+            member(&ctx, &EventNotifier::new().unwrap(), predicate);
+        }
+        if way == "prepare" {
+            ctx.prepare().unwrap(); // makes the side for an outer loop
+            ctx.check().unwrap();
+            ctx.dispatch().unwrap();
+            warm(&ctx);
+        }
+        enter(&ctx, &predicates[0]);
+        let (weak, first) = (Rc::downgrade(&ctx), predicates[0].clone());
+        let nested = Count::new();
+        let counter = nested.clone();
+        predicates[1].on_end(move || {
+            if counter.get() == 0 {
+                counter.bump();
+                first.say(true);
+                assert!(weak.upgrade().unwrap().poll(true).unwrap());
+            }
+        });
+        let sleeps = ctx.stats().sleeps;
+        if way == "turn" {
+            block(&ctx);
+            assert_eq!(ctx.stats().sleeps, sleeps);
+        } else {
+            assert_eq!(ctx.prepare().unwrap(), Some(0));
+        }
+        assert_eq!(nested.get(), 1, "{way}");
+        assert!(predicates[0].has_begun(), "{way}");
+    }
+}
+
+/// SPEC 19, 34
+#[test]
+fn a_notification_that_a_nested_turn_in_a_hook_accepts_ends_the_turn_around_it_too() {
+    for hook in ["begin", "end"] {
+        for way in ["run", "prepare"] {
+            let (ctx, _clock) = spinning();
+            let ctx = Rc::new(ctx);
+            let predicate = Predicate::new();
+            member(&ctx, &EventNotifier::new().unwrap(), &predicate);
+            if way == "prepare" {
+                ctx.prepare().unwrap();
+                ctx.check().unwrap();
+                ctx.dispatch().unwrap();
+                warm(&ctx);
+                ctx.suspend().unwrap();
+            }
+            let (weak, remote) = (Rc::downgrade(&ctx), ctx.remote());
+            let nests = move || {
+                remote.stop().unwrap();
+                weak.upgrade().unwrap().poll(false).unwrap();
+            };
+            if hook == "begin" {
+                predicate.on_begin(nests);
+            } else {
+                predicate.on_end(nests);
+            }
+            if way == "prepare" {
+                assert_eq!(ctx.prepare().unwrap(), Some(0), "{hook}");
+                continue;
+            }
+            let slept = Count::new();
+            let (counter, remote) = (slept.clone(), ctx.remote());
+            let limit = ctx
+                .timer(move |_| {
+                    counter.bump();
+                    remote.stop()?;
+                    Ok(())
+                })
+                .unwrap();
+            limit.arm(std::time::Duration::from_secs(10)).unwrap();
+            ctx.run().unwrap();
+            assert_eq!(slept.get(), 0, "{hook}: it slept although a stop was asked for");
+        }
+    }
+}
+
 /// SPEC 25
 #[test]
 fn a_suppress_word_is_1_while_the_producer_need_not_signal() {

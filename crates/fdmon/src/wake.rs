@@ -1,0 +1,164 @@
+//! The wake-up protocol, a function a step: what a notifier does, and what the loop does around its
+//! sleep. The models in `models` run these, through whole turns, in every order.
+//!
+//! ```text
+//! notifier                              loop
+//! publish                               notify_me up
+//! notified = true                       full barrier
+//! full barrier                          notified? then no sleep
+//! notify_me up? then signal             sleep, notify_me down
+//!                                       accept: notified = false, then read what was published
+//! ```
+//!
+//! Whichever comes second of the two barriers sees the other side's word, so either the notifier
+//! signals or the loop does not sleep.
+
+use crate::inbox::Node;
+use crate::notifier;
+use crate::remote::Shared;
+use crate::sync::{Arc, Ordering, fence, in_order, kept, ordered};
+
+use rustix::fd::AsFd;
+
+/// Set in `notify_me` by an outer loop between prepare and check; the rest counts turns.
+const EMBEDDED: u32 = 1 << 31;
+
+impl Shared {
+    /// Wakes the loop if it sleeps or is about to. What was written before is seen by the turn.
+    #[inline]
+    pub fn notify(&self) {
+        let tell = || {
+            // A swap, although what was there is of no interest: a chain of swaps carries to
+            // `accept` what each of several notifiers has published, not only the last. And who
+            // finds it set does not leave the signal to who has set it, who may have been killed.
+            let order = ordered("notify: release", Ordering::Release);
+            let was_told = kept("notify: at once") && self.notified.swap(true, order);
+            if !kept("notify: at once") {
+                self.notified.store(true, order);
+            }
+            if kept("notify: barrier") {
+                fence(Ordering::SeqCst);
+            }
+            was_told && !kept("notify: again")
+        };
+        let asleep = || self.notify_me.load(Ordering::Relaxed) != 0;
+        let (left_to_another, asleep) = in_order("notify: order", tell, asleep);
+        if asleep && !left_to_another && self.home.is_here() {
+            self.stats.notifies_sent.bump_shared();
+            notifier::wake(self.notifier.as_fd()); // it lives as long as `self`
+        } else {
+            self.stats.notifies_elided.bump_shared();
+        }
+    }
+
+    /// Hands a node to the loop and wakes it.
+    pub fn deliver(&self, node: Arc<Node>) {
+        in_order("deliver: order", || self.inbox.push(node), || self.notify());
+        self.delivered();
+    }
+
+    /// A loop that is closed takes nothing: who has put something in after that takes it out again,
+    /// or what it holds would live on, a [`Remote`](crate::Remote) of this context perhaps. Between
+    /// the push and this there is the barrier of `notify`; `close` has the other one.
+    pub fn delivered(&self) {
+        if kept("deliver: closed") && self.closed.load(Ordering::Relaxed) {
+            self.inbox.drain(drop);
+        }
+    }
+
+    /// From here on nothing is delivered: either the last drain, which follows, sees what was pushed,
+    /// or who pushed sees this.
+    pub fn close(&self) {
+        if kept("close: told") {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+        if kept("close: barrier") {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Takes what was published: the caller reads the inbox and the timers after this.
+    #[inline]
+    pub fn accept(&self) -> bool {
+        if !self.notified.load(Ordering::Relaxed) {
+            return false; // published later = seen by the next turn before it sleeps
+        }
+        // Whose flag this clears may have seen an awake loop, and signals nothing: what it has
+        // published must be seen from here on, hence acquire.
+        let order = ordered("accept: acquire", Ordering::Acquire);
+        if kept("accept: at once") {
+            self.notified.swap(false, order);
+        } else {
+            self.notified.load(order);
+            self.notified.store(false, Ordering::Relaxed);
+        }
+        self.stats.accepted.bump();
+        true
+    }
+
+    /// Somebody has published work since the loop last accepted.
+    #[inline]
+    pub fn is_notified(&self) -> bool {
+        self.notified.load(Ordering::Relaxed)
+    }
+
+    /// A turn is about to sleep. `false` = it must not; either way it calls [`Shared::has_slept`].
+    #[inline(always)]
+    pub fn about_to_sleep(&self) -> bool {
+        let ((), notified) = in_order(
+            "sleep: order",
+            || {
+                if kept("sleep: raise") {
+                    let turns = self.notify_me.load(Ordering::Relaxed);
+                    self.notify_me.store(turns + 1, Ordering::Relaxed);
+                }
+                if kept("sleep: barrier") {
+                    fence(Ordering::SeqCst);
+                }
+            },
+            || self.is_notified(),
+        );
+        !notified
+    }
+
+    #[inline(always)]
+    pub fn has_slept(&self) {
+        let turns = self.notify_me.load(Ordering::Relaxed);
+        let left = if kept("sleep: count") { turns.wrapping_sub(1) } else { 0 };
+        self.notify_me.store(left, Ordering::Relaxed);
+    }
+
+    /// The mutation that lowers `notify_me` before the sleep; else nothing.
+    #[inline(always)]
+    pub fn lower_early(&self, step: &str) {
+        if !kept(step) {
+            self.notify_me.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// An outer loop is about to sleep. `false` = it must not; either way it calls
+    /// [`Shared::outer_has_slept`].
+    pub fn outer_about_to_sleep(&self) -> bool {
+        let ((), notified) = in_order(
+            "prepare: order",
+            || {
+                if kept("prepare: raise") {
+                    let turns = self.notify_me.load(Ordering::Relaxed);
+                    self.notify_me.store(turns | EMBEDDED, Ordering::Relaxed);
+                }
+                if kept("prepare: barrier") {
+                    fence(Ordering::SeqCst);
+                }
+            },
+            || self.is_notified(),
+        );
+        !notified
+    }
+
+    pub fn outer_has_slept(&self) {
+        if kept("check: lower") {
+            let turns = self.notify_me.load(Ordering::Relaxed);
+            self.notify_me.store(turns & !EMBEDDED, Ordering::Relaxed);
+        }
+    }
+}

@@ -170,6 +170,8 @@ fn params(spin: Spin) -> PollParams {
     }
 }
 
+type Registered = (Life, Token<Shared>, Rc<Handler>);
+
 struct Side {
     ctx: AioContext,
     model: RefCell<Model>,
@@ -179,8 +181,6 @@ struct Side {
     tokens: RefCell<[Option<Registered>; FILES as usize]>,
     words: [Arc<AtomicU32>; FILES as usize],
 }
-
-type Registered = (Life, Token<Shared>, Rc<Handler>);
 
 struct World {
     me: Weak<Self>,
@@ -288,12 +288,6 @@ impl World {
         }
         let indent = "  ".repeat(self.depth.get() as usize);
         self.trace.borrow_mut().push(format!("{indent}{}", what()));
-    }
-
-    /// A turn of this context runs. Outside one, a panic resumes from the call that ran the hook,
-    /// which the suite of behaviours tests call by call; programs panic in turns.
-    fn in_turn(&self, side: usize) -> bool {
-        self.tell(side, |model| model.in_turn())
     }
 
     fn number(&self) -> u32 {
@@ -432,6 +426,7 @@ impl World {
             Step::EnableExternal => {
                 self.tell(side, Model::enable_external);
                 self.side(side).ctx.enable_external();
+                self.note_files();
             }
             Step::Params { spin } => self.set_params(side, *spin),
             Step::RemoteParams { spin } => self.set_params_remotely(side, *spin),
@@ -447,6 +442,14 @@ impl World {
     /// Changes a file, and sees what that makes ready.
     fn file(&self, change: impl FnOnce(&mut Files)) {
         change(&mut self.files.borrow_mut());
+        self.note_files();
+    }
+
+    /// A ring may see a file at any time from its registration on.
+    fn note_files(&self) {
+        if self.on.monitor != MonitorKind::IoUring {
+            return;
+        }
         let files = self.files.borrow().readiness();
         for side in self.sides.iter().filter_map(OnceCell::get) {
             side.model.borrow_mut().note_files(&files);
@@ -497,6 +500,7 @@ impl World {
                 here.tokens.borrow_mut()[usize::from(at)] = Some((life, token, spec.clone()));
                 live.external = spec.external;
                 self.tell(side, |model| model.add(at, live));
+                self.note_files();
             }
             Err(error) if closed => self.demand(error.is_closed(), || error.to_string()),
             Err(error) => {
@@ -652,6 +656,7 @@ impl World {
         let (closed, live) = self.tell(side, |m| (m.closed, m.is_live(at, life)));
         let taken = live && self.tell(side, |model| model.set_interest(at, interest));
         let result = token.set_interest(interest);
+        self.note_files();
         let fits = match &result {
             Ok(changed) => *changed == taken && (taken || !live),
             Err(error) if closed => error.is_closed(),
@@ -1050,8 +1055,7 @@ impl PollSource for Asked {
         if asked == self.code.sets_at {
             self.word.store(1, Ordering::Release);
         }
-        let panics = asked == self.code.panics_at && world.in_turn(self.side);
-        let panics = panics.then(|| world.number());
+        let panics = (asked == self.code.panics_at).then(|| world.number());
         let said = panics.is_none() && self.word.load(Ordering::Acquire) != 0;
         if world.is_broken() {
             return said;
@@ -1097,7 +1101,6 @@ impl Asked {
                     world.remove(self.side, self.at);
                 }
             }
-            Hook::Panics if !world.in_turn(self.side) => {}
             Hook::Panics => {
                 let id = world.number();
                 world.tell(self.side, |model| model.panics(id));

@@ -279,9 +279,11 @@ pub const FDS: &[Site] = &[
         numbers: &[libc::SYS_timerfd_settime],
         is_here: |asked| !asked.arms(),
         phases: &[Phase::Embed],
-        faults: &[fault("EPERM", EVERYWHERE, Unnoticed(
-            "it wakes the outer loop once more, and is taken back then",
-        ))],
+        faults: &[fault(
+            "EPERM",
+            EVERYWHERE,
+            Unnoticed("it wakes the outer loop once more, and is taken back then"),
+        )],
         impossible: NO_TIME,
         spins: &[false],
         ..PLACE

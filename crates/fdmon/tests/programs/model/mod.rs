@@ -512,10 +512,6 @@ impl Model {
         }
     }
 
-    pub fn in_turn(&self) -> bool {
-        !self.frames.is_empty()
-    }
-
     /// A predicate, hook or callback panics; the turn around it reports that, or the next.
     pub fn panics(&mut self, id: u32) {
         match self.frames.last_mut() {

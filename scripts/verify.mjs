@@ -1,0 +1,78 @@
+// npm run verify: everything there is to check, also what takes too long for CI. Goes on after a failure; exit code 1 if any step failed.
+//
+//   node scripts/verify.mjs --list           the steps and their commands
+//   node scripts/verify.mjs --only STEP      one of them (may be given several times); writes nothing down
+//
+// A whole run writes docs/VERIFIED.md: which commit, which step, how many minutes, how it ended.
+import { spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { line, machine } from './measure.mjs'
+import { seal } from './seal.mjs'
+import { fail, install, root, say } from './step.mjs'
+
+/** `name: [command, variables]` */
+const STEPS = {
+  ci: ['bash .ci/run'],
+  loom: ['npm run --silent loom'],
+  programs: ['cargo test --package fdmon --test programs', { FDMON_PROGRAMS: '5000' }],
+  fuzz: ['npm run --silent fuzz -- --seconds 300'],
+  faults: ['npm run --silent faults -- --all'],
+  stress: ['cargo test --release --package fdmon --test stress', { FDMON_STRESS_SECONDS: '30' }],
+  asan: ['npm run --silent asan'],
+  valgrind: ['npm run --silent valgrind'],
+  'bench:policy': ['npm run --silent bench:policy'],
+  'bench:attach': ['npm run --silent bench:attach'],
+  'main job': ['npm start --silent'],
+}
+
+const { values } = parseArgs({ options: { list: { type: 'boolean' }, only: { type: 'string', multiple: true } } })
+const shown = ([command, variables = {}]) => [...Object.entries(variables).map(([name, value]) => `${name}=${value}`), command].join(' ')
+if (values.list) {
+  for (const [name, step] of Object.entries(STEPS)) process.stdout.write(`${name.padEnd(14)}${shown(step)}\n`)
+  process.exit(0)
+}
+for (const name of values.only ?? []) {
+  if (!Object.hasOwn(STEPS, name)) fail(`--only = '${name}' is no step; pass one of ${Object.keys(STEPS).join(', ')}`, 2)
+}
+
+install()
+const { default: Table } = await import('cli-table3')
+const names = values.only ?? Object.keys(STEPS)
+const { commit, cpu, cpuCount, kernel, tools } = machine()
+const results = names.map(runStep)
+const table = new Table({ head: ['step', 'minutes', 'result'], style: { head: [], border: [] }, colAligns: ['left', 'right', 'left'] })
+table.push(...results.map(({ name, minutes, result }) => [name, minutes, result]))
+process.stdout.write(`${table.toString()}\n`)
+const failed = results.filter(({ ok }) => !ok)
+if (values.only === undefined) {
+  writeFileSync(join(root, 'docs', 'VERIFIED.md'), seal(document()))
+  say('docs/VERIFIED.md written')
+}
+say(`verify: ${results.length - failed.length} of ${results.length} steps passed${failed.length > 0 ? `; failed: ${failed.map(({ name }) => name).join(', ')}` : ''}`)
+process.exitCode = failed.length > 0 ? 1 : 0
+
+function runStep(name) {
+  const [command, variables] = STEPS[name]
+  say(`--- ${name}: ${shown(STEPS[name])}`)
+  const since = performance.now()
+  const env = { ...process.env, ...variables }
+  const { status, signal, error } = spawnSync('bash', ['-c', command], { cwd: root, env, stdio: ['ignore', 'inherit', 'inherit'] })
+  const minutes = ((performance.now() - since) / 60_000).toFixed(1)
+  const ok = !error && status === 0
+  const result = ok ? 'passed' : `FAILED: ${error?.message ?? (signal ? `ended by ${signal}` : `exit code ${status}`)}`
+  say(`${name}: ${result}, ${minutes} min`)
+  return { name, minutes, ok, result }
+}
+
+function document() {
+  const rows = results.map(({ name, minutes, result }) => line([name, `\`${shown(STEPS[name])}\``, minutes, result]))
+  return [
+    '# Verified\n\nWritten by `npm run verify`; do not edit. Everything there is to check, also what takes too long for CI.\n\n',
+    line(['step', 'command', 'minutes', 'result']),
+    line(['---', '---', '---:', '---']),
+    ...rows,
+    `\nCommit ${commit}; ${cpuCount} × ${cpu}, Linux ${kernel}; ${tools}.\n`,
+  ].join('')
+}

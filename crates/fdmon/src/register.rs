@@ -269,9 +269,7 @@ impl AioContext {
             // From here on nothing collects it: a hook that runs a turn finds it gone.
             st.leave_spin_list(slot);
             st.disarm(&self.0.shared, slot);
-            if kept("remove: pending") {
-                st.reg.words.set(slot, 0);
-            }
+            st.reg.words.set(slot, 0);
             st.reg.generation(slot)
         };
         let begun = self.0.state().reg.handler(slot).is_some_and(|handler| handler.begun);

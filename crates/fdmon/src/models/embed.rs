@@ -71,7 +71,7 @@ fn a_producer_with_a_suppress_word_loses_no_event_when_an_outer_loop_goes_to_sle
 #[test]
 fn an_outer_loop_is_woken_although_a_nested_turn_slept_and_took_notifications_in_a_hook() {
     check_within(4, || {
-        let ctx = spin::nesting(MonitorKind::IoUring, spin::nap);
+        let ctx = spin::nesting(MonitorKind::Epoll, spin::nap);
         let news = News::none();
         let told = news.clone();
         let other = thread(&ctx, move |remote| {

@@ -21,7 +21,7 @@ fn run(inbox: &Inbox, news: &[News], runs: &RefCell<Vec<usize>>) {
 /// SPEC 20, 36
 #[test]
 fn two_pushers_lose_nothing_and_keep_their_order() {
-    check_within(4, || {
+    check(|| {
         let inbox = Arc::new(Inbox::new());
         let news = [News::none(), News::none()];
         let pushers: Vec<_> = [(0, vec![0, 1]), (1, vec![10])]
@@ -58,12 +58,14 @@ fn two_pushers_lose_nothing_and_keep_their_order() {
 /// SPEC 36
 #[test]
 fn a_node_is_on_its_way_once_and_its_last_run_sees_what_each_schedule_told() {
-    check_within(4, || {
+    check_within(3, || {
         let (inbox, node) = (Arc::new(Inbox::new()), Node::bottom_half(0, 0));
-        // A node behind it, so that a wrong link is missed.
+        // Another behind it, which a wrong link loses.
         let other = Node::bottom_half(1, 0);
-        assert!(other.schedule(false));
-        inbox.push(Arc::clone(&other));
+        for node in [&node, &other] {
+            assert!(node.schedule(false));
+            inbox.push(Arc::clone(node));
+        }
         let news = [News::none(), News::none()];
         let schedulers: Vec<_> = news
             .iter()
@@ -82,10 +84,10 @@ fn a_node_is_on_its_way_once_and_its_last_run_sees_what_each_schedule_told() {
         run(&inbox, &news, &runs);
         schedulers.into_iter().for_each(|scheduler| scheduler.join().unwrap());
         run(&inbox, &news, &runs);
-        let runs = runs.take();
         assert!(!other.is_scheduled(), "the other node was lost");
-        assert!((2..=3).contains(&runs.len()), "one run of the other node, one or two of this");
-        assert_eq!(runs.last(), Some(&2));
+        // One run of the other, and up to one for each schedule of this.
+        let runs = runs.take();
+        assert!((2..=4).contains(&runs.len()) && *runs.iter().max().unwrap() == 2, "{runs:?}");
     });
 }
 

@@ -169,7 +169,8 @@ impl AioContext {
     }
 
     /// The first third of a turn: how many nanoseconds the outer loop may sleep (`None` = for
-    /// ever, 0 = not at all). Spins if the context does. Calling it twice is harmless.
+    /// ever, 0 = not at all). Spins if the context does. Calling it twice is harmless, and is owed
+    /// by whoever, between it and the sleep, runs a turn or gives the context something new to do.
     ///
     /// ```
     /// let ctx = fdmon::AioContext::builder().build()?;

@@ -414,11 +414,13 @@ impl Registry {
             .is_some_and(|handler| std::mem::take(&mut handler.ran_while_armed))
     }
 
-    /// The kernel watches this handler's fd for one report from now on.
+    /// The kernel watches this handler's fd for one report from now on. What it reports before a
+    /// callback that runs now, or is due already, has returned, that callback may have taken.
     #[cold]
     pub fn arming(&mut self, token: MonitorToken) {
+        let due = self.words.get(token.slot()) != 0;
         if let Some(handler) = self.handler(token.slot())
-            && handler.running != 0
+            && (due || handler.running != 0)
         {
             handler.ran_while_armed = true;
         }

@@ -135,8 +135,13 @@ impl Files {
     pub fn fill(&self, at: u8) {
         let file = &self.0[usize::from(at)];
         if Self::is_counter(at) {
-            empty(&file.fd);
-            let _ = write(&file.fd, &(u64::MAX - 1).to_ne_bytes());
+            let full = (u64::MAX - 1).to_ne_bytes();
+            let is_full = self.readiness()[usize::from(at)] & u32::from(PollFlags::OUT.bits()) == 0;
+            // One that is full is not emptied in between, which a ring would notice.
+            if !is_full && write(&file.fd, &full).is_err() {
+                empty(&file.fd);
+                let _ = write(&file.fd, &full);
+            }
         } else if Self::is_socket(at) {
             while send(&file.fd, &[0; 1024], SendFlags::NOSIGNAL).is_ok() {}
         } else if at == 3 && file.peer.is_some() {
@@ -151,6 +156,13 @@ impl Files {
             None if Self::is_counter(at) => empty(&file.fd),
             Some(peer) if at != 2 => empty(peer),
             _ => {}
+        }
+    }
+
+    /// The other side writes no more.
+    pub fn shut_down(&mut self, at: u8) {
+        if let Some(peer) = self.0[usize::from(at)].peer.as_ref().filter(|_| Self::is_socket(at)) {
+            let _ = shutdown(peer, Shutdown::Write);
         }
     }
 

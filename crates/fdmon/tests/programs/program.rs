@@ -79,6 +79,11 @@ pub enum Step {
         #[arbitrary(with = file)]
         at: u8,
     },
+    /// The other side writes no more, and goes on reading.
+    ShutDown {
+        #[arbitrary(with = file)]
+        at: u8,
+    },
     /// The other side goes away.
     HangUp {
         #[arbitrary(with = file)]

@@ -57,6 +57,7 @@ fn step(inside: &BoxedStrategy<Steps>) -> BoxedStrategy<Step> {
     add(2, file().prop_map(|at| Step::Take { at }).boxed());
     add(2, file().prop_map(|at| Step::Fill { at }).boxed());
     add(2, file().prop_map(|at| Step::Drain { at }).boxed());
+    add(1, file().prop_map(|at| Step::ShutDown { at }).boxed());
     add(1, file().prop_map(|at| Step::HangUp { at }).boxed());
     add(1, file().prop_map(|at| Step::Reopen { at }).boxed());
     add(5, (file(), any::<bool>()).prop_map(|(at, on)| Step::Word { at, on }).boxed());

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -100,9 +100,19 @@ impl Tally {
     }
 }
 
-/// Runs it from its first step to a context that is closed.
+/// Runs it from its first step to a context that is closed. One that fails is run again for its
+/// trace.
 pub fn run(program: &Program, on: On) -> Result<Tally, Failure> {
-    let world = World::new(program, on);
+    run_with(program, on, false).or_else(|_| run_with(program, on, true))
+}
+
+/// …and says only whether it holds.
+pub fn fails(program: &Program, on: On) -> bool {
+    run_with(program, on, false).is_err()
+}
+
+fn run_with(program: &Program, on: On, traced: bool) -> Result<Tally, Failure> {
+    let world = World::new(program, on, traced);
     let life = catch_unwind(AssertUnwindSafe(|| world.live()));
     if let Err(panic) = life {
         world.breaks(text_of(&*panic));
@@ -178,11 +188,14 @@ struct World {
     files: RefCell<Files>,
     /// The second is made when it is needed.
     sides: [OnceCell<Side>; 2],
+    /// Between prepare and check.
+    embedding: [Cell<bool>; 2],
     fuel: Cell<u32>,
     depth: Cell<u32>,
     /// Numbers for lives, limits, jobs and what is thrown.
     numbers: Cell<u32>,
     wrong: RefCell<Option<String>>,
+    traced: bool,
     trace: RefCell<Vec<String>>,
     tally: Cell<Tally>,
 }
@@ -196,7 +209,7 @@ thread_local! {
 type Flow = Result<(), Thrown>;
 
 impl World {
-    fn new(program: &Program, on: On) -> Rc<Self> {
+    fn new(program: &Program, on: On, traced: bool) -> Rc<Self> {
         let world = Rc::new_cyclic(|me| Self {
             me: me.clone(),
             on,
@@ -204,10 +217,12 @@ impl World {
             clock: ManualClock::new(),
             files: RefCell::new(Files::new()),
             sides: [OnceCell::new(), OnceCell::new()],
+            embedding: Default::default(),
             fuel: Cell::new(FUEL),
             depth: Cell::new(0),
             numbers: Cell::new(OF_EACH.into()),
             wrong: RefCell::default(),
+            traced,
             trace: RefCell::default(),
             tally: Cell::default(),
         });
@@ -266,7 +281,7 @@ impl World {
     }
 
     fn note(&self, what: impl FnOnce() -> String) {
-        if self.is_broken() {
+        if !self.traced || self.is_broken() {
             return;
         }
         let indent = "  ".repeat(self.depth.get() as usize);
@@ -365,15 +380,15 @@ impl World {
     #[allow(clippy::too_many_lines, reason = "one line a step")]
     fn step(&self, side: usize, step: &Step, inside: bool) -> Flow {
         self.note(|| format!("{side}: {}", headline(step)));
-        let files = || self.files.borrow();
         match step {
             Step::Poll => self.turn(side, None),
             Step::Block { ns } => self.turn(side, Some(*ns)),
-            Step::Ready { at } => files().ready(*at),
-            Step::Take { at } => files().take(*at),
-            Step::Fill { at } => files().fill(*at),
-            Step::Drain { at } => files().drain(*at),
-            Step::HangUp { at } => self.files.borrow_mut().hang_up(*at),
+            Step::Ready { at } => self.file(|files| files.ready(*at)),
+            Step::Take { at } => self.file(|files| files.take(*at)),
+            Step::Fill { at } => self.file(|files| files.fill(*at)),
+            Step::Drain { at } => self.file(|files| files.drain(*at)),
+            Step::ShutDown { at } => self.file(|files| files.shut_down(*at)),
+            Step::HangUp { at } => self.file(|files| files.hang_up(*at)),
             Step::Reopen { at } => self.reopen(*at),
             Step::Word { at, on } => self.set_word(side, *at, *on),
             Step::Produce { at } => self.produce(side, *at),
@@ -409,6 +424,7 @@ impl World {
             Step::EnableExternal => {
                 self.tell(side, Model::enable_external);
                 self.side(side).ctx.enable_external();
+                self.note_files();
             }
             Step::Params { spin } => self.set_params(side, *spin),
             Step::RemoteParams { spin } => self.set_params_remotely(side, *spin),
@@ -419,6 +435,23 @@ impl World {
             Step::Close => self.close(side),
         }
         Ok(())
+    }
+
+    /// Changes a file, and sees what that makes ready.
+    fn file(&self, change: impl FnOnce(&mut Files)) {
+        change(&mut self.files.borrow_mut());
+        self.note_files();
+    }
+
+    /// A ring may see a file at any time from its registration on.
+    fn note_files(&self) {
+        if self.on.monitor != MonitorKind::IoUring {
+            return;
+        }
+        let files = self.files.borrow().readiness();
+        for side in self.sides.iter().filter_map(OnceCell::get) {
+            side.model.borrow_mut().note_files(&files);
+        }
     }
 
     fn set_word(&self, side: usize, at: u8, on: bool) {
@@ -434,7 +467,7 @@ impl World {
             word.is_some_and(|word| word.load(Ordering::SeqCst) != 0)
         };
         if !suppressed {
-            self.files.borrow().ready(at);
+            self.file(|files| files.ready(at));
         }
     }
 
@@ -465,6 +498,7 @@ impl World {
                 here.tokens.borrow_mut()[usize::from(at)] = Some((life, token, spec.clone()));
                 live.external = spec.external;
                 self.tell(side, |model| model.add(at, live));
+                self.note_files();
             }
             Err(error) if closed => self.demand(error.is_closed(), || error.to_string()),
             Err(error) => {
@@ -554,10 +588,10 @@ impl World {
     fn take(&self, side: usize, at: u8, which: Which) {
         match which {
             Which::Ready => self.set_word(side, at, false),
-            Which::Write => self.files.borrow().fill(at),
+            Which::Write => self.file(|files| files.fill(at)),
             Which::Read | Which::Priority => {
                 self.set_word(side, at, false);
-                self.files.borrow().take(at);
+                self.file(|files| files.take(at));
             }
         }
     }
@@ -620,6 +654,7 @@ impl World {
         let (closed, live) = self.tell(side, |m| (m.closed, m.is_live(at, life)));
         let taken = live && self.tell(side, |model| model.set_interest(at, interest));
         let result = token.set_interest(interest);
+        self.note_files();
         let fits = match &result {
             Ok(changed) => *changed == taken && (taken || !live),
             Err(error) if closed => error.is_closed(),
@@ -811,6 +846,9 @@ impl World {
             self.demand(ctx.poll(false).is_err_and(|e| e.is_closed()), || "it is closed".into());
             return;
         }
+        if block.is_some() && self.tell(side, |model| model.is_unsure()) {
+            return; // the model could not tell whether it may sleep
+        }
         if !self.enters() {
             return;
         }
@@ -842,7 +880,7 @@ impl World {
             let refused = ctx.poll_until(|| true).is_err_and(|e| e.is_closed());
             return self.demand(refused, || "it is closed".into());
         }
-        if !self.enters() {
+        if self.tell(side, |model| model.is_unsure()) || !self.enters() {
             return;
         }
         let Some(limit) = self.limit(side) else { return };
@@ -890,28 +928,27 @@ impl World {
         if self.depth.get() > 0 || self.tell(side, |model| model.closed) {
             return;
         }
-        self.count(|tally| tally.embedded += 1);
+        let again = self.embedding[side].replace(true);
         let backend = ctx.backend_fd().unwrap();
-        let seen = self.seen(side);
-        self.tell(side, |model| model.begin_turn(true, false, seen));
-        self.depth.set(1);
-        let ns = ctx.prepare().unwrap();
-        self.depth.set(0);
-        self.note(|| format!("{side}: prepare says {ns:?}"));
-        let seen = self.seen(side);
-        let readable = is_readable(backend.as_fd());
-        self.tell(side, |model| model.prepared(seen, ns, readable));
+        let ns = self.prepare(side, backend);
         let _ = self.steps(side, between, false);
+        if again {
+            return; // calling prepare twice is harmless; the outer loop has not slept yet
+        }
+        self.embedding[side].set(false);
+        self.count(|tally| tally.embedded += 1);
         if self.tell(side, |model| model.closed) {
             let refused = ctx.check().is_err_and(|error| error.is_closed());
             return self.demand(refused, || "it is closed".into());
         }
         // Whatever can be watched is, also what came after `prepare`. A file that is always ready
-        // cannot, nor can a bottom half: who changes a context then has to prepare again.
+        // cannot, nor can a bottom half: who changes a context then has to prepare again, and so
+        // has who runs a turn.
         let mut files = self.files.borrow().readiness();
         files[usize::from(REGULAR)] = 0;
-        let idle = self.tell(side, |model| model.is_idle(&files));
-        self.demand(idle || ns == Some(0) || is_readable(backend.as_fd()), || {
+        let (idle, prepared) =
+            self.tell(side, |model| (model.is_idle(&files), model.is_prepared()));
+        self.demand(idle || !prepared || ns == Some(0) || is_readable(backend), || {
             "something is ready, and the outer loop would sleep".into()
         });
         if let Some(ns) = ns.filter(|_| idle && between.0.is_empty()) {
@@ -933,6 +970,20 @@ impl World {
             self.note(|| format!("{side}: dispatch {ended:?}"));
             self.ends(side, &ended);
         }
+    }
+
+    fn prepare(&self, side: usize, backend: BorrowedFd<'_>) -> Option<u64> {
+        let ctx = &self.side(side).ctx;
+        let seen = self.seen(side);
+        self.tell(side, |model| model.begin_turn(true, false, seen));
+        self.depth.set(1);
+        let ns = ctx.prepare().unwrap();
+        self.depth.set(0);
+        self.note(|| format!("{side}: prepare says {ns:?}"));
+        let seen = self.seen(side);
+        let readable = is_readable(backend);
+        self.tell(side, |model| model.prepared(seen, ns, readable));
+        ns
     }
 
     // --- the context ----------------------------------------------------------------------------

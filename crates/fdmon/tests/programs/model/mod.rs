@@ -91,6 +91,10 @@ pub struct Handler {
     running: bool,
     /// It became ready while it ran, and is not watched until it has returned.
     parked: bool,
+    /// What its file was ready for since the kernel was asked last…
+    was_ready: u32,
+    /// …and what a ring may have collected of that.
+    may_hear: u32,
     /// What was collected for it…
     events: u32,
     hit: bool,
@@ -114,6 +118,8 @@ impl Handler {
             owed: false,
             running: false,
             parked: false,
+            was_ready: 0,
+            may_hear: 0,
             events: 0,
             hit: false,
             since: 0,
@@ -133,7 +139,7 @@ impl Handler {
     }
 
     fn drop_collected(&mut self) {
-        (self.hit, self.events) = (false, 0);
+        (self.hit, self.events, self.may_hear) = (false, 0, 0);
     }
 
     /// Spin mode is left.
@@ -176,7 +182,7 @@ impl Handler {
 #[derive(Default)]
 struct Stray {
     errors: Vec<u32>,
-    panic: Option<u32>,
+    panics: Vec<u32>,
 }
 
 pub struct Model {
@@ -285,6 +291,15 @@ impl Model {
         self.live.remove(&at);
     }
 
+    /// Somebody did something to a file.
+    pub fn note_files(&mut self, files: &Readiness) {
+        for (at, events) in self.ready_files(files) {
+            if let Some(handler) = self.live.get_mut(&at).filter(|h| !h.running) {
+                handler.was_ready |= events;
+            }
+        }
+    }
+
     /// This registration is the file's handler.
     pub fn is_live(&self, at: u8, life: Life) -> bool {
         self.live.get(&at).is_some_and(|handler| handler.life == life)
@@ -301,9 +316,11 @@ impl Model {
             return false;
         }
         handler.wanted = interest;
-        handler.events &= !mask(Interest::all() - interest);
-        if interest.is_empty() {
-            handler.events = 0; // it is not handed to the kernel, and hears of nothing
+        for events in [&mut handler.events, &mut handler.may_hear, &mut handler.was_ready] {
+            *events &= !mask(Interest::all() - interest);
+            if interest.is_empty() {
+                *events = 0; // it is not handed to the kernel, and hears of nothing
+            }
         }
         true
     }
@@ -403,6 +420,7 @@ impl Model {
         if !std::mem::take(&mut self.mode) {
             return;
         }
+        self.phase += 1;
         for handler in self.live.values_mut() {
             handler.end();
             if handler.member && handler.running {
@@ -415,11 +433,8 @@ impl Model {
 
     /// The call that left it has returned.
     pub fn left_spin_mode(&mut self) {
-        if self.last_looks.is_empty() {
-            return;
-        }
-        self.phase += 1;
         let (phase, looks) = (self.phase, std::mem::take(&mut self.last_looks));
+        self.phase += u64::from(!looks.is_empty());
         let mut unasked = None;
         for handler in self.live.values_mut().filter(|h| looks.contains(&h.life)) {
             if handler.source == Source::Code {
@@ -501,7 +516,7 @@ impl Model {
     pub fn panics(&mut self, id: u32) {
         match self.frames.last_mut() {
             Some(frame) => frame.panics(id),
-            None => drop(self.stray.panic.get_or_insert(id)),
+            None => self.stray.panics.push(id),
         }
     }
 

@@ -53,6 +53,8 @@ struct Rest {
 /// A turn.
 pub struct Frame {
     blocking: bool,
+    /// The spin window follows it.
+    counted: bool,
     /// It is one of `poll_until`.
     looped: bool,
     begin: Seen,
@@ -72,13 +74,14 @@ pub struct Frame {
     rest: Option<Rest>,
     progress: bool,
     errors: Vec<u32>,
-    panic: Option<u32>,
+    panics: Vec<u32>,
 }
 
 impl Frame {
     fn new(blocking: bool, begin: Seen) -> Self {
         Self {
             blocking,
+            counted: false,
             looped: false,
             begin,
             notified: false,
@@ -94,13 +97,13 @@ impl Frame {
             rest: None,
             progress: false,
             errors: Vec::new(),
-            panic: None,
+            panics: Vec::new(),
         }
     }
 
     pub fn panics(&mut self, id: u32) {
         self.failed |= self.finding;
-        self.panic.get_or_insert(id);
+        self.panics.push(id);
     }
 
     pub fn forget_rest(&mut self) {
@@ -123,14 +126,22 @@ impl Model {
         if let Some(spin) = self.wanted_spin.take() {
             self.set_spin(spin);
         }
+        let counted = blocking && self.max_spin() > 0;
+        self.frames.last_mut().into_iter().for_each(|frame| frame.counted = counted);
+    }
+
+    /// `dispatch` reports what failed in `prepare` and `check`.
+    fn give_back(&mut self, frame: &mut Frame) {
+        self.stray.errors.append(&mut frame.errors);
+        self.stray.panics.append(&mut frame.panics);
     }
 
     /// The outermost turn reports what failed since the last one.
     fn adopt_stray(&mut self, frame: &mut Frame) {
         if self.frames.is_empty() {
             let stray = std::mem::take(&mut self.stray);
-            frame.failed |= stray.panic.is_some() || !stray.errors.is_empty();
-            (frame.errors, frame.panic) = (stray.errors, stray.panic);
+            frame.failed |= !stray.panics.is_empty() || !stray.errors.is_empty();
+            (frame.errors, frame.panics) = (stray.errors, stray.panics);
         }
     }
 
@@ -145,17 +156,22 @@ impl Model {
         self.sync();
         let left = self.due();
         self.demand(left.is_empty(), || format!("the turn ended, and did not run {left:?}"));
+        self.live.values_mut().for_each(|handler| handler.may_hear = 0);
         let Some(frame) = self.frames.pop() else { return self.wrong("there was no turn") };
-        let due = match (frame.panic, frame.errors) {
-            (Some(panic), errors) => {
+        let due = match (frame.panics, frame.errors) {
+            (panics, errors) if !panics.is_empty() => {
                 // The turn around it reports them, or the next.
                 match self.frames.last_mut() {
                     Some(outer) => outer.errors.extend(errors),
                     None => self.stray.errors.extend(errors),
                 }
-                Ended::Panic(panic)
+                // One of several; which, is not settled.
+                match ended {
+                    Ended::Panic(id) if panics.contains(id) => Ended::Panic(*id),
+                    _ => Ended::Panic(panics[0]),
+                }
             }
-            (None, errors) if !errors.is_empty() => Ended::Errors(errors),
+            (_, errors) if !errors.is_empty() => Ended::Errors(errors),
             _ if *ended == Ended::Well => Ended::Well,
             _ => Ended::Progress(frame.progress),
         };
@@ -249,7 +265,6 @@ impl Model {
         }
         self.leave_spin_mode();
         self.last_looks.clear(); // these are counted below
-        self.phase += 1;
         if let Some(frame) = self.frames.last_mut() {
             frame.left_spin_mode = true;
             frame.asked.clear();
@@ -367,9 +382,10 @@ impl Model {
         let Some(frame) = self.frames.last() else { return };
         let still = self.mode && frame.plan == Some(Plan::Sleep) && !frame.left_spin_mode;
         let spun = seen.spin_hits > frame.begin.spin_hits;
+        let goes_to_sleep = still && !spun && !frame.notified;
         if self.mode && slept && !frame.left_spin_mode {
             self.leave_before_sleep();
-        } else if still && !spun && self.live.values().any(|h| is_asked(h) && h.says_yes()) {
+        } else if goes_to_sleep && self.live.values().any(|h| is_asked(h) && h.says_yes()) {
             self.leave_before_sleep(); // the last look ended the sleep before it began
         }
         let Some(frame) = self.frames.last_mut() else { return };
@@ -395,6 +411,7 @@ impl Model {
 
     /// What the kernel reported: everything that was ready, if it was asked.
     fn take_files(&mut self, seen: Seen) {
+        self.note_files(&seen.files);
         let Some(frame) = self.frames.last() else { return };
         let asked = seen.waits > frame.begin.waits;
         let (hit, blocking) = (frame.hit, frame.blocking);
@@ -412,18 +429,50 @@ impl Model {
                     collect(handler, self.phase, false, events);
                 }
             }
-        } else if self.sees {
-            // A blocking turn that finds a word at once need not look at the ring as well.
-            self.demand(!any || (hit && blocking), || "the ring was not looked at".into());
-        } else {
-            let watched: Vec<&Handler> =
-                self.live.values().filter(|h| self.is_watched(h)).collect();
-            let unspun = watched.iter().any(|handler| !handler.member);
-            let since = frame.begin.now.saturating_sub(self.last_asked);
-            let must = if hit { !watched.is_empty() && since >= LOOK } else { unspun };
-            let skips = frame.plan == Some(Plan::Awake) || hit;
-            self.demand(!(must && skips), || "the kernel was not asked".into());
+            self.take_old_reports();
+            return;
         }
+        let watched: Vec<&Handler> = self.live.values().filter(|h| self.is_watched(h)).collect();
+        let unspun = watched.iter().any(|handler| !handler.member);
+        let since = frame.begin.now.saturating_sub(self.last_asked);
+        // A turn that found something in its spin looks at the kernel every 50 µs; any other that
+        // does not sleep looks if there is a handler that no predicate speaks for.
+        let must = if hit && blocking { !watched.is_empty() && since >= LOOK } else { unspun };
+        let awake = frame.plan == Some(Plan::Awake) || hit;
+        // What a ring has to say is seen without asking.
+        let seen = self.sees && any;
+        self.demand(!(must && awake && (seen || !self.sees)), || "the kernel was not asked".into());
+    }
+
+    /// A request on a ring reports the file as it was when the request completed. What somebody
+    /// other than its handler took since is reported all the same, and what came since is not yet:
+    /// to ask again would cost the system call that the ring saves.
+    fn take_old_reports(&mut self) {
+        let phase = self.phase;
+        for handler in self.live.values_mut() {
+            let was = std::mem::take(&mut handler.was_ready);
+            if !self.sees || handler.running || was | handler.events == handler.events {
+                continue;
+            }
+            if !handler.is_due() {
+                handler.since = phase;
+            }
+            handler.may_hear = was | handler.events;
+        }
+    }
+
+    /// The ring may have reported what is no longer so; whether it has is known when it runs.
+    pub fn is_unsure(&self) -> bool {
+        self.live.values().any(|handler| handler.may_hear != 0)
+    }
+
+    /// What the ring did report.
+    fn hears(&mut self, life: Life, events: u32) {
+        let Some(handler) = self.find(life) else { return };
+        if events & !handler.may_hear == 0 && (events != 0 || handler.hit) {
+            handler.events = events;
+        }
+        handler.may_hear = 0;
     }
 
     /// It slept only with nothing to do, and exactly until there was.
@@ -441,6 +490,7 @@ impl Model {
         let begun = frame.begin.now;
         let awake = frame.plan == Some(Plan::Awake);
         let found = awake || frame.hit || frame.failed || frame.notified || self.has_work();
+        let unsure = self.is_unsure();
         let spin = if frame.plan == Some(Plan::Spin) { frame.window } else { 0 };
         let free = begun + frame.cost + spin;
         let deadline = self.deadline();
@@ -448,7 +498,8 @@ impl Model {
         let timed = deadline.is_some_and(|deadline| deadline <= seen.now)
             || (idle && begun + IDLE <= seen.now);
         let now = seen.now;
-        self.demand(found || timed || (asked && ready), || "nothing ended the turn".into());
+        let ended = found || timed || (asked && ready) || unsure;
+        self.demand(ended, || "nothing ended the turn".into());
         self.demand(!(slept && found), || "the turn slept, with something to do".into());
         if now > free {
             self.demand(!ready, || "the turn slept on, with a file ready".into());
@@ -466,9 +517,9 @@ impl Model {
     fn accept(&mut self, now: u64) {
         let Some(frame) = self.frames.last_mut() else { return };
         frame.finding = false;
-        let (blocking, block) = (frame.blocking, now - frame.begin.now);
+        let (counted, block) = (frame.counted, now - frame.begin.now);
         self.notified = false;
-        if blocking && self.max_spin() > 0 {
+        if counted {
             self.adapt_window(block);
         }
         let scheduled = std::mem::take(&mut self.scheduled);
@@ -511,12 +562,12 @@ impl Model {
         if asked {
             self.take_files(seen);
         }
-        let Some(frame) = self.frames.pop() else { return };
+        let Some(mut frame) = self.frames.pop() else { return };
         let left = self.deadline().map(|deadline| deadline.saturating_sub(seen.now));
         let idle = self.has_idle_work();
         let fits = match ns {
             _ if awake || found || frame.hit || frame.failed => ns == Some(0),
-            Some(0) => ready,
+            Some(0) => ready || self.is_unsure(),
             Some(ns) if idle => ns <= IDLE && left.is_none_or(|left| ns <= left),
             ns => ns == left,
         };
@@ -524,9 +575,7 @@ impl Model {
         self.demand(!ready || readable || ns == Some(0), || {
             "a file is ready, and the outer loop would sleep".into()
         });
-        if let Some(panic) = frame.panic {
-            self.stray.panic.get_or_insert(panic);
-        }
+        self.give_back(&mut frame);
         self.outer = Some((frame, self.turns));
     }
 
@@ -534,6 +583,11 @@ impl Model {
     pub fn is_idle(&self, files: &Readiness) -> bool {
         let found = self.ready_files(files);
         !self.notified && !found.iter().any(|(at, _)| !self.live[at].running)
+    }
+
+    /// No turn has run since `prepare`.
+    pub fn is_prepared(&self) -> bool {
+        self.outer.as_ref().is_some_and(|(_, turns)| *turns == self.turns)
     }
 
     /// `check` is called.
@@ -548,9 +602,7 @@ impl Model {
                 self.begin_turn(false, false, begin);
                 let frame = self.frames.pop();
                 let Some(mut frame) = frame else { return };
-                // It is reported by `dispatch`.
-                self.stray.errors.append(&mut frame.errors);
-                self.stray.panic = self.stray.panic.or(frame.panic);
+                self.give_back(&mut frame);
                 frame
             }
         };
@@ -571,9 +623,11 @@ impl Model {
         }
         self.accept(seen.now);
         self.frames.pop();
-        let stray = self.stray.panic.is_some() || !self.stray.errors.is_empty();
+        let stray = !self.stray.panics.is_empty() || !self.stray.errors.is_empty();
         let is_due = self.is_due() || stray;
-        self.demand(due == is_due, || format!("check says {due} instead of {is_due}"));
+        self.demand(due == is_due || self.is_unsure(), || {
+            format!("check says {due} instead of {is_due}")
+        });
     }
 
     /// `dispatch` is called.
@@ -613,6 +667,9 @@ impl Model {
             self.settle(seen);
         }
         self.sync();
+        if let What::Handler(life, _, events) = what {
+            self.hears(life, events);
+        }
         let due = self.due();
         if !due.contains(&what) {
             return self.wrong(format!("{what:?} ran, instead of one of {due:?}"));
@@ -648,6 +705,7 @@ impl Model {
         };
         frame.rest = Some(Rest { at, life, which: handler.actions(), events: handler.events });
         handler.drop_collected();
+        handler.was_ready = 0; // a report that is older than its callback is asked for again
         handler.running = true;
         handler.member |= handler.has_poll() && spins;
         self.running.insert(life);

@@ -9,7 +9,7 @@ use super::on;
 use crate::program::Program;
 use crate::reduce::reduce;
 use crate::strategy::programs;
-use crate::world::{Failure, On, Tally, run};
+use crate::world::{Failure, On, Tally, fails, run};
 
 /// Shrinking ends after so many attempts.
 const ATTEMPTS: u32 = 2_000;
@@ -31,21 +31,21 @@ fn runner(seed: u64, at: u64) -> TestRunner {
 }
 
 /// The simplest program on the way from this one that fails as well.
-fn shrink(tree: &mut impl ValueTree<Value = Program>, failure: Failure) -> (Program, Failure) {
-    let mut last = (tree.current(), failure); // it fails
+fn shrink(tree: &mut impl ValueTree<Value = Program>) -> (Program, Failure) {
+    let mut last = tree.current();
     for _ in 0..ATTEMPTS {
-        let moved = match run(&tree.current(), on()) {
-            Err(failure) => {
-                last = (tree.current(), failure);
-                tree.simplify()
-            }
-            Ok(_) => tree.complicate(),
+        let program = tree.current();
+        let moved = if fails(&program, on()) {
+            last = program;
+            tree.simplify()
+        } else {
+            tree.complicate()
         };
         if !moved {
             break;
         }
     }
-    let program = reduce(last.0, |program| run(program, on()).is_err());
+    let program = reduce(last, |program| fails(program, on()));
     let failure = run(&program, on()).unwrap_err();
     (program, failure)
 }
@@ -76,8 +76,8 @@ fn random_programs_do_what_the_model_says() {
         let mut tree = strategy.new_tree(&mut runner(seed, at)).unwrap();
         match run(&tree.current(), on()) {
             Ok(tally) => all.add(&tally),
-            Err(failure) => {
-                let (program, failure) = shrink(&mut tree, failure);
+            Err(_) => {
+                let (program, failure) = shrink(&mut tree);
                 panic!("{}", report(seed, at, &program, &failure));
             }
         }

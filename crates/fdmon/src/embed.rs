@@ -106,11 +106,7 @@ impl Outer {
     /// Sets the timer for a sleep until `deadline`. One that is set already is left alone where it
     /// is early enough: it wakes once too often, and saves a system call each time a deadline is
     /// put off.
-    fn set_timer(
-        &mut self,
-        deadline: Option<u64>,
-        now: u64,
-    ) -> std::result::Result<(), Errno> {
+    fn set_timer(&mut self, deadline: Option<u64>, now: u64) -> std::result::Result<(), Errno> {
         let deadline = deadline.filter(|deadline| {
             self.around.keeps_no_time || deadline.saturating_sub(now) < MILLISECOND
         });

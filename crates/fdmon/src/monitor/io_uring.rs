@@ -363,8 +363,8 @@ impl UringMonitor {
     fn fail(&mut self, token: MonitorToken, errno: Errno) {
         match errno {
             Errno::CANCELED => {} // by us, or by nobody
-            Errno::INTR | Errno::AGAIN | Errno::NOMEM
-                if !self.last_try.contains(&token.slot()) => {}
+            Errno::INTR | Errno::AGAIN | Errno::NOMEM if !self.last_try.contains(&token.slot()) => {
+            }
             errno => self.refuse(errno),
         }
         self.ask_again(token);

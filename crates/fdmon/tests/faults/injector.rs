@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fdmon::Remote;

@@ -30,7 +30,10 @@ fn rings_here() -> bool {
         Ok(_) => true,
         Err(error) => {
             let left_out = std::env::var("FDMON_WITHOUT_IO_URING").is_ok_and(|value| value == "1");
-            assert!(left_out, "{error}; set FDMON_WITHOUT_IO_URING=1 to leave out what needs io_uring");
+            assert!(
+                left_out,
+                "{error}; set FDMON_WITHOUT_IO_URING=1 to leave out what needs io_uring"
+            );
             false
         }
     });
@@ -65,7 +68,8 @@ fn live_with(lives: Lives, on: On, spins: bool, rules: &[Rule]) -> Life {
 
 /// The monitors of a life without faults.
 fn trail_of(on: On, spins: bool) -> Vec<MonitorKind> {
-    static TRAILS: LazyLock<Mutex<HashMap<(On, bool), Vec<MonitorKind>>>> = LazyLock::new(Mutex::default);
+    static TRAILS: LazyLock<Mutex<HashMap<(On, bool), Vec<MonitorKind>>>> =
+        LazyLock::new(Mutex::default);
     let known = TRAILS.lock().unwrap_or_else(PoisonError::into_inner).get(&(on, spins)).cloned();
     known.unwrap_or_else(|| {
         let life = live_with(live, on, spins, &[]);
@@ -136,7 +140,9 @@ fn compare(life: &Life, met: Option<&Met<'_>>) -> Vec<String> {
     }
     let may_be_spurious = u32::from(matches!(expect, Some(Expect::CalledAgain)));
     if spurious != may_be_spurious {
-        wrong.push(format!("{spurious} callbacks were called for nothing instead of {may_be_spurious}"));
+        wrong.push(format!(
+            "{spurious} callbacks were called for nothing instead of {may_be_spurious}"
+        ));
     }
     let undisturbed = !matches!(expect, Some(Expect::Moves(..) | Expect::Stays(_) | Expect::BadFd));
     if let Some(met) = met.filter(|_| undisturbed)
@@ -225,13 +231,18 @@ pub fn check_small_queues(full: &Site, overflow: &Site) {
     report(overflow, &overflow.faults[0], met.1, 1);
 }
 
-/// For `scripts/faults.mjs`, which makes `docs/FAULTS.md` of it: one line of JSON a row.
+/// Into the file that `FDMON_FAULTS_OUT` names: one line of JSON a row.
 fn report(site: &Site, fault: &Fault, hits: u32, furthest: u32) {
     let Some(path) = std::env::var_os("FDMON_FAULTS_OUT") else { return };
     let on: Vec<String> = fault.on.iter().map(ToString::to_string).collect();
     let row = format!(
         "{{\"call\":{:?},\"what\":{:?},\"file\":{:?},\"errno\":{:?},\"on\":{:?},\"expect\":{:?},\"hits\":{hits},\"furthest\":{furthest}}}\n",
-        site.call, site.what, site.file, fault.errno, on, fault.expect.to_string()
+        site.call,
+        site.what,
+        site.file,
+        fault.errno,
+        on,
+        fault.expect.to_string()
     );
     let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
     file.and_then(|mut file| file.write_all(row.as_bytes())).unwrap();

@@ -1,6 +1,6 @@
 //! What a row of the table is: where a call is made, which errno comes back, and what then happens.
 //!
-//! The words of `docs/FAULTS.md` are made of the values that the cases are checked against.
+//! The words of a row are made of the values that its cases are checked against.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,15 +34,8 @@ pub enum On {
     AutoWithoutRing,
 }
 
-pub const EVERYWHERE: &[On] = &[
-    On::Poll,
-    On::Epoll,
-    On::Deferred,
-    On::Cooperative,
-    On::Plain,
-    On::Auto,
-    On::AutoWithoutRing,
-];
+pub const EVERYWHERE: &[On] =
+    &[On::Poll, On::Epoll, On::Deferred, On::Cooperative, On::Plain, On::Auto, On::AutoWithoutRing];
 /// A ring that was asked for.
 pub const RINGS: &[On] = &[On::Deferred, On::Cooperative, On::Plain];
 pub const RINGS_AND_AUTO: &[On] = &[On::Deferred, On::Cooperative, On::Plain, On::Auto];
@@ -133,7 +126,9 @@ impl fmt::Display for Expect {
         match self {
             Self::Again => f.write_str("the call is made again"),
             Self::Unnoticed(why) => f.write_str(why),
-            Self::Moves(to, reason) => write!(f, "moves to {to}; `monitor_reason` says \"{reason}\""),
+            Self::Moves(to, reason) => {
+                write!(f, "moves to {to}; `monitor_reason` says \"{reason}\"")
+            }
             Self::Stays(reason) => write!(f, "stays as it is; `monitor_reason` says \"{reason}\""),
             Self::Error(code, words) => {
                 write!(f, "{} with errno and call: \"{words}\"", code.as_str())

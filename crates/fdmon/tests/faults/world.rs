@@ -53,13 +53,7 @@ pub fn live_without_busy_poll(on: On, spins: bool, stage: &Stage, log: &Arc<Log>
     live_with(|_| {}, on, spins, stage, log);
 }
 
-fn live_with(
-    busy_poll: fn(&mut World<'_>),
-    on: On,
-    spins: bool,
-    stage: &Stage,
-    log: &Arc<Log>,
-) {
+fn live_with(busy_poll: fn(&mut World<'_>), on: On, spins: bool, stage: &Stage, log: &Arc<Log>) {
     let mut world = World::new(on, spins, stage, log);
     world.spin();
     world.register();
@@ -140,7 +134,11 @@ impl<'a> World<'a> {
         Bell::new(name, notifier, &self.log)
     }
 
-    pub fn listen(&self, bell: &Rc<Bell>, more: impl Fn(Handlers) -> Handlers) -> Token<EventNotifier> {
+    pub fn listen(
+        &self,
+        bell: &Rc<Bell>,
+        more: impl Fn(Handlers) -> Handlers,
+    ) -> Token<EventNotifier> {
         self.call("set_fd_handler", || {
             let handlers = more(Handlers::new().read(bell.answer()));
             self.ctx.set_fd_handler(bell.notifier.clone(), handlers)
@@ -361,7 +359,8 @@ impl<'a> World<'a> {
         for _ in 0..6 {
             let expected = self.work.taken.load(Ordering::SeqCst) + 1;
             let taken = || self.work.taken.load(Ordering::SeqCst) == expected;
-            self.elsewhere().shall(Deed::Work(Arc::clone(&self.work), self.working.notifier.clone()));
+            self.elsewhere()
+                .shall(Deed::Work(Arc::clone(&self.work), self.working.notifier.clone()));
             self.until("work in memory", true, taken);
             if self.work.add() {
                 self.call("EventNotifier::set", || self.working.notifier.set());
@@ -469,24 +468,24 @@ impl<'a> World<'a> {
     }
 
     fn orphan(&self) {
-            let bell = self.bell("orphan");
-            let own = self.stage.aside(|| {
-                rustix::io::fcntl_dupfd_cloexec(&bell.notifier, 500).unwrap().into_raw_fd()
-            });
-            self.stage.know_bell(own);
-            let number = by_number(own);
-            self.call("set_fd_handler", || {
-                self.ctx.set_fd_handler(number, Handlers::new().read(|_| Ok(())))
-            });
-            self.turn(false);
-            self.stage.aside(|| close_number(own));
-            self.ctx.remove_fd_handler(own);
-            self.look_at_monitor();
-            self.call("EventNotifier::set", || bell.notifier.set());
-            self.turn(false);
-            self.ring_from_elsewhere(&self.bells[0]);
-            self.until("an event beside an orphan", true, || !self.bells[0].owed.get());
-            self.clear(&bell);
+        let bell = self.bell("orphan");
+        let own = self
+            .stage
+            .aside(|| rustix::io::fcntl_dupfd_cloexec(&bell.notifier, 500).unwrap().into_raw_fd());
+        self.stage.know_bell(own);
+        let number = by_number(own);
+        self.call("set_fd_handler", || {
+            self.ctx.set_fd_handler(number, Handlers::new().read(|_| Ok(())))
+        });
+        self.turn(false);
+        self.stage.aside(|| close_number(own));
+        self.ctx.remove_fd_handler(own);
+        self.look_at_monitor();
+        self.call("EventNotifier::set", || bell.notifier.set());
+        self.turn(false);
+        self.ring_from_elsewhere(&self.bells[0]);
+        self.until("an event beside an orphan", true, || !self.bells[0].owed.get());
+        self.clear(&bell);
     }
 
     fn removing(&self) {
@@ -577,7 +576,8 @@ impl<'a> World<'a> {
             self.elsewhere().shall(Deed::Job(Arc::clone(&jobs)));
             self.outer_until(&fds, || jobs.load(Ordering::SeqCst) == round);
             let expected = self.work.taken.load(Ordering::SeqCst) + 1;
-            self.elsewhere().shall(Deed::Work(Arc::clone(&self.work), self.working.notifier.clone()));
+            self.elsewhere()
+                .shall(Deed::Work(Arc::clone(&self.work), self.working.notifier.clone()));
             self.outer_until(&fds, || self.work.taken.load(Ordering::SeqCst) == expected);
         }
         let fired = Rc::new(Cell::new(0));
@@ -648,10 +648,9 @@ impl<'a> World<'a> {
         self.stage.enter(Phase::Close);
         let sockets = std::mem::take(&mut self.sockets);
         let report = self.ctx.close();
-        self.log.fallbacks.store(
-            u32::try_from(self.ctx.stats().fallbacks).unwrap(),
-            Ordering::SeqCst,
-        );
+        self.log
+            .fallbacks
+            .store(u32::try_from(self.ctx.stats().fallbacks).unwrap(), Ordering::SeqCst);
         if (report.handlers, report.timers, report.bottom_halves) != (handlers, 0, 0) {
             self.log.wrong(format!("it was closed with {report:?}, not with {handlers} handlers"));
         }
@@ -747,7 +746,11 @@ pub fn build(on: On, spins: bool) -> Result<AioContext> {
 }
 
 fn params(spins: bool) -> PollParams {
-    let spinning = PollParams { grow: u32::MAX, policy: PolicyKind::Classic, ..PollParams::spin(Duration::from_millis(1)) };
+    let spinning = PollParams {
+        grow: u32::MAX,
+        policy: PolicyKind::Classic,
+        ..PollParams::spin(Duration::from_millis(1))
+    };
     if spins { spinning } else { PollParams::default() }
 }
 

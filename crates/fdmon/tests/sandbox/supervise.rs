@@ -56,7 +56,8 @@ pub fn supervise(calls: &[i64]) -> io::Result<Listener> {
         jf: otherwise,
         k,
     };
-    let load = |offset: usize| jump(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32, 0, 0);
+    let load =
+        |offset: usize| jump(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32, 0, 0);
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let answer = |action: u32| jump(libc::BPF_RET | libc::BPF_K, action, 0, 0);
     let mut program = vec![

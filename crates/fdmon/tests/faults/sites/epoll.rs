@@ -6,9 +6,7 @@ use rustix::io::Errno;
 
 use crate::injector::{Asked, File, Manner};
 use crate::table::Expect::{BadFd as Removed, Error, Moves, Stays, Unnoticed};
-use crate::table::{
-    ALIVE, ALONE, Besides, Fault, On, PLACE, Phase, RINGS, Site, fault, in_manner,
-};
+use crate::table::{ALIVE, ALONE, Besides, Fault, On, PLACE, Phase, RINGS, Site, fault, in_manner};
 
 const CREATE: &[i64] = &[libc::SYS_epoll_create1];
 const CTL: &[i64] = &[libc::SYS_epoll_ctl];
@@ -192,9 +190,16 @@ pub const EPOLL: &[Site] = &[
         is_here: |asked| is(asked, ADD, WATCHED),
         phases: ALIVE,
         faults: &[
-            in_manner(Manner::Done, fault("EEXIST", &[On::Epoll], Unnoticed(
-                "a number that was closed and opened again while a duplicate kept the old file: changed by MOD",
-            ))),
+            in_manner(
+                Manner::Done,
+                fault(
+                    "EEXIST",
+                    &[On::Epoll],
+                    Unnoticed(
+                        "a number that was closed and opened again while a duplicate kept the old file: changed by MOD",
+                    ),
+                ),
+            ),
             fault("EINVAL", &[On::Epoll], Moves(Poll, "epoll refused an fd: EINVAL")),
             fault("ELOOP", &[On::Epoll], Moves(Poll, "epoll refused an fd: ELOOP")),
             fault("ENOMEM", &[On::Epoll], Moves(Poll, "epoll refused an fd: ENOMEM")),
@@ -225,9 +230,11 @@ pub const EPOLL: &[Site] = &[
         numbers: CTL,
         is_here: |asked| is(asked, ADD, &[File::Memory]),
         phases: ALONE,
-        faults: &[fault("EPERM", &[On::Epoll], Unnoticed(
-            "it is always ready: kept in a set of our own, and reported in each turn",
-        ))],
+        faults: &[fault(
+            "EPERM",
+            &[On::Epoll],
+            Unnoticed("it is always ready: kept in a set of our own, and reported in each turn"),
+        )],
         impossible: &[
             ("EBADF EEXIST EINVAL ELOOP ENOENT", "see the rows above"),
             ("ENOMEM ENOSPC", "EPERM comes before anything is allocated"),
@@ -243,15 +250,23 @@ pub const EPOLL: &[Site] = &[
         phases: ALONE,
         faults: &[
             fault("EBADF", &[On::Epoll], Error(BadFd, "it was closed while registered")),
-            in_manner(Manner::Gone, fault("ENOENT", &[On::Epoll], Unnoticed(
-                "a number that was closed and opened again: added by ADD",
-            ))),
+            in_manner(
+                Manner::Gone,
+                fault(
+                    "ENOENT",
+                    &[On::Epoll],
+                    Unnoticed("a number that was closed and opened again: added by ADD"),
+                ),
+            ),
             fault("ENOMEM", &[On::Epoll], Moves(Poll, "epoll refused an fd: ENOMEM")),
         ],
         impossible: &[
             ("EEXIST ELOOP ENOSPC", "are for ADD"),
             ("EINVAL", "ADD has accepted the same set, fd and events"),
-            ("EPERM", "a file whose ADD was accepted has a poll operation; for another one see ENOENT"),
+            (
+                "EPERM",
+                "a file whose ADD was accepted has a poll operation; for another one see ENOENT",
+            ),
         ],
         ..PLACE
     },
@@ -265,9 +280,16 @@ pub const EPOLL: &[Site] = &[
         faults: &[
             in_manner(Manner::Done, fault("EBADF", &[On::Epoll], GONE_ALREADY)),
             in_manner(Manner::Done, fault("ENOENT", &[On::Epoll], GONE_ALREADY)),
-            in_manner(Manner::Done, fault("EPERM", &[On::Epoll], Unnoticed(
-                "the number means a file without a poll operation by now: the old one is gone",
-            ))),
+            in_manner(
+                Manner::Done,
+                fault(
+                    "EPERM",
+                    &[On::Epoll],
+                    Unnoticed(
+                        "the number means a file without a poll operation by now: the old one is gone",
+                    ),
+                ),
+            ),
         ],
         impossible: &[
             ("EEXIST ELOOP ENOSPC", "are for ADD"),
@@ -385,9 +407,14 @@ pub const OUTER: &[Site] = &[
         phases: &[Phase::Embed],
         faults: &[
             fault("EBADF", &[On::Poll], AWAKE_WITHOUT),
-            in_manner(Manner::Done, fault("EEXIST", &[On::Poll], Unnoticed(
-                "a number that was closed and opened again: the set is filled anew",
-            ))),
+            in_manner(
+                Manner::Done,
+                fault(
+                    "EEXIST",
+                    &[On::Poll],
+                    Unnoticed("a number that was closed and opened again: the set is filled anew"),
+                ),
+            ),
             fault("EINVAL", &[On::Poll], AWAKE_WITHOUT),
             fault("ELOOP", &[On::Poll], AWAKE_WITHOUT),
             fault("ENOMEM", &[On::Poll], AWAKE_WITHOUT),

@@ -133,8 +133,14 @@ pub const FDS: &[Site] = &[
             matches!(asked.file(0), File::Notifier | File::Epoll | File::Timer | File::Ring)
         },
         phases: &[
-            Phase::Build, Phase::Spin, Phase::Register, Phase::Work, Phase::Grow, Phase::BusyPoll,
-            Phase::Embed, Phase::Close,
+            Phase::Build,
+            Phase::Spin,
+            Phase::Register,
+            Phase::Work,
+            Phase::Grow,
+            Phase::BusyPoll,
+            Phase::Embed,
+            Phase::Close,
         ],
         faults: &[
             in_manner(Manner::Done, fault("EINTR", EVERYWHERE, CLOSED)),
@@ -151,9 +157,11 @@ pub const FDS: &[Site] = &[
         file: "spin/guards.rs",
         numbers: &[libc::SYS_sched_getaffinity],
         phases: ALIVE,
-        faults: &[fault("EINVAL", SPINNERS, Unnoticed(
-            "the kernel has more CPUs than its set holds: no guard follows from it",
-        ))],
+        faults: &[fault(
+            "EINVAL",
+            SPINNERS,
+            Unnoticed("the kernel has more CPUs than its set holds: no guard follows from it"),
+        )],
         impossible: &[
             ("EFAULT", "the set is a value on the stack"),
             ("EPERM", "is for sched_setaffinity(2)"),
@@ -271,9 +279,11 @@ pub const FDS: &[Site] = &[
         numbers: &[libc::SYS_timerfd_settime],
         is_here: |asked| !asked.arms(),
         phases: &[Phase::Embed],
-        faults: &[fault("EPERM", EVERYWHERE, Unnoticed(
-            "it wakes the outer loop once more, and is taken back then",
-        ))],
+        faults: &[fault(
+            "EPERM",
+            EVERYWHERE,
+            Unnoticed("it wakes the outer loop once more, and is taken back then"),
+        )],
         impossible: NO_TIME,
         spins: &[false],
         ..PLACE
@@ -295,8 +305,10 @@ const NO_QUOTA: crate::table::Expect = Unnoticed("taken for no quota");
 const LESS_SAID: crate::table::Expect =
     Unnoticed("the error of the refused ring says less about why");
 
-const FLAGS_ONLY: &[(&str, &str)] =
-    &[("EACCES EAGAIN EBUSY EDEADLK EFAULT EINTR EINVAL EMFILE ENOLCK ENOTDIR EPERM", "are for other commands than F_GETFD")];
+const FLAGS_ONLY: &[(&str, &str)] = &[(
+    "EACCES EAGAIN EBUSY EDEADLK EFAULT EINTR EINVAL EMFILE ENOLCK ENOTDIR EPERM",
+    "are for other commands than F_GETFD",
+)];
 const NO_FILE_WRITTEN: &[(&str, &str)] = &[
     COUNTER,
     ("EBADF", "the eventfd lives as long as what writes to it"),
@@ -309,7 +321,10 @@ const NO_FILE_READ: &[(&str, &str)] = &[
 ];
 const READ_ONLY: &[(&str, &str)] = &[
     ("EBADF EINVAL", "the path is absolute, and the flags are O_RDONLY and O_CLOEXEC"),
-    ("EBUSY EDQUOT EEXIST EFBIG EISDIR ENOSPC EOPNOTSUPP EPERM EROFS ETXTBSY", "nothing is made or written"),
+    (
+        "EBUSY EDQUOT EEXIST EFBIG EISDIR ENOSPC EOPNOTSUPP EPERM EROFS ETXTBSY",
+        "nothing is made or written",
+    ),
     ("EFAULT", "the path is a C string"),
     ("ENXIO EOVERFLOW EWOULDBLOCK", "it is no device, pipe, large file or lease"),
 ];

@@ -7,9 +7,7 @@ use rustix::io::Errno;
 
 use crate::injector::{Asked, File};
 use crate::table::Expect::{Again, BadFd as Removed, Error, Moves, Unnoticed};
-use crate::table::{
-    ALONE, Besides, Fault, On, PLACE, Phase, RINGS, RINGS_AND_AUTO, Site, fault,
-};
+use crate::table::{ALONE, Besides, Fault, On, PLACE, Phase, RINGS, RINGS_AND_AUTO, Site, fault};
 
 const SETUP: &[i64] = &[libc::SYS_io_uring_setup];
 const ENTER: &[i64] = &[libc::SYS_io_uring_enter];
@@ -74,9 +72,11 @@ pub const RING: &[Site] = &[
         numbers: SETUP,
         phases: &[Phase::Build],
         faults: &[
-            fault("EINVAL", RINGS_AND_AUTO, Unnoticed(
-                "an older kernel: a ring of a simpler kind is made",
-            )),
+            fault(
+                "EINVAL",
+                RINGS_AND_AUTO,
+                Unnoticed("an older kernel: a ring of a simpler kind is made"),
+            ),
             fault("EMFILE", RINGS, Error(Unsupported, "raise the limit (ulimit -n)")),
             fault("EMFILE", AUTO, Moves(Poll, "io_uring refused: EMFILE (io_uring_setup)")),
             fault("ENFILE", RINGS, Error(Unsupported, "fs.file-max")),
@@ -99,9 +99,11 @@ pub const RING: &[Site] = &[
         numbers: SETUP,
         phases: &[Phase::Embed],
         faults: &[
-            fault("EINVAL", DEFERRED, Unnoticed(
-                "an older kernel: a ring of a simpler kind is made",
-            )),
+            fault(
+                "EINVAL",
+                DEFERRED,
+                Unnoticed("an older kernel: a ring of a simpler kind is made"),
+            ),
             fault("EMFILE", DEFERRED, Error(Unsupported, "raise the limit (ulimit -n)")),
             fault("ENFILE", DEFERRED, Error(Unsupported, "fs.file-max")),
             fault("ENOMEM", DEFERRED, Error(Unsupported, "raise the limits on memory")),
@@ -163,10 +165,7 @@ pub const RING: &[Site] = &[
         numbers: REGISTER,
         is_here: |asked| asked.arg(1) == FORGET_RING_FDS,
         phases: &[Phase::Embed, Phase::Close],
-        faults: &[
-            fault("EINVAL", RINGS_AND_AUTO, KEPT),
-            fault("ENOMEM", RINGS_AND_AUTO, KEPT),
-        ],
+        faults: &[fault("EINVAL", RINGS_AND_AUTO, KEPT), fault("ENOMEM", RINGS_AND_AUTO, KEPT)],
         impossible: &[
             ("EACCES EBUSY EMFILE", "are for REGISTER"),
             ("EBADF EFAULT", "ring and argument are owned"),
@@ -184,9 +183,11 @@ pub const RING: &[Site] = &[
         is_here: |asked| [RESTRICTIONS, ENABLE_RINGS].contains(&asked.arg(1)),
         phases: &[Phase::Build],
         most: 2,
-        faults: &[
-            fault("ENOMEM", &[On::Restricted], Error(Unsupported, "leave out ring.restricted")),
-        ],
+        faults: &[fault(
+            "ENOMEM",
+            &[On::Restricted],
+            Error(Unsupported, "leave out ring.restricted"),
+        )],
         impossible: &[
             ("EACCES EBUSY EMFILE", "a new ring has no restrictions, buffers or files"),
             ("EBADF EFAULT", "ring and argument are owned"),
@@ -204,12 +205,15 @@ pub const RING: &[Site] = &[
         numbers: REGISTER,
         is_here: |asked| asked.arg(1) == RESTRICTIONS,
         phases: &[Phase::Build],
-        faults: &[fault("EINVAL", &[On::Restricted], Unnoticed(
-            "the newest are left out, kernel busy polling first",
-        ))],
+        faults: &[fault(
+            "EINVAL",
+            &[On::Restricted],
+            Unnoticed("the newest are left out, kernel busy polling first"),
+        )],
         life: crate::world::live_without_busy_poll,
         impossible: &[(
-            "EACCES EBADF EBADFD EBUSY EFAULT EMFILE ENOMEM ENXIO EOPNOTSUPP", "see the row above",
+            "EACCES EBADF EBADFD EBUSY EFAULT EMFILE ENOMEM ENXIO EOPNOTSUPP",
+            "see the row above",
         )],
         spins: &[false],
         ..PLACE
@@ -249,9 +253,7 @@ pub const RING: &[Site] = &[
             fault("ENOMEM", AUTO, Moves(Epoll, "kernel busy polling was asked for")),
             fault("EOPNOTSUPP", AUTO, Moves(Epoll, "kernel busy polling was asked for")),
         ],
-        impossible: &[(
-            "EACCES EBADF EBADFD EBUSY EFAULT EMFILE ENXIO", "see the row above",
-        )],
+        impossible: &[("EACCES EBADF EBADFD EBUSY EFAULT EMFILE ENXIO", "see the row above")],
         spins: &[false],
         ..PLACE
     },
@@ -368,11 +370,7 @@ const ENTERED: [Fault; 7] = [
     fault("EBADR", ENTERING, Moves(Epoll, "io_uring refused: EBADR (io_uring_enter)")),
     fault("EBUSY", ENTERING, Again),
     fault("EINTR", ENTERING, Again),
-    fault(
-        "EOPNOTSUPP",
-        ENTERING,
-        Moves(Epoll, "io_uring refused: EOPNOTSUPP (io_uring_enter)"),
-    ),
+    fault("EOPNOTSUPP", ENTERING, Moves(Epoll, "io_uring refused: EOPNOTSUPP (io_uring_enter)")),
     fault("EPERM", ENTERING, Moves(Epoll, "io_uring refused: EPERM (io_uring_enter)")),
 ];
 
@@ -429,7 +427,8 @@ pub const COMPLETIONS: &[Site] = &[
         phases: &[Phase::Work],
         faults: &[fault("EBADF", COMPLETING, Removed)],
         impossible: &[(
-            "EACCES EAGAIN ECANCELED EFAULT EINTR EINVAL ENOMEM EOPNOTSUPP", "see the row above",
+            "EACCES EAGAIN ECANCELED EFAULT EINTR EINVAL ENOMEM EOPNOTSUPP",
+            "see the row above",
         )],
         life: crate::lives::closed_on_ring,
         ..PLACE
@@ -444,10 +443,16 @@ pub const COMPLETIONS: &[Site] = &[
             fault("EAGAIN", COMPLETING, Again),
             fault("ECANCELED", COMPLETING, Again),
             fault("EINTR", COMPLETING, Again),
-            fault("EINVAL", &[On::Deferred, On::Cooperative, On::Noisy], Unnoticed(
-                "an older kernel: from now on it is watched for one write at a time",
-            )),
-            fault("EINVAL", &[On::Plain], Moves(Epoll, "io_uring refused: EINVAL (io_uring_enter)")),
+            fault(
+                "EINVAL",
+                &[On::Deferred, On::Cooperative, On::Noisy],
+                Unnoticed("an older kernel: from now on it is watched for one write at a time"),
+            ),
+            fault(
+                "EINVAL",
+                &[On::Plain],
+                Moves(Epoll, "io_uring refused: EINVAL (io_uring_enter)"),
+            ),
             fault("ENOMEM", COMPLETING, Again),
         ],
         impossible: &[
@@ -517,9 +522,11 @@ pub const OVERFLOW: Site = Site {
     call: "completion queue",
     what: "polls complete, 4 of which fit",
     file: "monitor/io_uring.rs",
-    faults: &[fault("overflow", SMALL, Unnoticed(
-        "the kernel keeps the others aside, and is asked for them",
-    ))],
+    faults: &[fault(
+        "overflow",
+        SMALL,
+        Unnoticed("the kernel keeps the others aside, and is asked for them"),
+    )],
     ..PLACE
 };
 

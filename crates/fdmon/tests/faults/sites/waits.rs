@@ -8,7 +8,8 @@ use crate::table::Expect::{Again, Error, Moves, Unnoticed};
 use crate::table::{ALIVE, On, PLACE, Phase, Site, fault};
 
 const PPOLL: &[i64] = &[libc::SYS_ppoll];
-const ARRAY: (&str, &str) = ("EFAULT", "the array is a slice, and the timeout a value on the stack");
+const ARRAY: (&str, &str) =
+    ("EFAULT", "the array is a slice, and the timeout a value on the stack");
 
 /// The one fd that is asked about.
 fn alone(asked: &Asked<'_>) -> Option<File> {

@@ -23,7 +23,7 @@ use rustix::fs::{
     MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate,
     memfd_create as create,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use super::owned::give;
@@ -57,7 +57,7 @@ impl Mapping {
             let advice = "map less, or raise the limit of this process's memory";
             Failure::syscall("mmap", errno, &format!("map {length} bytes of fd = {fd}"), advice)
         };
-        let size = fstat(file).map_err(failed)?.st_size;
+        let size = fstat(file).map_err(no_size(fd))?.st_size;
         if usize::try_from(size).is_ok_and(|size| size < length) {
             let message = format!(
                 "size = {length} is more than the {size} bytes of fd = {fd}; map at most these"
@@ -84,6 +84,12 @@ impl Mapping {
         });
         mappings().insert(mapping.address, Arc::downgrade(&mapping));
         Ok(mapping)
+    }
+}
+
+fn no_size(fd: i32) -> impl Fn(Errno) -> Failure {
+    move |errno| {
+        Failure::syscall("fstat", errno, &format!("ask the size of fd = {fd}"), "see fstat(2)")
     }
 }
 
@@ -159,7 +165,8 @@ pub fn memfd_create(env: Env, name: String, size: i64) -> napi::Result<i32> {
                 advice,
             )
         };
-        ftruncate(&fd, u64::try_from(size).map_err(|_| sized(Errno::INVAL))?).map_err(sized)?;
+        let length = u64::try_from(size).map_err(|_| sized(Errno::INVAL))?;
+        retry_on_intr(|| ftruncate(&fd, length)).map_err(sized)?;
         fcntl_add_seals(&fd, SealFlags::SHRINK).map_err(|errno| {
             Failure::syscall(
                 "fcntl",
@@ -195,10 +202,7 @@ pub fn memfd_adopt(env: Env, fd: i32) -> napi::Result<AdoptedMemFd> {
         if !seals.contains(SealFlags::SHRINK) {
             return Err(refused("may shrink, and reading it would end the process then"));
         }
-        let failed = |errno| {
-            Failure::syscall("fstat", errno, &format!("ask the size of fd = {fd}"), "see fstat(2)")
-        };
-        let size = fstat(&own).map_err(failed)?.st_size as f64;
+        let size = fstat(&own).map_err(no_size(fd))?.st_size as f64;
         let link = std::fs::read_link(format!("/proc/self/fd/{}", own.as_raw_fd()));
         let link = link.map(|link| link.to_string_lossy().into_owned()).unwrap_or_default();
         let name = link.strip_prefix("/memfd:").unwrap_or_default();

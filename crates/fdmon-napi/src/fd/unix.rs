@@ -57,6 +57,10 @@ pub fn unix_listen(env: Env, path: String) -> napi::Result<i32> {
             Failure::syscall("bind", errno, &format!("name a socket path = {path:?}"), advice)
         })?;
         rustix::net::listen(&socket, BACKLOG).map_err(|errno| {
+            if !path.starts_with('\0') {
+                // The file that bind(2) has just made would be in the way next time.
+                let _ = rustix::fs::unlink(path.as_str());
+            }
             let what = format!("listen at path = {path:?}");
             Failure::syscall("listen", errno, &what, "see listen(2)")
         })?;

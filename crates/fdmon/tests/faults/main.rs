@@ -2,7 +2,7 @@
 //!
 //! A context lives its whole life (`world.rs`) in a thread whose calls a supervisor answers
 //! (`injector.rs`): the n-th call of a place fails. The tables of the places (`sites/`) say what is
-//! expected then, and are what `docs/FAULTS.md` is written from. Each event must still come, once.
+//! expected then. Each event must still come, once.
 //!
 //! `FDMON_FAULTS_N=20` goes up to the 20th call of each place, `FDMON_FAULTS_ONLY=TEXT` runs the rows
 //! whose call, purpose and errno contain the text.

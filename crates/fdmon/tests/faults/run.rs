@@ -231,7 +231,7 @@ pub fn check_small_queues(full: &Site, overflow: &Site) {
     report(overflow, &overflow.faults[0], met.1, 1);
 }
 
-/// For `scripts/faults.mjs`, which makes `docs/FAULTS.md` of it: one line of JSON a row.
+/// Into the file that `FDMON_FAULTS_OUT` names: one line of JSON a row.
 fn report(site: &Site, fault: &Fault, hits: u32, furthest: u32) {
     let Some(path) = std::env::var_os("FDMON_FAULTS_OUT") else { return };
     let on: Vec<String> = fault.on.iter().map(ToString::to_string).collect();

@@ -1,6 +1,6 @@
 //! What a row of the table is: where a call is made, which errno comes back, and what then happens.
 //!
-//! The words of `docs/FAULTS.md` are made of the values that the cases are checked against.
+//! The words of a row are made of the values that its cases are checked against.
 
 use std::fmt;
 use std::sync::Arc;

@@ -6,8 +6,32 @@ use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter};
 /// Their numbers are the same on every architecture.
 const CALLS: [(&str, i64); 3] =
     [("io_uring_setup", 425), ("io_uring_enter", 426), ("io_uring_register", 427)];
-const ERRNOS: [(&str, Errno); 3] =
-    [("EPERM", Errno::PERM), ("ENOSYS", Errno::NOSYS), ("ENOMEM", Errno::NOMEM)];
+
+macro_rules! errnos {
+    ($($name:literal $value:ident,)*) => {
+        const ERRNOS: &[(&str, Errno)] = &[$(($name, Errno::$value),)*];
+    };
+}
+
+errnos! {
+    "EACCES" ACCESS, "EADDRINUSE" ADDRINUSE, "EADDRNOTAVAIL" ADDRNOTAVAIL, "EAFNOSUPPORT" AFNOSUPPORT,
+    "EAGAIN" AGAIN, "EALREADY" ALREADY, "EBADF" BADF, "EBADFD" BADFD, "EBADR" BADR, "EBUSY" BUSY,
+    "ECANCELED" CANCELED, "ECONNABORTED" CONNABORTED, "ECONNREFUSED" CONNREFUSED,
+    "ECONNRESET" CONNRESET, "EDESTADDRREQ" DESTADDRREQ, "EDQUOT" DQUOT, "EEXIST" EXIST,
+    "EFBIG" FBIG, "EFAULT" FAULT, "EINTR" INTR, "EINVAL" INVAL, "EIO" IO, "EISCONN" ISCONN,
+    "EISDIR" ISDIR, "ELOOP" LOOP, "EMFILE" MFILE, "EMSGSIZE" MSGSIZE, "ENAMETOOLONG" NAMETOOLONG,
+    "ENETDOWN" NETDOWN, "ENFILE" NFILE, "ENOBUFS" NOBUFS, "ENODEV" NODEV, "ENOENT" NOENT,
+    "ENOMEM" NOMEM, "ENOPROTOOPT" NOPROTOOPT, "ENOSPC" NOSPC, "ENOSYS" NOSYS, "ENOTCONN" NOTCONN,
+    "ENOTDIR" NOTDIR, "ENOTSOCK" NOTSOCK, "ENOTTY" NOTTY, "ENXIO" NXIO, "EOPNOTSUPP" OPNOTSUPP,
+    "EOVERFLOW" OVERFLOW, "EPERM" PERM, "EPIPE" PIPE, "EPROTO" PROTO,
+    "EPROTONOSUPPORT" PROTONOSUPPORT, "EPROTOTYPE" PROTOTYPE, "EROFS" ROFS, "ESRCH" SRCH,
+    "ETIMEDOUT" TIMEDOUT, "ETOOMANYREFS" TOOMANYREFS, "ETXTBSY" TXTBSY,
+}
+
+/// The errno of this name.
+pub fn errno_named(name: &str) -> Result<Errno, String> {
+    find("errno", name, ERRNOS)
+}
 
 /// One call that is answered with one errno.
 #[derive(Clone, Copy, Debug)]
@@ -24,11 +48,12 @@ impl std::str::FromStr for Refused {
         let (call, errno) = pair
             .split_once('=')
             .ok_or_else(|| format!("'{pair}' is not a pair such as io_uring_setup=EPERM"))?;
-        Ok(Self { call: find("call", call, &CALLS)?, errno: find("errno", errno, &ERRNOS)? })
+        Ok(Self { call: find("call", call, &CALLS)?, errno: errno_named(errno)? })
     }
 }
 
-fn find<T: Copy>(what: &str, name: &str, known: &[(&str, T)]) -> Result<T, String> {
+/// What stands beside this name.
+pub fn find<T: Copy>(what: &str, name: &str, known: &[(&str, T)]) -> Result<T, String> {
     let found = known.iter().find(|(known, _)| *known == name);
     let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
     found

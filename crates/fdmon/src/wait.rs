@@ -116,6 +116,7 @@ impl Sink for FirstReport<'_> {
     }
 
     /// Only a turn with all its steps asks again at once.
+    #[cold]
     fn trouble(&mut self) {
         self.reg.hints.set(Hints::ODD_REPORT);
     }
@@ -264,7 +265,9 @@ impl State {
             match self.monitor.wait(Some(0), &mut sink) {
                 Ok(()) if sink.found => quick = Quick::Due,
                 Ok(()) => {}
-                Err(errno) => return self.wait_failed(shared, errno),
+                Err(errno) => {
+                    return self.wait_failed(shared, errno).map_or(Ok(Quick::NeedsAll), Err);
+                }
             }
             if !self.reg.hints.only(Hints::DUE) {
                 return Ok(Quick::NeedsAll);
@@ -290,7 +293,7 @@ impl State {
         let Some((slot, pending)) = first else {
             return match result {
                 Ok(()) => Ok(Quick::NeedsAll),
-                Err(errno) => self.wait_failed(shared, errno),
+                Err(errno) => self.wait_failed(shared, errno).map_or(Ok(Quick::NeedsAll), Err),
             };
         };
         if several || !self.reg.hints.only(0) {
@@ -306,14 +309,13 @@ impl State {
         Ok(Quick::One(slot, pending))
     }
 
-    /// A signal came, or there is another monitor to turn to: both is for the turn in full.
+    /// A signal came, or there is another monitor to turn to: both is for the turn in full. An
+    /// error alone comes back, so that the caller's result stays in registers.
     #[cold]
-    fn wait_failed(&mut self, shared: &Shared, errno: Errno) -> Result<Quick> {
-        if errno == Errno::INTR || self.move_down(shared, errno) {
-            Ok(Quick::NeedsAll)
-        } else {
-            Err(cannot_wait(errno))
-        }
+    #[inline(never)]
+    fn wait_failed(&mut self, shared: &Shared, errno: Errno) -> Option<Error> {
+        let goes_on = errno == Errno::INTR || self.move_down(shared, errno);
+        (!goes_on).then(|| cannot_wait(errno))
     }
 
     /// A turn that does not sleep skips the kernel where that starves nobody.

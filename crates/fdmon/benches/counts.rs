@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use fdmon::{
-    AioContext, EventNotifier, Handlers, ManualClock, MonitorKind, PollParams, WordSource,
+    AioContext, EventNotifier, Handlers, ManualClock, MonitorKind, PolicyKind, PollParams,
+    WordSource,
 };
 use lexopt::ValueExt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -89,7 +90,10 @@ impl Args {
     }
 
     fn context(&self, max_ns: u64) -> Outcome<AioContext> {
-        let params = PollParams::spin(Duration::from_nanos(max_ns));
+        let params = PollParams {
+            policy: PolicyKind::Fixed,
+            ..PollParams::spin(Duration::from_nanos(max_ns))
+        };
         let mut builder = AioContext::builder().monitor(self.monitor).poll(params);
         if let Some(step) = self.clock_step {
             let clock = ManualClock::new();
@@ -371,7 +375,10 @@ impl Pipe {
 /// Round trips between two threads that spin.
 fn pingpong(args: &Args) -> Outcome<String> {
     let (there, back) = (Pipe::new()?, Pipe::new()?);
-    let params = PollParams::spin(Duration::from_nanos(args.max_ns));
+    let params = PollParams {
+        policy: PolicyKind::Fixed,
+        ..PollParams::spin(Duration::from_nanos(args.max_ns))
+    };
     let (monitor, rounds) = (args.monitor, u64::from(args.rounds));
     let echo = {
         let (there, back) = (there.clone(), back.clone());
@@ -442,7 +449,10 @@ fn oneway(args: &Args) -> Outcome<String> {
         })
     };
     pin(ours)?;
-    let spin = PollParams::spin(Duration::from_nanos(args.max_ns));
+    let spin = PollParams {
+        policy: PolicyKind::Fixed,
+        ..PollParams::spin(Duration::from_nanos(args.max_ns))
+    };
     // A pinned thread looks to the guards like a machine with one CPU.
     let params = PollParams { guards: false, ..spin };
     let ctx = AioContext::builder().monitor(args.monitor).poll(params).build()?;

@@ -12,7 +12,7 @@ use napi::bindgen_prelude::{Function, Unknown};
 
 use crate::attach::Attachment;
 use crate::batch::Frames;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, guard_or};
 use crate::handler::Trampoline;
 
 /// What a context is made of; the hot functions hold it too.
@@ -169,14 +169,7 @@ impl Core {
     /// vouch for.
     #[inline]
     pub(crate) fn guard<T>(&self, env: &Env, body: impl FnOnce() -> Result<T>) -> napi::Result<T> {
-        match catch_unwind(AssertUnwindSafe(body)) {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(failure)) => Err(failure.throw(env)),
-            Err(payload) => {
-                self.close_after_panic();
-                Err(Failure::panic(&*payload).throw(env))
-            }
-        }
+        guard_or(env, body, || self.close_after_panic())
     }
 
     /// …for what does nothing to a context that is closed.

@@ -141,10 +141,23 @@ impl From<fdmon::Error> for Failure {
 /// code `ERR_FDMON_INTERNAL`. What the body was changing is not used again after a panic, or is
 /// closed by the caller.
 pub(crate) fn guard<T>(env: &Env, body: impl FnOnce() -> Result<T>) -> napi::Result<T> {
+    guard_or(env, body, || ())
+}
+
+/// …that does this besides before a panic is thrown.
+#[inline]
+pub(crate) fn guard_or<T>(
+    env: &Env,
+    body: impl FnOnce() -> Result<T>,
+    on_panic: impl FnOnce(),
+) -> napi::Result<T> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(failure)) => Err(failure.throw(env)),
-        Err(payload) => Err(Failure::panic(&*payload).throw(env)),
+        Err(payload) => {
+            on_panic();
+            Err(Failure::panic(&*payload).throw(env))
+        }
     }
 }
 

@@ -102,8 +102,18 @@ impl Clock {
 
 /// CLOCK_MONOTONIC, the clock of `process.hrtime.bigint()` as well.
 #[inline]
-#[allow(clippy::cast_sign_loss, reason = "CLOCK_MONOTONIC is never negative")]
 pub(crate) fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
+    read_ns(ClockId::Monotonic)
+}
+
+/// CPU time of the calling thread.
+pub(crate) fn thread_cpu_ns() -> u64 {
+    read_ns(ClockId::ThreadCPUTime)
+}
+
+#[inline]
+#[allow(clippy::cast_sign_loss, reason = "these clocks are never negative")]
+fn read_ns(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
     (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }

@@ -16,7 +16,7 @@ use crate::migrate::Moved;
 use crate::remote::Remote;
 use crate::stats::HandlerCounters;
 use crate::sync::Arc;
-use crate::word_source::{PollSource, WordSource};
+use crate::word_source::{PollSource, WordSource, word_or_code};
 
 thread_local! {
     /// The default of `Source::poll` ran: that source has no predicate.
@@ -214,12 +214,9 @@ impl Handlers {
     /// The predicate that spinning asks: a closure, a [`WordSource`], or your own [`PollSource`].
     /// Without [`Handlers::poll_ready`] it has nothing to run and is ignored.
     pub fn poll(mut self, source: impl PollSource) -> Self {
-        // A word is read in place, without a call.
-        let mut source = Some(source);
-        match (&mut source as &mut dyn Any).downcast_mut::<Option<WordSource>>() {
-            Some(word) => (self.word, self.source) = (word.take(), None),
-            None => (self.word, self.source) = (None, source.map(|s| Box::new(s) as Box<_>)),
-        }
+        let (word, code) = word_or_code(source);
+        self.word = word;
+        self.source = code.map(|code| Box::new(code) as Box<_>);
         self
     }
 
@@ -310,8 +307,8 @@ struct ClosureBody<F> {
 
 /// Calls one of the closures, if there is one.
 #[inline(always)]
-fn call(
-    callback: &mut Option<Callback>,
+pub(crate) fn call<C: FnMut(&mut Ops<'_>) -> Outcome + ?Sized>(
+    callback: &mut Option<Box<C>>,
     fd: &impl AsFd,
     ctx: &AioContext,
     events: Events,

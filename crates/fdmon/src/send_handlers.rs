@@ -1,16 +1,15 @@
 //! ① Closures that may run in any thread: what [`Handlers`](crate::Handlers) are at home, as a
 //! source that can be registered from afar and move between contexts.
 
-use std::any::Any;
 use std::fmt;
 
 use rustix::fd::{AsFd, BorrowedFd};
 
 use crate::error::Outcome;
-use crate::handler::{Ops, Parts, Private, Source};
+use crate::handler::{Ops, Parts, Private, Source, call};
 use crate::interest::{Callbacks, Interest};
 use crate::sync::Arc;
-use crate::word_source::{PollSource, WordSource};
+use crate::word_source::{PollSource, WordSource, word_or_code};
 
 type Callback = Box<dyn FnMut(&mut Ops<'_>) -> Outcome + Send>;
 
@@ -139,12 +138,9 @@ impl<F: AsFd + Send + 'static> SendHandlers<F> {
     /// # Ok::<(), fdmon::Error>(())
     /// ```
     pub fn poll(mut self, source: impl PollSource + Send) -> Self {
-        // A word is read in place, without a call.
-        let mut source = Some(source);
-        match (&mut source as &mut dyn Any).downcast_mut::<Option<WordSource>>() {
-            Some(word) => (self.word, self.source) = (word.take().map(Arc::new), None),
-            None => (self.word, self.source) = (None, source.map(|s| Box::new(s) as Box<_>)),
-        }
+        let (word, code) = word_or_code(source);
+        self.word = word.map(Arc::new);
+        self.source = code.map(|code| Box::new(code) as Box<_>);
         self
     }
 
@@ -229,17 +225,6 @@ impl<F: AsFd> AsFd for SendHandlers<F> {
     }
 }
 
-/// Calls one of the closures, if there is one.
-#[inline(always)]
-fn call(callback: &mut Option<Callback>, fd: &impl AsFd, ops: &Ops<'_>) -> Outcome {
-    match callback {
-        Some(callback) => {
-            callback(&mut Ops { ctx: ops.ctx, fd: Some(fd.as_fd()), events: ops.events })
-        }
-        None => Ok(()),
-    }
-}
-
 impl<F: AsFd + Send + 'static> Source for SendHandlers<F> {
     fn interest(&self) -> Interest {
         Interest::of(self.callbacks())
@@ -254,15 +239,15 @@ impl<F: AsFd + Send + 'static> Source for SendHandlers<F> {
     }
 
     fn read(&mut self, ops: &mut Ops<'_>) -> Outcome {
-        call(&mut self.read, &self.fd, ops)
+        call(&mut self.read, &self.fd, ops.ctx, ops.events)
     }
 
     fn write(&mut self, ops: &mut Ops<'_>) -> Outcome {
-        call(&mut self.write, &self.fd, ops)
+        call(&mut self.write, &self.fd, ops.ctx, ops.events)
     }
 
     fn priority(&mut self, ops: &mut Ops<'_>) -> Outcome {
-        call(&mut self.priority, &self.fd, ops)
+        call(&mut self.priority, &self.fd, ops.ctx, ops.events)
     }
 
     fn poll(&self) -> bool {
@@ -270,7 +255,7 @@ impl<F: AsFd + Send + 'static> Source for SendHandlers<F> {
     }
 
     fn poll_ready(&mut self, ops: &mut Ops<'_>) -> Outcome {
-        call(&mut self.poll_ready, &self.fd, ops)
+        call(&mut self.poll_ready, &self.fd, ops.ctx, ops.events)
     }
 
     fn poll_begin(&mut self) {

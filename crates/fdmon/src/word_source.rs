@@ -102,6 +102,14 @@ enum Pair {
     U64(NonNull<AtomicU64>, NonNull<AtomicU64>),
 }
 
+/// The predicate as the one or the other: a word is read in place, without a call.
+pub(crate) fn word_or_code<P: PollSource>(source: P) -> (Option<WordSource>, Option<P>) {
+    let mut source = Some(source);
+    let word = (&mut source as &mut dyn Any).downcast_mut::<Option<WordSource>>();
+    let word = word.and_then(Option::take); // out of `source`, which is empty then
+    (word, source)
+}
+
 impl WordSource {
     /// Ready when `word` is not `value`.
     #[must_use]

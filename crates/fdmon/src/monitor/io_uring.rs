@@ -212,21 +212,7 @@ impl UringMonitor {
         while at < count {
             let slot = self.due[at];
             at += 1;
-            let Some(poll) = self.polls.get_mut(slot as usize) else { continue };
-            if poll.stage != Stage::Due {
-                if poll.stage == Stage::DueApart {
-                    self.push_apart(slot, sink)?;
-                }
-                continue;
-            }
-            poll.stage = Stage::Armed;
-            let poll = *poll;
-            sink.arming(token_of(poll.user_data));
-            let entry = || poll_add(poll.fd, poll.events, poll.user_data);
-            if !self.ring.push(entry) {
-                self.make_room()?;
-                self.ring.push(entry);
-            }
+            self.push_poll(slot, sink)?;
         }
         if self.due.len() == count {
             self.due.clear();
@@ -244,17 +230,29 @@ impl UringMonitor {
         }
         for at in 0..self.last_try.len() {
             let slot = self.last_try[at];
-            let Some(poll) = self.polls.get_mut(slot as usize) else { continue };
-            match poll.stage {
-                Stage::Due => {
-                    poll.stage = Stage::Armed; // and passed over where it stands in `due`
-                    let poll = *poll;
-                    sink.arming(token_of(poll.user_data));
-                    self.push(poll_add(poll.fd, poll.events, poll.user_data))?;
-                }
-                Stage::DueApart => self.push_apart(slot, sink)?,
-                _ => {}
-            }
+            self.push_poll(slot, sink)?; // and it is passed over where it stands in `due`
+        }
+        Ok(())
+    }
+
+    /// Queues the poll of this slot, if it is due.
+    #[inline(always)]
+    fn push_poll(&mut self, slot: u32, sink: &mut impl Sink) -> Result<(), Errno> {
+        let Some(poll) = self.polls.get_mut(slot as usize) else { return Ok(()) };
+        if poll.stage != Stage::Due {
+            return if poll.stage == Stage::DueApart {
+                self.push_apart(slot, sink)
+            } else {
+                Ok(())
+            };
+        }
+        poll.stage = Stage::Armed;
+        let poll = *poll;
+        sink.arming(token_of(poll.user_data));
+        let entry = || poll_add(poll.fd, poll.events, poll.user_data);
+        if !self.ring.push(entry) {
+            self.make_room()?;
+            self.ring.push(entry);
         }
         Ok(())
     }

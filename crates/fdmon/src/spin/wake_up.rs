@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::thread::{current_timer_slack, nanosleep, set_current_timer_slack};
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::Timespec;
 
 use super::policy::WakeUp;
-use crate::clock::monotonic_ns;
+use crate::clock::{monotonic_ns, thread_cpu_ns};
 
 /// What is assumed where nothing was measured: in no time, for the CPU that it takes on most
 /// machines.
@@ -85,11 +85,6 @@ fn sleep_and_measure(slack_ns: u64) -> WakeUp {
     let _ = set_current_timer_slack(NonZeroU64::new(slack_ns));
     late.sort_unstable();
     WakeUp { latency_ns: late[SLEEPS / 2], cpu_ns: cpu.max(1) }
-}
-
-fn thread_cpu_ns() -> u64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 #[cfg(test)]

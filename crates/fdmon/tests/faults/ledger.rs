@@ -1,7 +1,6 @@
 //! What a context owes: each event once, each error once, `poll_end` for each `poll_begin`.
 
-use std::cell::{Cell, RefCell};
-use std::os::fd::{AsRawFd, RawFd};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex};
@@ -74,10 +73,6 @@ impl Bell {
     pub fn new(name: &'static str, notifier: EventNotifier, log: &Arc<Log>) -> Rc<Self> {
         let log = Arc::clone(log);
         Rc::new(Self { name, notifier, owed: Cell::new(false), heard: Cell::new(0), log })
-    }
-
-    pub fn fd(&self) -> RawFd {
-        self.notifier.as_raw_fd()
     }
 
     /// A callback that takes the event.
@@ -164,6 +159,3 @@ pub fn open_files() -> Vec<String> {
     files.sort();
     files
 }
-
-/// Kept for outcomes that a callback keeps for itself.
-pub type Cells<T> = Rc<RefCell<T>>;

@@ -23,7 +23,6 @@ use crate::table::{On, Phase};
 const MANY: usize = 70;
 
 pub struct World<'a> {
-    on: On,
     spins: bool,
     pub stage: &'a Stage,
     pub log: Arc<Log>,
@@ -78,7 +77,7 @@ impl<'a> World<'a> {
         stage.know_bell(notifier.as_raw_fd());
         let working = Bell::new("work", notifier, &log);
         let (bells, sockets, work) = (Vec::new(), Vec::new(), Arc::default());
-        Self { on, spins, stage, log, ctx, elsewhere, bells, sockets, work, working }
+        Self { spins, stage, log, ctx, elsewhere, bells, sockets, work, working }
     }
 
     fn call<T>(&self, op: &'static str, run: impl Fn() -> Result<T>) -> T {

@@ -7,6 +7,7 @@
 //! `npm run loom` runs all of them, and then each with one step of the protocol left out
 //! (`sync::kept`), which must make one of them fail; docs/MODELS.md is what it found.
 
+mod ack;
 mod close;
 mod embed;
 mod inbox;

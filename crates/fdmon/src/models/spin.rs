@@ -10,17 +10,22 @@ use loom::thread::{self, JoinHandle};
 use super::{News, check, check_within, thread as other_thread};
 use crate::sync::{Arc, AtomicU32, Ordering, fence, in_order, kept, ordered};
 use crate::{
-    AioContext, EventNotifier, Handlers, ManualClock, MonitorKind, PollParams, PollSource,
-    WordSource,
+    AioContext, EventNotifier, Handlers, ManualClock, MonitorKind, PolicyKind, PollParams,
+    PollSource, WordSource,
 };
 
 const WINDOW: u64 = 100_000;
 
+/// The policy that opens the whole window after two short sleeps.
+fn classic(max_ns: u64) -> PollParams {
+    let policy = PolicyKind::Classic;
+    PollParams { policy, max_ns, grow: u32::MAX, guards: false, ..PollParams::default() }
+}
+
 /// A context whose next blocking turn spins; on its clock one round is the whole window.
 fn spinning(kind: MonitorKind, idle_ns: u64) -> (AioContext, ManualClock) {
     let clock = ManualClock::new();
-    let params =
-        PollParams { max_ns: WINDOW, grow: u32::MAX, idle_ns, guards: false, ..Default::default() };
+    let params = PollParams { idle_ns, ..classic(WINDOW) };
     let ctx = AioContext::builder().monitor(kind).poll(params).manual_clock(clock.clone()).build();
     let ctx = ctx.unwrap();
     for _ in 0..2 {
@@ -285,9 +290,7 @@ fn a_notification_ends_a_spin() {
     check(|| {
         let clock = ManualClock::new();
         let endless = 1_000_000_000;
-        let params =
-            PollParams { max_ns: endless, grow: u32::MAX, guards: false, ..Default::default() };
-        let ctx = AioContext::builder().monitor(MonitorKind::Epoll).poll(params);
+        let ctx = AioContext::builder().monitor(MonitorKind::Epoll).poll(classic(endless));
         let ctx = ctx.manual_clock(clock.clone()).build().unwrap();
         for _ in 0..2 {
             let timer = ctx.timer(|_| Ok(())).unwrap();

@@ -116,7 +116,7 @@ impl Poll {
 }
 
 pub(crate) struct UringMonitor {
-    ring: Ring,
+    pub(super) ring: Ring,
     /// By slot.
     polls: Vec<Poll>,
     /// Slots whose poll is to be put in by the next call.
@@ -872,14 +872,8 @@ impl Drop for UringMonitor {
                 return; // the kernel takes them back some time after the ring is closed
             }
         }
-        loop {
-            self.batch = 0;
-            let done = self.flush(&mut Unheard::default(), false);
-            self.reap(&mut Unheard::default(), false);
-            if done.is_err() || !(self.ring.has_work() || self.ring.has_unsubmitted()) {
-                return;
-            }
-        }
+        self.batch = 0;
+        let _refused = self.flush_all(&mut Unheard::default()); // as above
     }
 }
 

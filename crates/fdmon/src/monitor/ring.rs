@@ -114,6 +114,12 @@ impl Word {
         // SAFETY: as above. Release: what the kernel is told to look at is written before.
         unsafe { self.0.as_ref() }.store(value, Ordering::Release);
     }
+
+    fn lower(self, bits: u32) {
+        // SAFETY: as above. Acquire: what was put in before a bit was raised is taken by the call
+        // that follows.
+        unsafe { self.0.as_ref() }.fetch_and(!bits, Ordering::Acquire);
+    }
 }
 
 /// Memory of the ring, mapped here.
@@ -568,6 +574,7 @@ impl Ring {
     /// Submits, and makes the completions appear that are ready.
     #[inline]
     pub fn flush(&mut self) -> Result<(), Errno> {
+        self.lower_work();
         self.enter(self.kept(), self.flags, None)
     }
 
@@ -584,6 +591,15 @@ impl Ring {
     #[inline(never)]
     fn sleep_at_most(&mut self, wanted: u32, ns: u64) -> Result<(), Errno> {
         self.enter(wanted, self.flags, Some(&timespec(ns)))
+    }
+
+    /// In deferred mode another CPU puts work in and then raises TASKRUN; where the work is done in
+    /// between, the bit stays up without any, and only work to come would lower it. So it is lowered
+    /// before the call that does all work there is. Elsewhere the bit comes first, and stays.
+    fn lower_work(&self) {
+        if self.mode == RingMode::Deferred && self.has_work() {
+            self.submission_flags.lower(IoringSqFlags::TASKRUN.bits());
+        }
     }
 
     #[inline]
@@ -621,5 +637,52 @@ impl Drop for Ring {
         if self.home.is_here() {
             self.unregister_fd();
         }
+    }
+}
+
+#[cfg(test)]
+impl Ring {
+    /// What is left of work that was done while another CPU was putting it in.
+    pub fn raise_work(&self) {
+        // SAFETY: as in `Word::get`.
+        let flags = unsafe { self.submission_flags.0.as_ref() };
+        flags.fetch_or(IoringSqFlags::TASKRUN.bits(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::monitor::Monitor;
+    use crate::{AioContext, EventNotifier, Handlers, MonitorKind};
+
+    /// A context with fds on a ring, and a mark of work that is done.
+    fn marked() -> AioContext {
+        let ctx = AioContext::builder().monitor(MonitorKind::IoUring).build().unwrap();
+        for _ in 0..64 {
+            let bell = EventNotifier::new().unwrap();
+            ctx.set_fd_handler(bell, Handlers::new().read(|_| Ok(()))).unwrap();
+        }
+        assert!(!ctx.poll(false).unwrap());
+        match &ctx.0.state().monitor {
+            Monitor::IoUring(monitor) => monitor.ring.raise_work(),
+            _ => unreachable!("it was asked for"),
+        }
+        ctx
+    }
+
+    /// SPEC 44
+    #[test]
+    fn a_mark_of_work_that_is_done_costs_one_call() {
+        let ctx = marked();
+        assert!(ctx.0.state().monitor.need_wait());
+        assert!(!ctx.poll(false).unwrap());
+        assert!(!ctx.0.state().monitor.need_wait());
+        assert_eq!(ctx.prepare().unwrap(), None, "nor does it keep an outer loop awake");
+    }
+
+    /// SPEC 38, 44
+    #[test]
+    fn a_mark_of_work_that_is_done_keeps_nobody_from_closing() {
+        marked().close();
     }
 }

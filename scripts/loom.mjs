@@ -179,6 +179,7 @@ function document(rows) {
   const loom = /name = "loom"\nversion = "([^"]+)"/.exec(readFileSync(join(root, 'Cargo.lock'), 'utf8'))?.[1]
   const by = (caught) => caught.slice(0, 2).map(sentence).join('; ') + (caught.length > 2 ? `; ${caught.length - 2} more` : '')
   const line = (cells) => `| ${cells.join(' | ')} |\n`
+  const survivors = rows.filter(({ caught }) => caught.length === 0)
   return (
     '# Models\n\n' +
     'Written by `npm run loom`; do not edit. What loom checks of the wake-up protocol, and which model notices when a step of it is\n' +
@@ -193,8 +194,8 @@ function document(rows) {
     rows.filter(({ caught }) => caught.length > 0).map(({ step, what, caught }) => line([step, what, by(caught)])).join('') +
     '\nThe models that take long are tried only until the first catches it.\n' +
     '\n## Caught by none\n\n' +
-    line(['step', 'what the mutation does', 'why it stays']) + line(['---', '---', '---']) +
-    rows.filter(({ caught }) => caught.length === 0).map(({ step, what, argument }) => line([step, what, argument])).join('') +
+    (survivors.length === 0 ? 'Each is caught.\n' : line(['step', 'what the mutation does', 'why it stays']) + line(['---', '---', '---'])) +
+    survivors.map(({ step, what, argument }) => line([step, what, argument])).join('') +
     `\n- Commit ${first('git', ['rev-parse', '--short', 'HEAD'])}${changed}; loom ${loom}, ${first('rustc', ['--version']).replace(/ \(.*/, '')}.\n` +
     '- Not modelled: the pending words, which one thread writes; the memory shared with a ring, whose other side is the kernel; counters.\n'
   )

@@ -1,10 +1,6 @@
 // Every barrier, ordering, order and re-check of the wake-up protocol: the name it has in the source (kept, ordered, in_order,
 // lower_early, both), and what a mutation makes of it. One that no model catches carries the argument why.
 
-const loadBuffering =
-  'The read of the link comes before the write only by this pair; without it a load might see a store that is later. Loom runs each ' +
-  'thread in its program order, so that no load of a model ever does. Kept, since the language allows it.'
-
 export const mutations = [
   // A notifier: wake.rs, remote.rs
   ['notify: release', 'what was published is not ordered before `notified`'],
@@ -48,9 +44,9 @@ export const mutations = [
   ['drain: at once', 'the head is read and then cleared'],
   ['drain: order', 'the link is read after the node was handed on, and may have been pushed again'],
   ['schedule: release', 'what was written before a schedule is not ordered before it'],
-  ['schedule: acquire', 'the link is not ordered behind its last reader (here)', loadBuffering],
+  ['schedule: acquire', 'the link is not ordered behind its last reader (here)'],
   ['schedule: linked', 'a node that is in the list is pushed once more'],
-  ['unlink: release', 'the link is not ordered behind its last reader (there)', loadBuffering],
+  ['unlink: release', 'the link is not ordered behind its last reader (there)'],
   ['unlink: at once', 'the schedule is read before the node is unlinked'],
   ['begin: acquire', 'what was written before the schedule need not be seen by the run'],
   ['begin: at once', 'the schedule is read and then cleared'],

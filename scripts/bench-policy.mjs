@@ -1,7 +1,7 @@
 // How good is the policy: latency and CPU time an event of every policy, over gaps, shapes of traffic, numbers of sources and
 // placements. First in a simulator that runs the production policies on a clock turned by hand, then for real.
 //
-//   node scripts/bench-policy.mjs            measures in full and writes docs/POLICY.md and its plots, 12 minutes
+//   node scripts/bench-policy.mjs            measures in full and writes docs/POLICY.md and its plots, 15 minutes
 //   node scripts/bench-policy.mjs --simulate the simulator alone, written likewise, without the measured part
 //   node scripts/bench-policy.mjs --check    the simulator alone, against the goals, for CI; writes nothing
 import { spawnSync } from 'node:child_process'
@@ -20,6 +20,11 @@ const DEFAULT = 'cost'
 const OTHERS = ['blocking', 'fixed', 'classic', 'handler']
 const PLACEMENTS = ['two CPUs', 'one CPU', 'one CPU without guards']
 const WORDS = { constant: 'all alike', exponential: 'as of independent events', bimodal: '70 % a tenth of the mean, 30 % 3.1 times the mean', bursts: 'by turns 50 at a tenth of the mean and 50 at 1.9 times the mean' }
+
+/** Half of the rounds are below. */
+const MEDIAN = (rounds) => Math.floor(rounds / 2)
+/** All rounds but one are at or above it: eight of nine, which chance does once in fifty times where two are alike. */
+const SURE = (rounds) => Math.min(1, rounds - 1)
 
 if (!check) mkdirSync(plots, { recursive: true })
 const simulated = cellsOf(bench('simulate'))
@@ -68,10 +73,16 @@ function tenth(us) {
   return Math.round(us * 10) / 10
 }
 
+/** What the default costs in terms of another policy, round by round: the ratio at this place among those of the rounds. */
+function ratioTo(cell, other, place) {
+  const total = (row) => tenth((row.meanNs + row.cpuNs) / 1000)
+  const ratios = cell.rounds[DEFAULT].map((row, round) => total(row) / Math.max(total(cell.rounds[other][round]), 0.1))
+  return ratios.toSorted((a, b) => a - b)[place(ratios.length)]
+}
+
 function goals(cells, how) {
   const on = (placement, filter = () => true) => cells.filter((cell) => cell.placement === placement && filter(cell))
   const two = on('two CPUs')
-  const best = (cell) => Math.min(...OTHERS.map((policy) => cell.of[policy].total))
   const name = (cell) => [cell.wakeUpNs ? `wake-up ${cell.wakeUpNs / 1000} µs` : '', cell.shape, cell.sources, `${cell.gapUs} µs`].filter(Boolean).join(', ')
   const worst = (list, ratio) => list.reduce((most, cell) => (ratio(cell) > (most?.ratio ?? 0) ? { ratio: ratio(cell), cell: name(cell) } : most), undefined)
   const goal = (text, list, ratio, limit, share = 1) => {
@@ -79,14 +90,14 @@ function goals(cells, how) {
     const missed = list.filter((cell) => ratio(cell) > limit)
     return { how, text, cells: list.length, kept: kept.length, needed: share, worst: worst(list, ratio), missed: missed.map(name), ratio, list }
   }
-  const ratioTo = (other) => (cell) => tenth(cell.of[DEFAULT].total) / Math.max(tenth(other(cell)), 0.1)
-  const blocking = (cell) => cell.of.blocking.total
+  const best = (place) => (cell) => Math.max(...OTHERS.map((policy) => ratioTo(cell, policy, place)))
+  const to = (policy, place) => (cell) => ratioTo(cell, policy, place)
   const soon = (cell) => cell.sources === 'one source' && cell.shape === 'constant' && cell.gapUs > 0 && cell.gapUs < MAX_US - 1
   const alone = (cell) => cells.find((other) => other.sources === 'one source' && ['placement', 'wakeUpNs', 'shape', 'gapNs'].every((key) => other[key] === cell[key]))
   const slowest = how === 'simulated' ? (cell) => cell.wakeUpNs === 35_000 : () => true
   return [
-    goal('latency + CPU of the default at or below every other policy, in nine cells of ten', two, ratioTo(best), 1, 0.9),
-    goal('…and never above 1.1 times the best', two, ratioTo(best), 1.1),
+    goal('latency + CPU of the default at or below every other policy, in nine cells of ten', two, best(SURE), 1, 0.9),
+    goal('…and never above 1.1 times the best', two, best(MEDIAN), 1.1),
     goal('latency worth 20 times: p50 within 1.3 times that of the fixed window, gaps below the maximum', two.filter((cell) => cell.gapUs < MAX_US),
       (cell) => tenth(cell.of['cost, latency × 20'].p50) / Math.max(tenth(cell.of.fixed.p50), 0.1), 1.3),
     goal('CPU within 10 % of blocking where every gap is above twice the maximum', two.filter((cell) => cell.shape === 'constant' && cell.sources === 'one source' && cell.gapUs > 2 * MAX_US),
@@ -95,8 +106,8 @@ function goals(cells, how) {
       (cell) => cell.of[DEFAULT].calls, how === 'simulated' ? 0.1 : 0.2),
     goal('a slow source never stops the spin for the fast one: at most 0.1 system calls an event more than without it', two.filter((cell) => cell.sources === 'one fast, one slow' && alone(cell).of[DEFAULT].calls < 0.1),
       (cell) => cell.of[DEFAULT].calls - alone(cell).of[DEFAULT].calls, 0.1),
-    goal('one CPU: never worse than 1.2 times blocking', on('one CPU'), ratioTo(blocking), 1.2),
-    goal('one CPU without guards: better than classic', on('one CPU without guards'), ratioTo((cell) => cell.of.classic.total), 1),
+    goal('one CPU: never worse than 1.2 times blocking', on('one CPU'), to('blocking', MEDIAN), 1.2),
+    goal('one CPU without guards: better than classic', on('one CPU without guards'), to('classic', SURE), 1),
   ]
 }
 
@@ -129,9 +140,11 @@ function report(found, measured) {
     const tables = PLACEMENTS.flatMap((placement) => Object.keys(WORDS).flatMap((shape) => ['one source', 'one fast, one slow', '64 sources'].map((sources) => table(placement, shape, sources))))
     return `## Goals, measured
 
-A producer thread and a context; a source is a word with an eventfd as its doorbell. 9 rounds of 200 events after 100 to warm up, the policies
-taking turns within a round. On two CPUs the producer is pinned and waits awake, the context may run anywhere; on one CPU both are pinned
-to it. The latency runs from the moment at which the event was due, so what keeps the producer from its work counts as well.
+A producer thread and a context; a source is a word with an eventfd as its doorbell. 9 rounds of 300 events after 200 to warm up, the policies
+taking turns within a round. On two CPUs the producer is pinned to one and waits awake, the context to the other, without guards, which would
+take that one for all there are; on one CPU both are pinned to it. The latency runs from the moment at which the event was due, so what keeps
+the producer from its work counts as well. A policy is above another where it is so in eight of the nine rounds, each compared with its own;
+"times" are medians of the rounds' ratios.
 
 ${[...head, ...rows(goals(measured, 'measured'))].join('')}
 

@@ -87,6 +87,15 @@ pub struct Cell {
     pub gap_ns: u64,
 }
 
+impl Cell {
+    /// "two CPUs, constant, one source, 10 µs"
+    pub fn name(&self) -> String {
+        let Self { placement, shape, sources, gap_ns } = self;
+        let (placement, shape, sources) = (placement.as_str(), shape.as_str(), sources.as_str());
+        format!("{placement}, {shape}, {sources}, {} µs", gap_ns / 1000)
+    }
+}
+
 /// What an event cost.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outcome {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo bench --bench policy -- simulate [--plots DIR]
-//! cargo bench --bench policy -- measure [--plots DIR] [--rounds 9]
+//! cargo bench --bench policy -- measure [--plots DIR] [--rounds 9] [--only "two CPUs, constant"]
 //! ```
 //!
 //! Prints a line of JSON for each cell, policy and round; `npm run bench:policy` makes the tables.
@@ -39,12 +39,14 @@ const SWITCH_NS: u64 = 3000;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (mut simulates, mut measures, mut rounds, mut plots) = (false, false, 9, None);
+    let mut only = String::new();
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
             lexopt::Arg::Value(value) if value == "simulate" => simulates = true,
             lexopt::Arg::Value(value) if value == "measure" => measures = true,
             lexopt::Arg::Long("rounds") => rounds = arguments.value()?.string()?.parse()?,
+            lexopt::Arg::Long("only") => only = arguments.value()?.string()?,
             lexopt::Arg::Long("plots") => plots = Some(PathBuf::from(arguments.value()?)),
             lexopt::Arg::Long("bench" | "test") => {} // cargo's
             other => return Err(other.unexpected().into()),
@@ -54,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         simulate(plots.as_deref())?;
     }
     if measures {
-        measure(plots.as_deref(), rounds)?;
+        measure(plots.as_deref(), rounds, &only)?;
     }
     Ok(())
 }
@@ -97,10 +99,14 @@ fn simulate(plots: Option<&std::path::Path>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn measure(plots: Option<&std::path::Path>, rounds: usize) -> Result<(), Box<dyn Error>> {
+fn measure(
+    plots: Option<&std::path::Path>,
+    rounds: usize,
+    only: &str,
+) -> Result<(), Box<dyn Error>> {
     for placement in Placement::ALL {
         let mut rows: Vec<Row> = Vec::new();
-        for cell in cells(placement, &MEASURED) {
+        for cell in cells(placement, &MEASURED).filter(|cell| cell.name().contains(only)) {
             let mut outcomes: Vec<Vec<Outcome>> = vec![Vec::new(); Contender::ALL.len()];
             for round in 0..rounds {
                 for (contender, outcomes) in Contender::ALL.into_iter().zip(&mut outcomes) {

@@ -24,8 +24,8 @@ use crate::cell::{Cell, Contender, Outcome, Placement};
 use crate::traffic::Gaps;
 
 /// Events before anything is counted, and counted events.
-const WARM_UP: usize = 100;
-const EVENTS: usize = 200;
+const WARM_UP: usize = 200;
+const EVENTS: usize = 300;
 /// No event is due.
 const NEVER: u64 = u64::MAX;
 /// On one CPU the producer sleeps at most this long before it looks again.
@@ -57,9 +57,7 @@ pub fn run(cell: &Cell, contender: Contender) -> Result<Outcome, Box<dyn Error>>
         return Err("two CPUs are needed; run on a machine that has them".into());
     };
     let producer_on = if one { *first } else { *last };
-    if one {
-        sched_setaffinity(None, &set_of(*first))?;
-    }
+    sched_setaffinity(None, &set_of(*first))?;
     let result = on_stage(cell, contender, producer_on, one);
     sched_setaffinity(None, &home)?;
     result
@@ -84,7 +82,8 @@ fn on_stage(
         acknowledged: one.then(EventNotifier::new).transpose()?,
         over: AtomicBool::new(false),
     });
-    let guards = cell.placement != Placement::OneCpuUnguarded;
+    // On two CPUs the context is pinned to one of them, which the guards would take for the only one.
+    let guards = cell.placement == Placement::OneCpu;
     let params = PollParams { guards, ..contender.params() };
     let ctx = AioContext::builder().poll(params).build()?;
     let latencies = Rc::new(RefCell::new(Vec::with_capacity(WARM_UP + EVENTS + 64)));

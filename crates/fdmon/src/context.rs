@@ -191,6 +191,7 @@ impl Builder {
             home: shared.home,
         };
         state.note_spinning();
+        shared.stats.window_ns.set(state.spin.first_window());
         state.set_busy_poll(&shared, busy_poll)?;
         ack::came_home();
         Ok(AioContext(Rc::new(Inner {
@@ -242,10 +243,14 @@ impl AioContext {
 
     fn run_while(&self, mut go_on: impl FnMut(&Self) -> bool) -> Result<()> {
         self.0.open_state()?.loops += 1;
-        let _left = AtTheEnd(Some(|| self.leave_loop()));
+        let left = AtTheEnd(Some(|| self.leave_loop()));
         let mut result = Ok(());
         while result.is_ok() && go_on(self) && !self.stop_requested() && !self.is_closed() {
             result = self.poll(true).map(drop);
+        }
+        drop(left);
+        if result.is_ok() {
+            self.resume_panic(); // else it waits, so that the error is not lost
         }
         result
     }
@@ -260,7 +265,10 @@ impl AioContext {
         if outermost {
             self.0.shared.stop.store(false, Ordering::Relaxed);
         }
-        let _ = self.suspend();
+        let open = self.0.open_state().is_ok();
+        if open {
+            self.leave_spin_mode();
+        }
     }
 
     pub(crate) fn stop_requested(&self) -> bool {
@@ -384,8 +392,9 @@ impl AioContext {
             st.spin.set_params(params);
             st.note_spinning();
             let from_ns = self.0.shared.stats.window_ns.get();
-            self.0.shared.stats.window_ns.set(0);
-            st.note_window(from_ns, 0);
+            let to_ns = st.spin.first_window();
+            self.0.shared.stats.window_ns.set(to_ns);
+            st.note_window(from_ns, to_ns);
         }
         if off {
             self.leave_spin_mode();
@@ -421,6 +430,13 @@ impl AioContext {
     /// Releases everything and says what was still alive. Inside a callback all further
     /// callbacks stop at once; a second call reports nothing.
     pub fn close(&self) -> LeakReport {
+        let report = self.release();
+        self.resume_panic();
+        report
+    }
+
+    /// [`AioContext::close`] for who looks for failures of hooks himself.
+    pub(crate) fn release(&self) -> LeakReport {
         if !self.0.home.is_here() {
             // A forked child: what the kernel holds is the parent's.
             if !std::mem::replace(&mut self.0.state().closed, true) {
@@ -460,7 +476,6 @@ impl AioContext {
         drop(st);
         drop(remains); // users' drop code runs outside the borrow
         self.tell();
-        self.resume_panic();
         report
     }
 }

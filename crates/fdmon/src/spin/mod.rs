@@ -131,6 +131,11 @@ impl SpinState {
         self.guards = guards::Guards::default();
     }
 
+    /// The window that the parameters give before anything is known of the traffic.
+    pub fn first_window(&self) -> u64 {
+        self.policy.window(&self.params)
+    }
+
     /// Before the first turn that may spin: what a wake-up takes here.
     #[inline]
     pub fn get_ready(&mut self, clock: &Clock) {

@@ -8,8 +8,8 @@ use proptest::sample::select;
 use proptest::strategy::Union;
 
 use crate::program::{
-    Call, Code, FILES, Handler, Hook, LONGEST, LONGEST_INSIDE, OF_EACH, Poll, Program, Spin, Step,
-    Steps, TIMES,
+    COSTS, Call, Code, FILES, Handler, Hook, LONGEST, LONGEST_INSIDE, Meanwhile, OF_EACH, OFTEN,
+    Poll, Program, Spin, Step, Steps, TIMES,
 };
 
 /// How deep steps lie in steps: a random program is nested less than a fuzzer's may be.
@@ -43,7 +43,7 @@ fn time() -> impl Strategy<Value = u32> {
 }
 
 fn spin() -> impl Strategy<Value = Spin> {
-    select(vec![Spin::Off, Spin::Doubling, Spin::Jumping])
+    select(vec![Spin::Off, Spin::Doubling, Spin::Jumping, Spin::Fixed])
 }
 
 fn step(inside: &BoxedStrategy<Steps>) -> BoxedStrategy<Step> {
@@ -104,8 +104,16 @@ fn call(inside: &BoxedStrategy<Steps>) -> impl Strategy<Value = Call> + use<> {
 fn handler(inside: &BoxedStrategy<Steps>) -> impl Strategy<Value = Handler> + use<> {
     let callback = |likely| weighted(likely, call(inside));
     let external = prop::bool::weighted(0.25);
-    (callback(0.8), callback(0.2), callback(0.05), poll(inside), external).prop_map(
-        |(read, write, priority, poll, external)| Handler { read, write, priority, poll, external },
+    let calls = (callback(0.8), callback(0.2), callback(0.05));
+    (calls, poll(inside), external, any::<bool>()).prop_map(
+        |((read, write, priority), poll, external, movable)| Handler {
+            read,
+            write,
+            priority,
+            poll,
+            external,
+            movable,
+        },
     )
 }
 
@@ -120,16 +128,28 @@ fn poll(inside: &BoxedStrategy<Steps>) -> impl Strategy<Value = Poll> + use<> {
 }
 
 fn code() -> impl Strategy<Value = Code> {
-    let ns = select(vec![0, 300, 7_000]);
-    let seldom = prop_oneof![4 => Just(0), 1 => one_of_three()];
     let never = prop_oneof![9 => Just(0), 1 => one_of_three()];
-    (ns, seldom, never, hook(), hook()).prop_map(|(ns, sets_at, panics_at, begin, end)| Code {
-        ns,
-        sets_at,
-        panics_at,
-        begin,
-        end,
-    })
+    let often = prop_oneof![1 => Just(0), 2 => select(&OFTEN[..])];
+    (select(&COSTS[..]), often, meanwhile(), never, hook(), hook()).prop_map(
+        |(ns, every, meanwhile, panics_at, begin, end)| Code {
+            ns,
+            every,
+            meanwhile,
+            panics_at,
+            begin,
+            end,
+        },
+    )
+}
+
+fn meanwhile() -> impl Strategy<Value = Meanwhile> {
+    prop_oneof![
+        2 => Just(Meanwhile::Sets),
+        1 => file().prop_map(|at| Meanwhile::Wakes { at }),
+        1 => file().prop_map(|at| Meanwhile::Readies { at }),
+        1 => Just(Meanwhile::Notifies),
+        1 => Just(Meanwhile::Sends),
+    ]
 }
 
 fn hook() -> impl Strategy<Value = Hook> {

@@ -67,7 +67,13 @@ pub struct Frame {
     cost: u64,
     hit: bool,
     failed: bool,
+    /// Somebody notified in the last look before the sleep, which that ends.
+    woken: bool,
+    /// Files became ready in the spin, and may have been seen or not.
+    changed: bool,
     left_spin_mode: bool,
+    /// It is one of `poll_until` that failed, and spin mode is being left after it.
+    over: bool,
     /// How often each member was asked, since spin mode was left if it was.
     asked: BTreeMap<Life, u32>,
     ran: BTreeSet<Life>,
@@ -91,7 +97,10 @@ impl Frame {
             cost: 0,
             hit: false,
             failed: false,
+            woken: false,
+            changed: false,
             left_spin_mode: false,
+            over: false,
             asked: BTreeMap::new(),
             ran: BTreeSet::new(),
             rest: None,
@@ -104,6 +113,10 @@ impl Frame {
     pub fn panics(&mut self, id: u32) {
         self.failed |= self.finding;
         self.panics.push(id);
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     pub fn forget_rest(&mut self) {
@@ -156,7 +169,10 @@ impl Model {
         self.sync();
         let left = self.due();
         self.demand(left.is_empty(), || format!("the turn ended, and did not run {left:?}"));
-        self.live.values_mut().for_each(|handler| handler.may_hear = 0);
+        for handler in self.live.values_mut() {
+            handler.may_hear.clear();
+            handler.may_hit = false;
+        }
         let Some(frame) = self.frames.pop() else { return self.wrong("there was no turn") };
         let due = match (frame.panics, frame.errors) {
             (panics, errors) if !panics.is_empty() => {
@@ -253,6 +269,7 @@ impl Model {
 
     fn enter_spin_mode(&mut self) {
         self.mode = true;
+        self.covered.push("a spin");
         for handler in self.live.values_mut().filter(|h| h.member && !h.running) {
             handler.begun = true;
         }
@@ -274,10 +291,12 @@ impl Model {
     /// `poll_until` ends, after a turn that failed.
     fn loop_ends(&mut self) -> bool {
         let between = self.frames.last().is_some_and(|f| f.looped && !f.finding);
-        between && self.due().is_empty() && self.mode && {
+        let ends = between && self.due().is_empty() && self.mode;
+        if ends {
             self.leave_spin_mode();
-            true
+            self.frames.last_mut().into_iter().for_each(|frame| frame.over = true);
         }
+        ends
     }
 
     fn find(&mut self, life: Life) -> Option<&mut Handler> {
@@ -333,10 +352,42 @@ impl Model {
         let Some(frame) = self.frames.last_mut() else { return };
         let times = frame.asked.entry(life).or_default();
         *times += 1;
+        let spins = plan == Some(Plan::Spin) && !left && *times > 1;
         let once_more = *times > 1 && (plan == Some(Plan::Awake) || left);
         self.demand(!once_more, || format!("handler {life} was asked twice"));
+        if spins && self.find(life).is_some_and(|h| h.says_yes()) {
+            self.covered.push("a predicate hits in a spin");
+        }
         let spins_on = plan == Some(Plan::Spin) && hit;
         self.demand(!spins_on, || format!("handler {life} was asked again, having said yes"));
+    }
+
+    /// Members are being asked for the window.
+    pub fn is_spinning(&self) -> bool {
+        self.frames
+            .last()
+            .is_some_and(|f| f.finding && f.plan == Some(Plan::Spin) && !f.left_spin_mode)
+    }
+
+    /// Any handler's callback is running.
+    pub fn is_any_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Somebody sets a word while this side spins.
+    pub fn word_set_in_spin(&mut self, at: u8) {
+        if let Some(handler) = self.live.get_mut(&at).filter(|h| h.member) {
+            handler.fresh = true;
+        }
+    }
+
+    pub fn files_changed_in_spin(&mut self) {
+        self.frames.last_mut().into_iter().for_each(|frame| frame.changed = true);
+    }
+
+    pub fn notify_in_spin(&mut self) {
+        self.notified = true;
+        self.frames.last_mut().into_iter().for_each(|frame| frame.notified = true);
     }
 
     pub fn begins(&mut self, life: Life) {
@@ -383,6 +434,7 @@ impl Model {
         let still = self.mode && frame.plan == Some(Plan::Sleep) && !frame.left_spin_mode;
         let spun = seen.spin_hits > frame.begin.spin_hits;
         let goes_to_sleep = still && !spun && !frame.notified;
+        let others = self.has_ended_otherwise(seen);
         if self.mode && slept && !frame.left_spin_mode {
             self.leave_before_sleep();
         } else if goes_to_sleep && self.live.values().any(|h| is_asked(h) && h.says_yes()) {
@@ -393,10 +445,23 @@ impl Model {
         if frame.plan == Some(Plan::Sleep) && !frame.left_spin_mode && !(still && spun) {
             return;
         }
+        let asked = || self.live.values().filter(|h| is_asked(h));
+        let fresh = asked().filter(|h| h.source == Source::Word && h.fresh).count();
+        let others = (others || fresh > 1) && frame.plan == Some(Plan::Spin);
         let mut unasked = None;
         for handler in self.live.values_mut().filter(|h| is_asked(h)) {
             match handler.source {
+                // Set in the last round, it was asked after that or before.
+                Source::Word if handler.fresh && others && !frame.left_spin_mode => {
+                    if !handler.is_due() {
+                        handler.since = self.phase;
+                    }
+                    handler.may_hit = true;
+                }
                 Source::Word if handler.says_yes() => {
+                    if handler.fresh {
+                        self.covered.push("a word hits in a spin");
+                    }
                     collect(handler, self.phase, true, 0);
                     frame.hit = true;
                 }
@@ -407,6 +472,13 @@ impl Model {
             }
         }
         self.demand(unasked.is_none(), || format!("handler {unasked:?} was not asked"));
+    }
+
+    /// A spin may have ended for another reason than this word or this file.
+    fn has_ended_otherwise(&self, seen: Seen) -> bool {
+        let timed = self.deadline().is_some_and(|deadline| deadline <= seen.now);
+        let unsure = timed || self.has_work() || self.is_due();
+        self.frames.last().is_none_or(|f| unsure || f.hit || f.failed || f.notified || f.changed)
     }
 
     /// What the kernel reported: everything that was ready, if it was asked.
@@ -421,15 +493,29 @@ impl Model {
         if asked {
             self.last_asked = seen.now;
             self.phase += 1;
+            let Some(frame) = self.frames.last() else { return };
+            let (before, changed) = (self.ready_files(&frame.begin.files), frame.changed);
+            let free = changed && self.has_ended_otherwise(seen);
             for (at, events) in found {
                 let Some(handler) = self.live.get_mut(&at) else { continue };
+                let before = before.iter().find(|(of, _)| *of == at).map_or(0, |(_, was)| *was);
                 if handler.running {
                     handler.parked = true;
+                } else if free && before != events {
+                    // The kernel was asked before that, or after.
+                    if !handler.is_due() {
+                        handler.since = self.phase;
+                    }
+                    handler.may_hear.push(events);
+                    if before != 0 {
+                        collect(handler, self.phase, false, before);
+                    }
                 } else {
                     collect(handler, self.phase, false, events);
                 }
             }
             self.take_old_reports();
+            self.armed_now(&seen.files);
             return;
         }
         let watched: Vec<&Handler> = self.live.values().filter(|h| self.is_watched(h)).collect();
@@ -444,35 +530,58 @@ impl Model {
         self.demand(!(must && awake && (seen || !self.sees)), || "the kernel was not asked".into());
     }
 
-    /// A request on a ring reports the file as it was when the request completed. What somebody
-    /// other than its handler took since is reported all the same, and what came since is not yet:
-    /// to ask again would cost the system call that the ring saves.
+    /// A request on a ring completes once, for what its file was ready for at that moment. What
+    /// somebody other than its handler took since is reported all the same, and what came since is
+    /// not yet: to ask again would cost the system call that the ring saves. What is put in anew
+    /// completes for all that is so then.
     fn take_old_reports(&mut self) {
         let phase = self.phase;
         for handler in self.live.values_mut() {
             let was = std::mem::take(&mut handler.was_ready);
-            if !self.sees || handler.running || was | handler.events == handler.events {
+            if !self.sees || handler.running || was.iter().all(|was| *was == handler.events) {
                 continue;
             }
             if !handler.is_due() {
                 handler.since = phase;
             }
-            handler.may_hear = was | handler.events;
+            handler.may_hear.extend(was);
         }
     }
 
-    /// The ring may have reported what is no longer so; whether it has is known when it runs.
+    /// What a ring has been asked for, and has not said.
+    fn armed_now(&mut self, files: &Readiness) {
+        let ready = self.ready_files(files);
+        let (disabled, sees) = (self.disabled > 0, self.sees);
+        for (at, handler) in &mut self.live {
+            let held_back = handler.running || handler.parked || (handler.external && disabled);
+            let said = ready.iter().any(|(of, _)| of == at) || !handler.may_hear.is_empty();
+            handler.armed = sees && !held_back && !said && !handler.wanted.is_empty();
+        }
+    }
+
+    /// What was collected is not all known; it is when it runs.
     pub fn is_unsure(&self) -> bool {
-        self.live.values().any(|handler| handler.may_hear != 0)
+        self.live.values().any(|handler| !handler.may_hear.is_empty() || handler.may_hit)
     }
 
-    /// What the ring did report.
-    fn hears(&mut self, life: Life, events: u32) {
+    /// What was collected after all.
+    fn hears(&mut self, life: Life, which: Which, events: u32) {
         let Some(handler) = self.find(life) else { return };
-        if events & !handler.may_hear == 0 && (events != 0 || handler.hit) {
-            handler.events = events;
+        handler.hit |= std::mem::take(&mut handler.may_hit) && which == Which::Ready;
+        let heard = std::mem::take(&mut handler.may_hear);
+        if events == handler.events || events == 0 {
+            return;
         }
-        handler.may_hear = 0;
+        let old = handler.events;
+        let parts = heard.iter().copied().chain([old]).filter(|part| part & !events == 0);
+        if parts.fold(0, |all, part| all | part) == events {
+            handler.events = events;
+            if events & old != old {
+                self.covered.push("a ring reports a part");
+            } else {
+                self.covered.push("a ring reports what was");
+            }
+        }
     }
 
     /// It slept only with nothing to do, and exactly until there was.
@@ -498,11 +607,14 @@ impl Model {
         let timed = deadline.is_some_and(|deadline| deadline <= seen.now)
             || (idle && begun + IDLE <= seen.now);
         let now = seen.now;
-        let ended = found || timed || (asked && ready) || unsure;
+        let ended = found || timed || (asked && ready) || unsure || frame.woken;
         self.demand(ended, || "nothing ended the turn".into());
         self.demand(!(slept && found), || "the turn slept, with something to do".into());
         if now > free {
             self.demand(!ready, || "the turn slept on, with a file ready".into());
+            // Who was told that spinning has begun need not signal, so the last look asks for it.
+            let word = self.live.values().any(|h| is_asked(h) && h.has_poll() && h.says_yes());
+            self.demand(!word || spin == 0, || "the turn slept on, with a word set".into());
             let by_timer = deadline == Some(now);
             let by_idle = idle
                 && (begun + IDLE..=free + IDLE).contains(&now)
@@ -517,6 +629,14 @@ impl Model {
     fn accept(&mut self, now: u64) {
         let Some(frame) = self.frames.last_mut() else { return };
         frame.finding = false;
+        let spun_only = frame.plan == Some(Plan::Spin) && !frame.left_spin_mode;
+        if spun_only && frame.notified && !frame.hit {
+            self.covered.push("a notification ends a spin");
+        } else if spun_only && !frame.hit && self.live.values().any(|h| h.events != 0) {
+            self.covered.push("a file ends a spin");
+        }
+        self.live.values_mut().for_each(|handler| handler.fresh = false);
+        let Some(frame) = self.frames.last_mut() else { return };
         let (counted, block) = (frame.counted, now - frame.begin.now);
         self.notified = false;
         if counted {
@@ -667,8 +787,8 @@ impl Model {
             self.settle(seen);
         }
         self.sync();
-        if let What::Handler(life, _, events) = what {
-            self.hears(life, events);
+        if let What::Handler(life, which, events) = what {
+            self.hears(life, which, events);
         }
         let due = self.due();
         if !due.contains(&what) {
@@ -705,8 +825,8 @@ impl Model {
         };
         frame.rest = Some(Rest { at, life, which: handler.actions(), events: handler.events });
         handler.drop_collected();
-        handler.was_ready = 0; // a report that is older than its callback is asked for again
-        handler.running = true;
+        handler.was_ready.clear(); // a report that is older than its callback is asked for again
+        (handler.running, handler.armed) = (true, false);
         handler.member |= handler.has_poll() && spins;
         self.running.insert(life);
         self.demand(once, || format!("handler {life} ran twice in one turn"));

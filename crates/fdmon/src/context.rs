@@ -267,7 +267,7 @@ impl AioContext {
         }
         let open = self.0.open_state().is_ok();
         if open {
-            self.leave_spin_mode();
+            self.leave_spin_mode_by_call();
         }
     }
 
@@ -291,7 +291,7 @@ impl AioContext {
     /// do the other calls that end spinning for a handler or the context.
     pub fn suspend(&self) -> Result<()> {
         drop(self.0.open_state()?);
-        self.leave_spin_mode();
+        self.leave_spin_mode_by_call();
         self.resume_panic();
         Ok(())
     }
@@ -379,13 +379,13 @@ impl AioContext {
         params.validate()?;
         self.0.open_state()?.set_busy_poll(&self.0.shared, params.kernel_busy_poll)?;
         lock(&self.0.shared.wanted).poll = params.clone();
-        self.apply_poll_params(params);
+        self.apply_poll_params(params, true);
         self.resume_panic();
         Ok(())
     }
 
     /// After [`State::set_busy_poll`], the one part that can be refused.
-    pub(crate) fn apply_poll_params(&self, params: PollParams) {
+    pub(crate) fn apply_poll_params(&self, params: PollParams, by_call: bool) {
         let off = params.max_ns == 0;
         {
             let mut st = self.0.state();
@@ -397,7 +397,11 @@ impl AioContext {
             st.note_window(from_ns, to_ns);
         }
         if off {
-            self.leave_spin_mode();
+            if by_call {
+                self.leave_spin_mode_by_call();
+            } else {
+                self.leave_spin_mode();
+            }
             self.0.state().empty_spin_list();
         }
         self.tell();
@@ -447,7 +451,7 @@ impl AioContext {
         if self.is_closed() {
             return LeakReport::default();
         }
-        self.leave_spin_mode();
+        self.leave_spin_mode_by_call();
         self.let_leave();
         let begun: Vec<u32> = {
             // Also those whose spin mode is being left right now, further out.
@@ -587,7 +591,7 @@ impl AioContext {
         }
         let result = self.0.state().set_busy_poll(&self.0.shared, poll.kernel_busy_poll);
         match result {
-            Ok(()) => self.apply_poll_params(poll),
+            Ok(()) => self.apply_poll_params(poll, false),
             Err(refusal) => self.keep_poll_params(refusal),
         }
     }

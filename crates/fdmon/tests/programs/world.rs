@@ -1392,7 +1392,8 @@ impl PollSource for Asked {
         world.count("poll_end");
         world.note(|| format!("{side}: handler {} ends", self.life));
         world.see_returned(side);
-        world.tell(side, |model| model.ends(self.life));
+        let seen = world.tell(side, |m| m.has_failed_in_loop()).then(|| world.seen(side));
+        world.tell(side, |model| model.ends(self.life, seen));
         self.run(&world, self.code.end);
     }
 }

@@ -457,9 +457,13 @@ impl Model {
             return;
         }
         self.phase += 1;
+        // What a callback's last look finds is not for the turn that it runs in: that may have run
+        // the handler already.
+        let later = self.frames.iter().rfind(|frame| !frame.is_over());
+        let later = later.is_some_and(Frame::runs_callbacks);
         for handler in self.live.values_mut() {
             handler.end();
-            if handler.member && handler.running {
+            if handler.member && (handler.running || later) {
                 handler.look = true;
             } else if handler.member {
                 self.last_looks.insert(handler.life);

@@ -115,6 +115,10 @@ impl Frame {
         self.panics.push(id);
     }
 
+    pub fn runs_callbacks(&self) -> bool {
+        !self.finding
+    }
+
     pub fn is_over(&self) -> bool {
         self.over
     }
@@ -165,6 +169,9 @@ impl Model {
     pub fn end_turn(&mut self, seen: Seen, ended: &Ended) {
         if self.is_finding() {
             self.settle(seen);
+        }
+        if matches!(ended, Ended::Errors(_) | Ended::Panic(_)) {
+            self.loop_ends(); // and has left spin mode by now
         }
         self.sync();
         let left = self.due();
@@ -293,8 +300,8 @@ impl Model {
         let between = self.frames.last().is_some_and(|f| f.looped && !f.finding);
         let ends = between && self.due().is_empty() && self.mode;
         if ends {
-            self.leave_spin_mode();
             self.frames.last_mut().into_iter().for_each(|frame| frame.over = true);
+            self.leave_spin_mode();
         }
         ends
     }
@@ -401,7 +408,16 @@ impl Model {
         self.demand(first, || format!("handler {life} was told to begin twice"));
     }
 
-    pub fn ends(&mut self, life: Life) {
+    /// A turn that failed in its search does not sleep: whoever is told the end then hears of the
+    /// end of `poll_until`, before which the search was over.
+    pub fn has_failed_in_loop(&self) -> bool {
+        self.frames.last().is_some_and(|f| f.finding && f.looped && f.failed)
+    }
+
+    pub fn ends(&mut self, life: Life, seen: Option<Seen>) {
+        if let Some(seen) = seen {
+            self.settle(seen);
+        }
         let told = self.told.remove(&life);
         self.demand(told, || format!("handler {life} was told the end without a beginning"));
         if self.find(life).is_none_or(|handler| !handler.begun) {
@@ -434,7 +450,7 @@ impl Model {
         let still = self.mode && frame.plan == Some(Plan::Sleep) && !frame.left_spin_mode;
         let spun = seen.spin_hits > frame.begin.spin_hits;
         let goes_to_sleep = still && !spun && !frame.notified;
-        let others = self.has_ended_otherwise(seen);
+        let others = self.has_ended_otherwise(seen) || frame.changed;
         if self.mode && slept && !frame.left_spin_mode {
             self.leave_before_sleep();
         } else if goes_to_sleep && self.live.values().any(|h| is_asked(h) && h.says_yes()) {
@@ -478,7 +494,7 @@ impl Model {
     fn has_ended_otherwise(&self, seen: Seen) -> bool {
         let timed = self.deadline().is_some_and(|deadline| deadline <= seen.now);
         let unsure = timed || self.has_work() || self.is_due();
-        self.frames.last().is_none_or(|f| unsure || f.hit || f.failed || f.notified || f.changed)
+        self.frames.last().is_none_or(|f| unsure || f.hit || f.failed || f.notified)
     }
 
     /// What the kernel reported: everything that was ready, if it was asked.
@@ -495,7 +511,8 @@ impl Model {
             self.phase += 1;
             let Some(frame) = self.frames.last() else { return };
             let (before, changed) = (self.ready_files(&frame.begin.files), frame.changed);
-            let free = changed && self.has_ended_otherwise(seen);
+            let word = self.live.values().any(|handler| handler.may_hit);
+            let free = changed && (word || self.has_ended_otherwise(seen));
             for (at, events) in found {
                 let Some(handler) = self.live.get_mut(&at) else { continue };
                 let before = before.iter().find(|(of, _)| *of == at).map_or(0, |(_, was)| *was);
@@ -737,7 +754,10 @@ impl Model {
         if asked {
             self.take_files(seen);
         } else {
-            let collected = |(at, _): &(u8, u32)| self.live[at].running || self.live[at].is_due();
+            let collected = |(at, _): &(u8, u32)| {
+                let handler = &self.live[at];
+                handler.running || handler.is_due() || !handler.may_hear.is_empty()
+            };
             let missed = !found.iter().all(collected) && !self.is_due();
             self.demand(!missed, || "check did not look".into());
         }

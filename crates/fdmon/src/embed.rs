@@ -304,6 +304,9 @@ impl AioContext {
                 plan
             }
         };
+        if st.reg.hints.any(Hints::DUE) {
+            st.reg.forget_stale(); // of handlers that were removed since `prepare` found them
+        }
         plan.slept |= !plan.awake;
         let found = readable || plan.hit || plan.asked || shared.is_notified();
         if !plan.asked && (readable || st.ready_unseen()) {

@@ -331,6 +331,12 @@ impl Model {
                 }
             }
         }
+        if self.outer.is_some() && self.sees {
+            // What is new is put in at once then, for the outer loop may be about to sleep.
+            for handler in self.live.values_mut().filter(|h| !h.running && !h.is_due()) {
+                handler.armed = true;
+            }
+        }
     }
 
     /// This registration is the file's handler.

@@ -322,7 +322,7 @@ impl AioContext {
             let _never_fails = outer.set_timer(None, u64::MAX);
         }
         let st = self.settle(st, &plan);
-        let due = st.reg.hints.any(Hints::DUE | Hints::FAILURES);
+        let due = st.reg.has_due() || st.reg.hints.any(Hints::FAILURES);
         drop(st);
         drop(turn);
         Ok(due)

@@ -1237,7 +1237,12 @@ impl World {
         self.note(|| format!("{side}: prepare says {ns:?}"));
         let seen = self.seen(side);
         let readable = is_readable(backend);
-        self.tell(side, |model| model.prepared(seen, ns, readable));
+        self.tell(side, |model| {
+            // Not even by a set of epoll.
+            let watches = model.live.get(&REGULAR).is_some_and(|h| !h.wanted.is_empty());
+            let unwatched = self.on.monitor == MonitorKind::Poll && watches;
+            model.prepared(seen, ns, readable, unwatched);
+        });
         ns
     }
 

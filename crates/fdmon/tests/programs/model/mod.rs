@@ -668,7 +668,8 @@ fn mask(interest: Interest) -> u32 {
 }
 
 fn collect(handler: &mut Handler, phase: u64, hit: bool, events: u32) {
-    if !handler.is_due() {
+    // What may have been collected before has its place, if it was.
+    if !handler.is_due() && handler.may_hear.is_empty() && !handler.may_hit {
         handler.since = phase;
     }
     handler.hit |= hit;

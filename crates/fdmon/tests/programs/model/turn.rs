@@ -683,8 +683,9 @@ impl Model {
 
     // --- for an outer loop ----------------------------------------------------------------------
 
-    /// `prepare` has returned; `readable` = what the outer loop watches is.
-    pub fn prepared(&mut self, seen: Seen, ns: Option<u64>, readable: bool) {
+    /// `prepare` has returned; `readable` = what the outer loop watches is; `unwatched` = there is
+    /// a file that it cannot watch.
+    pub fn prepared(&mut self, seen: Seen, ns: Option<u64>, readable: bool, unwatched: bool) {
         self.decide();
         self.take_round(seen, false);
         let Some(frame) = self.frames.last() else { return };
@@ -706,7 +707,7 @@ impl Model {
         let idle = self.has_idle_work();
         let fits = match ns {
             _ if awake || found || frame.hit || frame.failed => ns == Some(0),
-            Some(0) => ready || self.is_unsure(),
+            Some(0) => ready || unwatched || self.is_unsure(),
             Some(ns) if idle => ns <= IDLE && left.is_none_or(|left| ns <= left),
             ns => ns == left,
         };

@@ -9,6 +9,7 @@ mod files;
 mod model;
 mod program;
 mod reduce;
+mod report;
 mod strategy;
 mod world;
 

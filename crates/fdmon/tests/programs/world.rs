@@ -1238,9 +1238,19 @@ impl World {
         let seen = self.seen(side);
         let readable = is_readable(backend);
         self.tell(side, |model| {
-            // Not even by a set of epoll.
-            let watches = model.live.get(&REGULAR).is_some_and(|h| !h.wanted.is_empty());
-            let unwatched = self.on.monitor == MonitorKind::Poll && watches;
+            let unwatched = match self.on.monitor {
+                // Not even by a set of epoll.
+                MonitorKind::Poll => {
+                    model.live.get(&REGULAR).is_some_and(|h| !h.wanted.is_empty())
+                }
+                // Data completes the request for urgent data, and is looked at.
+                MonitorKind::IoUring => model.live.iter().any(|(at, handler)| {
+                    let data = u32::from(PollFlags::IN.bits());
+                    let urgent = handler.wanted.contains(Interest::PRIORITY);
+                    urgent && seen.files[usize::from(*at)] & data != 0
+                }),
+                _ => false,
+            };
             model.prepared(seen, ns, readable, unwatched);
         });
         ns

@@ -105,8 +105,9 @@ pub struct Handler {
     /// What was collected for it…
     events: u32,
     hit: bool,
-    /// …in this phase first.
+    /// …in this phase first, or in one of those up to the other, if it is not known.
     since: u64,
+    latest: u64,
 }
 
 impl Handler {
@@ -133,6 +134,7 @@ impl Handler {
             events: 0,
             hit: false,
             since: 0,
+            latest: 0,
         }
     }
 
@@ -158,6 +160,8 @@ impl Handler {
     fn drop_collected(&mut self) {
         (self.hit, self.events, self.may_hit) = (false, 0, false);
         self.may_hear.clear();
+        self.was_ready.clear();
+        self.armed = false;
     }
 
     /// Spin mode is left.
@@ -668,9 +672,12 @@ fn mask(interest: Interest) -> u32 {
 }
 
 fn collect(handler: &mut Handler, phase: u64, hit: bool, events: u32) {
-    // What may have been collected before has its place, if it was.
-    if !handler.is_due() && handler.may_hear.is_empty() && !handler.may_hit {
-        handler.since = phase;
+    if !handler.is_due() {
+        handler.latest = phase;
+        // What may have been collected before has its place, if it was.
+        if handler.may_hear.is_empty() && !handler.may_hit {
+            handler.since = phase;
+        }
     }
     handler.hit |= hit;
     handler.events |= events;

@@ -472,7 +472,7 @@ impl Model {
                 // Set in the last round, it was asked after that or before.
                 Source::Word if handler.fresh && others && !frame.left_spin_mode => {
                     if !handler.is_due() {
-                        handler.since = self.phase;
+                        (handler.since, handler.latest) = (self.phase, self.phase);
                     }
                     handler.may_hit = true;
                 }
@@ -523,7 +523,7 @@ impl Model {
                 } else if free && before != events {
                     // The kernel was asked before that, or after.
                     if !handler.is_due() {
-                        handler.since = self.phase;
+                        (handler.since, handler.latest) = (self.phase, self.phase);
                     }
                     handler.may_hear.push(events);
                     if before != 0 {
@@ -561,7 +561,7 @@ impl Model {
                 continue;
             }
             if !handler.is_due() {
-                handler.since = phase;
+                (handler.since, handler.latest) = (phase, phase);
             }
             handler.may_hear.extend(was);
         }
@@ -793,9 +793,9 @@ impl Model {
             return vec![What::Work(*work)];
         }
         let due = || self.live.values().filter(|handler| handler.is_due());
-        let first = due().map(|handler| handler.since).min();
+        let first = due().map(|handler| handler.latest).min();
         let handlers: Vec<What> = due()
-            .filter(|handler| Some(handler.since) == first)
+            .filter(|handler| Some(handler.since) <= first)
             .filter_map(|h| h.actions().front().map(|w| What::Handler(h.life, *w, h.events)))
             .collect();
         if !handlers.is_empty() {
@@ -848,8 +848,7 @@ impl Model {
         };
         frame.rest = Some(Rest { at, life, which: handler.actions(), events: handler.events });
         handler.drop_collected();
-        handler.was_ready.clear(); // a report that is older than its callback is asked for again
-        (handler.running, handler.armed) = (true, false);
+        handler.running = true; // a report that is older than its callback is asked for again
         handler.member |= handler.has_poll() && spins;
         self.running.insert(life);
         self.demand(once, || format!("handler {life} ran twice in one turn"));

@@ -1,15 +1,14 @@
 //! Programs that nobody wrote.
 
-use std::fmt::Write;
-
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::on;
 use crate::program::Program;
 use crate::reduce::reduce;
+use crate::report::report;
 use crate::strategy::programs;
-use crate::world::{Failure, On, Tally, fails, run};
+use crate::world::{Failure, Tally, fails, run};
 
 /// Shrinking ends after so many attempts.
 const ATTEMPTS: u32 = 2_000;
@@ -50,21 +49,6 @@ fn shrink(tree: &mut impl ValueTree<Value = Program>) -> (Program, Failure) {
     (program, failure)
 }
 
-fn report(seed: u64, at: u64, program: &Program, failure: &Failure) -> String {
-    let mut text = format!(
-        "program {at} of seed {seed} (FDMON_SEED={seed} FDMON_FIRST={at} FDMON_PROGRAMS=1); as a \
-         test:\n\n/// SPEC \n#[test]\nfn x() {{\n    holds(&{program:#?});\n}}\n\n\
-         what it does:\n\n{}\n\n{}\n\n",
-        failure.trace.join("\n"),
-        failure.what
-    );
-    for other in On::ALL {
-        let how = run(program, other).err().map_or("holds".into(), |failure| failure.what);
-        let _ = writeln!(text, "{other}: {how}");
-    }
-    text
-}
-
 /// SPEC 3, 7, 10, 11, 14, 15, 16, 17, 19, 20, 21, 22, 23, 24, 25, 26, 31, 36, 37, 38, 39, 46, 50
 #[test]
 #[ignore = "open on io_uring: a request may report a part of the events, which the model does not know"]
@@ -83,7 +67,10 @@ fn random_programs_do_what_the_model_says() {
             }
             Err(_) => {
                 let (program, failure) = shrink(&mut tree);
-                panic!("{}", report(seed, at, &program, &failure));
+                let which = format!(
+                    "{at} of seed {seed} (FDMON_SEED={seed} FDMON_FIRST={at} FDMON_PROGRAMS=1)"
+                );
+                panic!("{}", report(&which, &program, &failure));
             }
         }
     }

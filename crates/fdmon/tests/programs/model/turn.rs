@@ -707,7 +707,11 @@ impl Model {
         let idle = self.has_idle_work();
         let fits = match ns {
             _ if awake || found || frame.hit || frame.failed => ns == Some(0),
-            Some(0) => ready || unwatched || self.is_unsure(),
+            // A ring sees that something was ready, and asks for it in `check`.
+            Some(0) => {
+                let was = self.sees && self.live.values().any(|h| !h.was_ready.is_empty());
+                ready || unwatched || was || self.is_unsure()
+            }
             Some(ns) if idle => ns <= IDLE && left.is_none_or(|left| ns <= left),
             ns => ns == left,
         };

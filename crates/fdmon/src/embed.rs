@@ -309,10 +309,12 @@ impl AioContext {
         }
         plan.slept |= !plan.awake;
         let found = readable || plan.hit || plan.asked || shared.is_notified();
-        if !plan.asked && (readable || st.ready_unseen()) {
+        // What the spin of `prepare` found may have been removed since, and another be there.
+        let asked = plan.asked && st.reg.has_due();
+        if !asked && (readable || st.ready_unseen()) {
             plan.awake = true;
             st.ask(&self.0, &mut plan)?;
-        } else if !plan.asked {
+        } else if !asked {
             // A turn that was not to sleep has not done it, and another such may follow.
             st.submit_due(shared);
         }

@@ -3,6 +3,8 @@
 //! What fails is reduced and printed as a test for `tests/programs/suite/pasted.rs`.
 #![no_main]
 
+#[path = "../../tests/programs/coverage.rs"]
+mod coverage;
 #[path = "../../tests/programs/files.rs"]
 mod files;
 #[path = "../../tests/programs/model/mod.rs"]

@@ -365,6 +365,29 @@ impl Steps {
     }
 }
 
+/// The names of the steps, and which one is which.
+macro_rules! names {
+    ($($name:ident)*) => {
+        impl Step {
+            pub const NAMES: &[&str] = &[$(concat!("step ", stringify!($name))),*];
+
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$name { .. } => concat!("step ", stringify!($name)),)*
+                }
+            }
+        }
+    };
+}
+
+names! {
+    Poll Block Ready Take Fill Drain ShutDown HangUp
+    Reopen Word Produce Advance Register Remove Deregister Interest
+    Move Schedule ScheduleIdle Cancel Delete Once Job Arm
+    Disarm Until Stop Embed Suspend Notify DisableExternal EnableExternal
+    Params RemoteParams Fail Panic Other Close
+}
+
 impl Handler {
     /// `Some` = set_fd_handler takes it.
     pub fn has_callback(&self) -> bool {

@@ -18,6 +18,7 @@ use fdmon::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::coverage::Tally;
 use crate::files::{Files, REGULAR, Shared};
 use crate::model::{Ended, Handler as Live, Life, Model, Seen, Source, Thrown, What, Which, Work};
 use crate::program::{
@@ -59,10 +60,6 @@ pub struct Failure {
     pub what: String,
     pub trace: Vec<String>,
 }
-
-/// What programs have exercised, and how often: a generator that reaches nothing would prove
-/// nothing.
-pub type Tally = BTreeMap<&'static str, u32>;
 
 /// Runs it from its first step to a context that is closed. One that fails is run again for its
 /// trace.
@@ -416,6 +413,7 @@ impl World {
 
     #[allow(clippy::too_many_lines, reason = "one line a step")]
     fn step(&self, side: usize, step: &Step, inside: bool) -> Flow {
+        self.count(step.name());
         self.note(|| format!("{side}: {}", headline(step)));
         match step {
             Step::Poll => self.turn(side, None),

@@ -578,9 +578,9 @@ impl Model {
 
     /// A predicate, hook or callback panics; the turn around it reports that, or the next.
     pub fn panics(&mut self, id: u32) {
-        match self.frames.last_mut() {
-            Some(frame) if !frame.is_over() => frame.panics(id),
-            _ => {
+        match self.frames.iter_mut().rfind(|frame| !frame.is_over()) {
+            Some(frame) => frame.panics(id),
+            None => {
                 self.stray.panics.push(id);
                 self.stray.between.insert(id);
             }

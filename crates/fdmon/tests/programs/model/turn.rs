@@ -279,6 +279,9 @@ impl Model {
     fn enter_spin_mode(&mut self) {
         self.mode = true;
         self.covered.push("a spin");
+        if self.live.values().any(|h| h.member && !h.running && !h.begun && h.suppress.is_some()) {
+            self.covered.push("a handler begins with a suppress word");
+        }
         for handler in self.live.values_mut().filter(|h| h.member && !h.running) {
             handler.begun = true;
         }
@@ -289,6 +292,7 @@ impl Model {
         if !self.mode || self.frames.last().is_none_or(|f| f.plan == Some(Plan::Awake)) {
             return self.wrong("spin mode was left by a turn that does not sleep");
         }
+        self.covered.push("spin mode is left before a sleep");
         self.leave_spin_mode();
         self.last_looks.clear(); // these are counted below
         if let Some(frame) = self.frames.last_mut() {
@@ -443,7 +447,7 @@ impl Model {
         self.take_round(seen, slept);
         self.take_files(seen);
         self.check_sleep(seen, slept);
-        self.accept(seen.now);
+        self.accept(seen.now, slept);
     }
 
     /// Words are read in place, by the same rules as code is asked.
@@ -451,7 +455,9 @@ impl Model {
         let Some(frame) = self.frames.last() else { return };
         let still = self.mode && frame.plan == Some(Plan::Sleep) && !frame.left_spin_mode;
         let spun = seen.spin_hits > frame.begin.spin_hits;
-        let goes_to_sleep = still && !spun && !frame.notified;
+        let asked_until = frame.begin.now + frame.cost;
+        let timed = self.deadline().is_some_and(|deadline| deadline <= asked_until);
+        let goes_to_sleep = still && !spun && !frame.notified && !timed;
         let others = self.has_ended_otherwise(seen) || frame.changed;
         if self.mode && slept && !frame.left_spin_mode {
             self.leave_before_sleep();
@@ -645,9 +651,18 @@ impl Model {
     }
 
     /// What is due from here on is due in this turn.
-    fn accept(&mut self, now: u64) {
+    fn accept(&mut self, now: u64, slept: bool) {
         let Some(frame) = self.frames.last_mut() else { return };
         frame.finding = false;
+        if frame.left_spin_mode && frame.hit {
+            self.covered.push("the last look cancels a sleep");
+        }
+        if slept {
+            self.covered.push("a turn sleeps");
+            if frame.plan == Some(Plan::Spin) {
+                self.covered.push("a turn spins in vain, and then sleeps");
+            }
+        }
         let spun_only = frame.plan == Some(Plan::Spin) && !frame.left_spin_mode;
         if spun_only && frame.notified && !frame.hit {
             self.covered.push("a notification ends a spin");
@@ -768,7 +783,7 @@ impl Model {
             let missed = !found.iter().all(collected) && !self.is_due();
             self.demand(!missed, || "check did not look".into());
         }
-        self.accept(seen.now);
+        self.accept(seen.now, false);
         self.frames.pop();
         let stray = !self.stray.panics.is_empty() || !self.stray.errors.is_empty();
         let is_due = self.is_due() || stray;
@@ -824,12 +839,14 @@ impl Model {
         let mut progress = true;
         match what {
             What::Work(work) => {
+                self.covered.push("work");
                 progress = self.halves_due.pop_front().is_some_and(|(_, idle)| !idle);
                 if let Work::Half(half) = work {
                     self.running_halves.insert(half);
                 }
             }
             What::Timer(timer) => {
+                self.covered.push("timer");
                 self.timers_due.pop_front();
                 self.running_timers.insert(timer);
             }

@@ -15,14 +15,111 @@ use crate::program::{
 /// How deep steps lie in steps: a random program is nested less than a fuzzer's may be.
 const DEPTH: usize = 3;
 
+/// Programs of anything, and some that come to what is rare among those: long spins, files that
+/// change while a ring waits for them, and moves that do not arrive.
 pub fn programs() -> BoxedStrategy<Program> {
     let mut inside = Just(Steps::default()).boxed();
     for _ in 0..DEPTH {
         inside = steps(&inside, LONGEST_INSIDE);
     }
     let three = [inside.clone(), inside.clone(), inside.clone()];
-    (spin(), three.clone(), three, steps(&inside, LONGEST))
+    let any = (spin(), three.clone(), three.clone(), steps(&inside, LONGEST));
+    let spins = select(vec![Spin::Fixed, Spin::Jumping, Spin::Doubling]);
+    let spinning = (spins, three.clone(), three.clone(), spinning(&inside));
+    let changing = (spin(), three.clone(), three.clone(), changing());
+    let moving = (spin(), three.clone(), three, moving(&inside));
+    prop_oneof![8 => any, 4 => spinning, 1 => changing, 1 => moving]
         .prop_map(|(spin, halves, timers, steps)| Program { spin, halves, timers, steps })
+        .boxed()
+}
+
+/// Some handlers with predicates become members, and then there are long spins that much happens
+/// in. On poll and epoll a handler without a predicate would prevent that.
+fn spinning(inside: &BoxedStrategy<Steps>) -> BoxedStrategy<Steps> {
+    let member = || {
+        // What asking costs is what lets a spin take several rounds.
+        let code = (select(vec![300, 7_000]), select(vec![2, 3, 5, 9]), meanwhile(few()));
+        let ready = call(inside);
+        let code = (code, hook(), ready).prop_map(|((ns, every, meanwhile), end, ready)| {
+            let code = Code { ns, every, meanwhile, end, ..Code::default() };
+            Poll::Code { code, ready }
+        });
+        let poll = prop_oneof![3 => code, 2 => predicate(inside)];
+        let handler = (weighted(0.3, call(inside)), poll, any::<bool>());
+        (few(), handler).prop_map(|(at, (read, poll, movable))| {
+            let handler = Handler { read, poll, movable, ..Handler::default() };
+            vec![
+                Step::Register { at, handler },
+                Step::Word { at, on: true },
+                Step::Poll,
+                Step::Word { at, on: false },
+            ]
+        })
+    };
+    let then = prop_oneof![
+        8 => time().prop_map(|ns| Step::Block { ns }),
+        3 => few().prop_map(|at| Step::Word { at, on: false }),
+        1 => few().prop_map(|at| Step::Word { at, on: true }),
+        1 => few().prop_map(|at| Step::Produce { at }),
+        2 => few().prop_map(|at| Step::Take { at }),
+        1 => (one_of_three(), time()).prop_map(|(turns, ns)| Step::Until { turns, ns }),
+        1 => inside.clone().prop_map(|between| Step::Embed { between }),
+        2 => step(inside),
+    ];
+    (vec(member(), 1..4), vec(then, 0..=LONGEST / 2))
+        .prop_map(|(members, then)| Steps(members.into_iter().flatten().chain(then).collect()))
+        .boxed()
+}
+
+/// A handler waits for a socket, of which the other side is used in many ways.
+fn changing() -> BoxedStrategy<Steps> {
+    let sockets = || select(vec![4_u8, 5, 6, 9]);
+    let callback = || weighted(0.7, any::<bool>().prop_map(|take| Call { take, ..Call::default() }));
+    let register = (sockets(), callback(), callback(), any::<bool>());
+    let then = prop_oneof![
+        4 => Just(Step::Poll),
+        2 => time().prop_map(|ns| Step::Block { ns }),
+        3 => sockets().prop_map(|at| Step::Ready { at }),
+        2 => sockets().prop_map(|at| Step::Take { at }),
+        2 => sockets().prop_map(|at| Step::Fill { at }),
+        2 => sockets().prop_map(|at| Step::Drain { at }),
+        1 => sockets().prop_map(|at| Step::ShutDown { at }),
+        1 => sockets().prop_map(|at| Step::HangUp { at }),
+        1 => sockets().prop_map(|at| Step::Remove { at }),
+        1 => sockets().prop_map(|at| Step::Reopen { at }),
+        3 => register.prop_map(|(at, read, write, movable)| {
+            let handler = Handler { read, write, movable, ..Handler::default() };
+            Step::Register { at, handler }
+        }),
+        1 => (sockets(), any::<bool>(), any::<bool>())
+            .prop_map(|(at, read, write)| Step::Interest { at, read, write }),
+    ];
+    vec(then, 0..=LONGEST).prop_map(Steps).boxed()
+}
+
+/// Handlers move, and the other context closes before they are there.
+fn moving(inside: &BoxedStrategy<Steps>) -> BoxedStrategy<Steps> {
+    let register = (few(), handler(inside)).prop_map(|(at, handler)| {
+        Step::Register { at, handler: Handler { movable: true, ..handler } }
+    });
+    let register = register.boxed();
+    let then = prop_oneof![
+        3 => register.clone(),
+        4 => few().prop_map(|at| Step::Move { at }),
+        1 => few().prop_map(|at| Step::Other { steps: Steps(vec![Step::Move { at }]) }),
+        2 => Just(Step::Other { steps: Steps(vec![Step::Poll]) }),
+        2 => Just(Step::Poll),
+        3 => step(inside),
+    ];
+    let then = then.boxed();
+    let ends = vec(then.clone(), 0..=LONGEST / 4);
+    (vec(then, 0..=LONGEST / 2), register, few(), prop::bool::weighted(0.8), ends)
+        .prop_map(|(mut steps, register, at, other, ends)| {
+            let close = Step::Close;
+            steps.extend([register, Step::Move { at }]);
+            steps.push(if other { Step::Other { steps: Steps(vec![close]) } } else { close });
+            Steps(steps.into_iter().chain(ends).collect())
+        })
         .boxed()
 }
 
@@ -30,8 +127,13 @@ fn steps(inside: &BoxedStrategy<Steps>, longest: usize) -> BoxedStrategy<Steps> 
     vec(step(inside), 0..=longest).prop_map(Steps).boxed()
 }
 
-fn file() -> impl Strategy<Value = u8> {
+fn file() -> impl Strategy<Value = u8> + Clone {
     0..FILES
+}
+
+/// So few files that the same one is met again.
+fn few() -> impl Strategy<Value = u8> + Clone {
+    0_u8..4
 }
 
 fn one_of_three() -> impl Strategy<Value = u8> {
@@ -118,19 +220,20 @@ fn handler(inside: &BoxedStrategy<Steps>) -> impl Strategy<Value = Handler> + us
 }
 
 fn poll(inside: &BoxedStrategy<Steps>) -> impl Strategy<Value = Poll> + use<> {
+    prop_oneof![3 => Just(Poll::No), 1 => Just(Poll::Kernel), 6 => predicate(inside)]
+}
+
+fn predicate(inside: &BoxedStrategy<Steps>) -> impl Strategy<Value = Poll> + use<> {
     prop_oneof![
-        3 => Just(Poll::No),
-        1 => Just(Poll::Kernel),
-        3 => (any::<bool>(), call(inside))
-            .prop_map(|(suppress, ready)| Poll::Word { suppress, ready }),
-        3 => (code(), call(inside)).prop_map(|(code, ready)| Poll::Code { code, ready }),
+        (any::<bool>(), call(inside)).prop_map(|(suppress, ready)| Poll::Word { suppress, ready }),
+        (code(), call(inside)).prop_map(|(code, ready)| Poll::Code { code, ready }),
     ]
 }
 
 fn code() -> impl Strategy<Value = Code> {
     let never = prop_oneof![9 => Just(0), 1 => one_of_three()];
     let often = prop_oneof![1 => Just(0), 2 => select(&OFTEN[..])];
-    (select(&COSTS[..]), often, meanwhile(), never, hook(), hook()).prop_map(
+    (select(&COSTS[..]), often, meanwhile(file()), never, hook(), hook()).prop_map(
         |(ns, every, meanwhile, panics_at, begin, end)| Code {
             ns,
             every,
@@ -142,11 +245,13 @@ fn code() -> impl Strategy<Value = Code> {
     )
 }
 
-fn meanwhile() -> impl Strategy<Value = Meanwhile> {
+fn meanwhile(
+    file: impl Strategy<Value = u8> + Clone + 'static,
+) -> impl Strategy<Value = Meanwhile> {
     prop_oneof![
         2 => Just(Meanwhile::Sets),
-        1 => file().prop_map(|at| Meanwhile::Wakes { at }),
-        1 => file().prop_map(|at| Meanwhile::Readies { at }),
+        2 => file.clone().prop_map(|at| Meanwhile::Wakes { at }),
+        1 => file.prop_map(|at| Meanwhile::Readies { at }),
         1 => Just(Meanwhile::Notifies),
         1 => Just(Meanwhile::Sends),
     ]

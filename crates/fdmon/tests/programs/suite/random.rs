@@ -13,6 +13,7 @@ use crate::world::{Failure, fails, run};
 
 /// How many programs are enough to exercise everything.
 const MANY: u64 = 1000;
+const STACK: usize = 64 << 20;
 /// Shrinking ends after so many attempts.
 const ATTEMPTS: u32 = 2_000;
 
@@ -25,10 +26,11 @@ fn number(variable: &str, default: u64) -> u64 {
 
 /// Each program has a seed of its own, so that one can be run again without those before it.
 fn runner(seed: u64, at: u64) -> TestRunner {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&(!seed).to_le_bytes());
-    bytes[8..].copy_from_slice(&at.to_le_bytes());
-    let random = TestRng::from_seed(RngAlgorithm::XorShift, &bytes);
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&at.to_le_bytes());
+    // Of neighbouring seeds, a simpler generator makes the same choices at first.
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     TestRunner::new_with_rng(Config::default(), random)
 }
 
@@ -55,6 +57,14 @@ fn shrink(tree: &mut impl ValueTree<Value = Program>) -> (Program, Failure) {
 /// SPEC 3, 7, 10, 11, 14, 15, 16, 17, 19, 20, 21, 22, 23, 24, 25, 26, 31, 36, 37, 38, 39, 46, 50
 #[test]
 fn random_programs_do_what_the_model_says() {
+    // Strategies within strategies lie on the stack, as turns within turns do.
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(run_programs).unwrap();
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn run_programs() {
     let (seed, first) = (number("FDMON_SEED", 1), number("FDMON_FIRST", 0));
     let count = number("FDMON_PROGRAMS", 1000);
     let strategy = programs();

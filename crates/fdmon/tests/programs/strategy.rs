@@ -206,7 +206,7 @@ fn call(inside: &BoxedStrategy<Steps>) -> impl Strategy<Value = Call> + use<> {
 fn handler(inside: &BoxedStrategy<Steps>) -> impl Strategy<Value = Handler> + use<> {
     let callback = |likely| weighted(likely, call(inside));
     let external = prop::bool::weighted(0.25);
-    let calls = (callback(0.8), callback(0.2), callback(0.05));
+    let calls = (callback(0.8), callback(0.2), callback(0.1));
     (calls, poll(inside), external, any::<bool>()).prop_map(
         |((read, write, priority), poll, external, movable)| Handler {
             read,

@@ -458,7 +458,10 @@ impl Model {
         let asked_until = frame.begin.now + frame.cost;
         let timed = self.deadline().is_some_and(|deadline| deadline <= asked_until);
         let goes_to_sleep = still && !spun && !frame.notified && !timed;
-        let others = self.has_ended_otherwise(seen) || frame.changed;
+        let asked = seen.waits > frame.begin.waits;
+        let reported = self.ready_files(&seen.files).iter().any(|(at, _)| !self.live[at].running)
+            || self.live.values().any(|handler| !handler.was_ready.is_empty());
+        let others = self.has_ended_otherwise(seen) || frame.changed || (asked && reported);
         if self.mode && slept && !frame.left_spin_mode {
             self.leave_before_sleep();
         } else if goes_to_sleep && self.live.values().any(|h| is_asked(h) && h.says_yes()) {

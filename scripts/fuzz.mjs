@@ -63,7 +63,7 @@ function size(path) {
 }
 
 // A context that is closed gives back its memory, so what leaks is a fault.
-const limits = [`-max_len=${LONGEST}`, '-timeout=60', '-rss_limit_mb=4096', `-artifact_prefix=${artifacts}/`]
+const limits = [`-max_len=${LONGEST}`, '-timeout=60', '-rss_limit_mb=4096', '-len_control=20', `-artifact_prefix=${artifacts}/`]
 if (positionals.length > 0) {
   for (const file of positionals) fuzz(`input ${file}`, 'run', [resolve(file)], limits)
 } else if (values.minimize) {

@@ -74,7 +74,8 @@ fn spinning(inside: &BoxedStrategy<Steps>) -> BoxedStrategy<Steps> {
 /// A handler waits for a socket, of which the other side is used in many ways.
 fn changing() -> BoxedStrategy<Steps> {
     let sockets = || select(vec![4_u8, 5, 6, 9]);
-    let callback = || weighted(0.7, any::<bool>().prop_map(|take| Call { take, ..Call::default() }));
+    let callback =
+        || weighted(0.7, any::<bool>().prop_map(|take| Call { take, ..Call::default() }));
     let register = (sockets(), callback(), callback(), any::<bool>());
     let then = prop_oneof![
         4 => Just(Step::Poll),
@@ -94,13 +95,32 @@ fn changing() -> BoxedStrategy<Steps> {
         1 => (sockets(), any::<bool>(), any::<bool>())
             .prop_map(|(at, read, write)| Step::Interest { at, read, write }),
     ];
-    vec(then, 0..=LONGEST).prop_map(Steps).boxed()
+    // What is ready in two ways, one after the other, while a ring has been asked.
+    let twice = (sockets(), callback(), any::<bool>()).prop_map(|(at, write, hangs_up)| {
+        let read = Some(Call { take: true, ..Call::default() });
+        let handler = Handler { read, write, ..Handler::default() };
+        let then = if hangs_up { Step::HangUp { at } } else { Step::Drain { at } };
+        vec![
+            Step::Reopen { at },
+            Step::Fill { at },
+            Step::Register { at, handler },
+            Step::Poll,
+            Step::Poll,
+            Step::Fill { at },
+            Step::Ready { at },
+            then,
+        ]
+    });
+    (vec(then, 0..=LONGEST), prop::option::of(twice))
+        .prop_map(|(then, twice)| Steps(twice.into_iter().flatten().chain(then).collect()))
+        .boxed()
 }
 
 /// Handlers move, and the other context closes before they are there.
 fn moving(inside: &BoxedStrategy<Steps>) -> BoxedStrategy<Steps> {
-    let register = (few(), handler(inside)).prop_map(|(at, handler)| {
-        Step::Register { at, handler: Handler { movable: true, ..handler } }
+    let register = (few(), handler(inside)).prop_map(|(at, handler)| Step::Register {
+        at,
+        handler: Handler { movable: true, ..handler },
     });
     let register = register.boxed();
     let then = prop_oneof![

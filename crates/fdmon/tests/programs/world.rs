@@ -760,9 +760,8 @@ impl World {
         let Some(registered) = self.token(side, at) else { return };
         let AnyToken::Source(token) = &registered.token else { return };
         let (life, to) = (registered.life, 1 - side);
-        let (closed, live, running) = self.tell(side, |model| {
-            (model.closed, model.is_live(at, life), model.is_running(life))
-        });
+        let (closed, live, running) = self
+            .tell(side, |model| (model.closed, model.is_live(at, life), model.is_running(life)));
         let number = self.number();
         let goes = !closed && live && !self.tell(to, |model| model.closed);
         let stage = match (live, running) {
@@ -1238,9 +1237,7 @@ impl World {
         self.tell(side, |model| {
             let unwatched = match self.on.monitor {
                 // Not even by a set of epoll.
-                MonitorKind::Poll => {
-                    model.live.get(&REGULAR).is_some_and(|h| !h.wanted.is_empty())
-                }
+                MonitorKind::Poll => model.live.get(&REGULAR).is_some_and(|h| !h.wanted.is_empty()),
                 // Data completes the request for urgent data, and is looked at.
                 MonitorKind::IoUring => model.live.iter().any(|(at, handler)| {
                     let data = u32::from(PollFlags::IN.bits());

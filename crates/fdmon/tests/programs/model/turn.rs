@@ -326,9 +326,6 @@ impl Model {
         let (running, looks) = (handler.running, handler.look);
         self.demand(!running, || format!("handler {life} was asked inside its callback"));
         self.demand(!held_back, || format!("handler {life} is disabled, and was asked"));
-        if let Some(id) = panics {
-            self.panics(id);
-        }
         let finding = self.is_finding();
         let last = self.last_looks.remove(&life)
             || (!finding && self.loop_ends() && self.last_looks.remove(&life));
@@ -337,12 +334,15 @@ impl Model {
                 frame.begin.now += ns; // before it has begun to count
             }
         } else if !finding {
-            return self.wrong(format!("handler {life} was asked for nothing"));
+            self.wrong(format!("handler {life} was asked for nothing"));
         } else if looks {
             self.find(life).into_iter().for_each(|handler| handler.look = false);
         } else {
             self.decide();
             self.asks_member(life);
+        }
+        if let Some(id) = panics {
+            self.panics(id);
         }
         let phase = self.phase;
         if said && let Some(handler) = self.find(life) {

@@ -68,6 +68,8 @@ fn run_programs() {
     let (seed, first) = (number("FDMON_SEED", 1), number("FDMON_FIRST", 0));
     let count = number("FDMON_PROGRAMS", 1000);
     let strategy = programs();
+    // What to see of a fault that was made on purpose: how many programs notice it.
+    let (counts, mut failures) = (number("FDMON_COUNT_FAILURES", 0) != 0, 0);
     let mut all = Tally::default();
     for at in first..first + count {
         let mut tree = strategy.new_tree(&mut runner(seed, at)).unwrap();
@@ -77,6 +79,7 @@ fn run_programs() {
                     *all.entry(what).or_default() += times;
                 }
             }
+            Err(_) if counts => failures += 1,
             Err(_) => {
                 let (program, failure) = shrink(&mut tree);
                 let which = format!(
@@ -87,9 +90,13 @@ fn run_programs() {
         }
     }
     println!("{all:#?}");
+    assert!(failures == 0, "{failures} of {count} programs fail");
     // Those of a plain run exercise everything, or they would prove less than they seem to.
     if first == 0 && count >= MANY {
         let never: Vec<_> = expected(on()).filter(|what| !all.contains_key(what)).collect();
-        assert!(never.is_empty(), "in {count} programs of seed {seed} these never happened: {never:?}");
+        assert!(
+            never.is_empty(),
+            "in {count} programs of seed {seed} these never happened: {never:?}"
+        );
     }
 }

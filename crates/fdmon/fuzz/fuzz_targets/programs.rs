@@ -2,6 +2,7 @@
 //!
 //! What fails is reduced and printed as a test for `tests/programs/suite/pasted.rs`.
 #![no_main]
+#![allow(dead_code, reason = "what the tests alone need, such as what must be exercised")]
 
 #[path = "../../tests/programs/coverage.rs"]
 mod coverage;

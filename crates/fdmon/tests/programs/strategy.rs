@@ -127,14 +127,31 @@ fn moving(inside: &BoxedStrategy<Steps>) -> BoxedStrategy<Steps> {
         3 => register.clone(),
         4 => few().prop_map(|at| Step::Move { at }),
         1 => few().prop_map(|at| Step::Other { steps: Steps(vec![Step::Move { at }]) }),
+        3 => (few(), any::<bool>(), any::<bool>())
+            .prop_map(|(at, read, write)| Step::Interest { at, read, write }),
+        3 => few().prop_map(|at| Step::Ready { at }),
         2 => Just(Step::Other { steps: Steps(vec![Step::Poll]) }),
         2 => Just(Step::Poll),
         3 => step(inside),
     ];
     let then = then.boxed();
+    // One that hears less than it could, and goes on doing so over there.
+    let silent = (few(), any::<bool>(), any::<bool>()).prop_map(|(at, read, write)| {
+        let call = || Some(Call { take: true, ..Call::default() });
+        let handler = Handler { read: call(), write: call(), movable: true, ..Handler::default() };
+        vec![
+            Step::Register { at, handler },
+            Step::Interest { at, read, write },
+            Step::Move { at },
+            Step::Ready { at },
+            Step::Other { steps: Steps(vec![Step::Poll, Step::Poll]) },
+        ]
+    });
     let ends = vec(then.clone(), 0..=LONGEST / 4);
-    (vec(then, 0..=LONGEST / 2), register, few(), prop::bool::weighted(0.8), ends)
-        .prop_map(|(mut steps, register, at, other, ends)| {
+    let begins = (prop::option::of(silent), vec(then, 0..=LONGEST / 2));
+    (begins, register, few(), prop::bool::weighted(0.8), ends)
+        .prop_map(|((silent, then), register, at, other, ends)| {
+            let mut steps: Vec<_> = silent.into_iter().flatten().chain(then).collect();
             let close = Step::Close;
             steps.extend([register, Step::Move { at }]);
             steps.push(if other { Step::Other { steps: Steps(vec![close]) } } else { close });

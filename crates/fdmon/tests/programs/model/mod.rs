@@ -219,6 +219,8 @@ pub struct Model {
     /// Members have begun.
     mode: bool,
     notified: bool,
+    /// …while an outer loop may have been asleep, and the kernel was not asked since.
+    signalled: bool,
     pub closed: bool,
     disabled: u32,
     /// By file.
@@ -263,6 +265,7 @@ impl Model {
             wanted_spin: None,
             mode: false,
             notified: false,
+            signalled: false,
             closed: false,
             disabled: 0,
             live: BTreeMap::new(),
@@ -441,6 +444,7 @@ impl Model {
 
     pub fn notify(&mut self) {
         self.notified = true;
+        self.signalled |= self.outer.is_some();
     }
 
     /// To be followed by [`Model::left_spin_mode`] when the call has returned.
@@ -457,7 +461,7 @@ impl Model {
 
     pub fn set_spin_remotely(&mut self, spin: Spin) {
         self.wanted_spin = Some(spin);
-        self.notified = true;
+        self.notify();
     }
 
     /// `poll_end` for all that have begun, then each member is asked once more: those whose

@@ -69,6 +69,8 @@ pub struct Frame {
     failed: bool,
     /// Somebody notified in the last look before the sleep, which that ends.
     woken: bool,
+    /// Who was asked since somebody notified in the spin.
+    asked_on: Option<BTreeSet<Life>>,
     /// Files became ready in the spin, and may have been seen or not.
     changed: bool,
     left_spin_mode: bool,
@@ -98,6 +100,7 @@ impl Frame {
             hit: false,
             failed: false,
             woken: false,
+            asked_on: None,
             changed: false,
             left_spin_mode: false,
             over: false,
@@ -365,8 +368,11 @@ impl Model {
         let Some(frame) = self.frames.last_mut() else { return };
         let times = frame.asked.entry(life).or_default();
         *times += 1;
+        // The round goes on to its end, and is the last one.
+        let on = !left && frame.asked_on.as_mut().is_some_and(|asked| !asked.insert(life));
         let spins = plan == Some(Plan::Spin) && !left && *times > 1;
         let once_more = *times > 1 && (plan == Some(Plan::Awake) || left);
+        self.demand(!on, || format!("handler {life} was asked again, although notified"));
         self.demand(!once_more, || format!("handler {life} was asked twice"));
         if spins && self.find(life).is_some_and(|h| h.says_yes()) {
             self.covered.push("a predicate hits in a spin");
@@ -400,7 +406,10 @@ impl Model {
 
     pub fn notify_in_spin(&mut self) {
         self.notified = true;
-        self.frames.last_mut().into_iter().for_each(|frame| frame.notified = true);
+        if let Some(frame) = self.frames.last_mut() {
+            frame.notified = true;
+            frame.asked_on.get_or_insert_default();
+        }
     }
 
     pub fn begins(&mut self, life: Life) {
@@ -519,6 +528,7 @@ impl Model {
         let any = found.iter().any(|(at, _)| !running(self, at));
         if asked {
             self.last_asked = seen.now;
+            self.signalled = false;
             self.phase += 1;
             let Some(frame) = self.frames.last() else { return };
             let (before, changed) = (self.ready_files(&frame.begin.files), frame.changed);
@@ -630,6 +640,8 @@ impl Model {
         let unsure = self.is_unsure();
         let spin = if frame.plan == Some(Plan::Spin) { frame.window } else { 0 };
         let free = begun + frame.cost + spin;
+        let notified = frame.notified && frame.plan == Some(Plan::Spin);
+        let spun = begun + frame.cost;
         let deadline = self.deadline();
         let idle = self.has_idle_work();
         let timed = deadline.is_some_and(|deadline| deadline <= seen.now)
@@ -638,6 +650,9 @@ impl Model {
         let ended = found || timed || (asked && ready) || unsure || frame.woken;
         self.demand(ended, || "nothing ended the turn".into());
         self.demand(!(slept && found), || "the turn slept, with something to do".into());
+        self.demand(!notified || now <= spun, || {
+            format!("the spin went on until {now}, although notified by {spun}")
+        });
         if now > free {
             self.demand(!ready, || "the turn slept on, with a file ready".into());
             // Who was told that spinning has begun need not signal, so the last look asks for it.
@@ -728,7 +743,7 @@ impl Model {
             // A ring sees that something was ready, and asks for it in `check`.
             Some(0) => {
                 let was = self.sees && self.live.values().any(|h| !h.was_ready.is_empty());
-                ready || unwatched || was || self.is_unsure()
+                ready || unwatched || was || (self.sees && self.signalled) || self.is_unsure()
             }
             Some(ns) if idle => ns <= IDLE && left.is_none_or(|left| ns <= left),
             ns => ns == left,

@@ -246,3 +246,13 @@ fn a_handler_whose_new_context_closes_is_back_with_all_that_was_ready() {
         Step::Poll,
     ]));
 }
+
+/// SPEC 50: what a ring has seen of a notification makes the next `prepare` return 0 once.
+#[test]
+fn a_notification_that_a_turn_took_between_prepare_and_check_wakes_once_more_at_most() {
+    let between = vec![Step::Notify, Step::Poll, Step::Embed { between: Steps::default() }];
+    holds(&program(vec![
+        Step::Embed { between: Steps(between) },
+        Step::Embed { between: Steps::default() },
+    ]));
+}

@@ -191,6 +191,7 @@ impl Builder {
             home: shared.home,
         };
         state.note_spinning();
+        shared.stats.window_ns.set(state.spin.first_window());
         state.set_busy_poll(&shared, busy_poll)?;
         ack::came_home();
         Ok(AioContext(Rc::new(Inner {
@@ -242,10 +243,14 @@ impl AioContext {
 
     fn run_while(&self, mut go_on: impl FnMut(&Self) -> bool) -> Result<()> {
         self.0.open_state()?.loops += 1;
-        let _left = AtTheEnd(Some(|| self.leave_loop()));
+        let left = AtTheEnd(Some(|| self.leave_loop()));
         let mut result = Ok(());
         while result.is_ok() && go_on(self) && !self.stop_requested() && !self.is_closed() {
             result = self.poll(true).map(drop);
+        }
+        drop(left);
+        if result.is_ok() {
+            self.resume_panic(); // else it waits, so that the error is not lost
         }
         result
     }
@@ -260,7 +265,10 @@ impl AioContext {
         if outermost {
             self.0.shared.stop.store(false, Ordering::Relaxed);
         }
-        let _ = self.suspend();
+        let open = self.0.open_state().is_ok();
+        if open {
+            self.leave_spin_mode_by_call();
+        }
     }
 
     pub(crate) fn stop_requested(&self) -> bool {
@@ -283,7 +291,7 @@ impl AioContext {
     /// do the other calls that end spinning for a handler or the context.
     pub fn suspend(&self) -> Result<()> {
         drop(self.0.open_state()?);
-        self.leave_spin_mode();
+        self.leave_spin_mode_by_call();
         self.resume_panic();
         Ok(())
     }
@@ -371,24 +379,29 @@ impl AioContext {
         params.validate()?;
         self.0.open_state()?.set_busy_poll(&self.0.shared, params.kernel_busy_poll)?;
         lock(&self.0.shared.wanted).poll = params.clone();
-        self.apply_poll_params(params);
+        self.apply_poll_params(params, true);
         self.resume_panic();
         Ok(())
     }
 
     /// After [`State::set_busy_poll`], the one part that can be refused.
-    pub(crate) fn apply_poll_params(&self, params: PollParams) {
+    pub(crate) fn apply_poll_params(&self, params: PollParams, by_call: bool) {
         let off = params.max_ns == 0;
         {
             let mut st = self.0.state();
             st.spin.set_params(params);
             st.note_spinning();
             let from_ns = self.0.shared.stats.window_ns.get();
-            self.0.shared.stats.window_ns.set(0);
-            st.note_window(from_ns, 0);
+            let to_ns = st.spin.first_window();
+            self.0.shared.stats.window_ns.set(to_ns);
+            st.note_window(from_ns, to_ns);
         }
         if off {
-            self.leave_spin_mode();
+            if by_call {
+                self.leave_spin_mode_by_call();
+            } else {
+                self.leave_spin_mode();
+            }
             self.0.state().empty_spin_list();
         }
         self.tell();
@@ -421,6 +434,13 @@ impl AioContext {
     /// Releases everything and says what was still alive. Inside a callback all further
     /// callbacks stop at once; a second call reports nothing.
     pub fn close(&self) -> LeakReport {
+        let report = self.release();
+        self.resume_panic();
+        report
+    }
+
+    /// [`AioContext::close`] for who looks for failures of hooks himself.
+    pub(crate) fn release(&self) -> LeakReport {
         if !self.0.home.is_here() {
             // A forked child: what the kernel holds is the parent's.
             if !std::mem::replace(&mut self.0.state().closed, true) {
@@ -431,7 +451,7 @@ impl AioContext {
         if self.is_closed() {
             return LeakReport::default();
         }
-        self.leave_spin_mode();
+        self.leave_spin_mode_by_call();
         self.let_leave();
         let begun: Vec<u32> = {
             // Also those whose spin mode is being left right now, further out.
@@ -460,7 +480,6 @@ impl AioContext {
         drop(st);
         drop(remains); // users' drop code runs outside the borrow
         self.tell();
-        self.resume_panic();
         report
     }
 }
@@ -572,7 +591,7 @@ impl AioContext {
         }
         let result = self.0.state().set_busy_poll(&self.0.shared, poll.kernel_busy_poll);
         match result {
-            Ok(()) => self.apply_poll_params(poll),
+            Ok(()) => self.apply_poll_params(poll, false),
             Err(refusal) => self.keep_poll_params(refusal),
         }
     }

@@ -304,12 +304,17 @@ impl AioContext {
                 plan
             }
         };
+        if st.reg.hints.any(Hints::DUE) {
+            st.reg.forget_stale(); // of handlers that were removed since `prepare` found them
+        }
         plan.slept |= !plan.awake;
         let found = readable || plan.hit || plan.asked || shared.is_notified();
-        if !plan.asked && (readable || st.ready_unseen()) {
+        // What the spin of `prepare` found may have been removed since, and another be there.
+        let asked = plan.asked && st.reg.has_due();
+        if !asked && (readable || st.ready_unseen()) {
             plan.awake = true;
             st.ask(&self.0, &mut plan)?;
-        } else if !plan.asked {
+        } else if !asked {
             // A turn that was not to sleep has not done it, and another such may follow.
             st.submit_due(shared);
         }
@@ -319,7 +324,7 @@ impl AioContext {
             let _never_fails = outer.set_timer(None, u64::MAX);
         }
         let st = self.settle(st, &plan);
-        let due = st.reg.hints.any(Hints::DUE | Hints::FAILURES);
+        let due = st.reg.has_due() || st.reg.hints.any(Hints::FAILURES);
         drop(st);
         drop(turn);
         Ok(due)

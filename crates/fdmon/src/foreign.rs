@@ -438,6 +438,7 @@ impl AioContext {
     /// …and ends: spin mode is left, and the outermost loop takes the stop.
     pub fn foreign_loop_end(&self) {
         self.leave_loop();
+        self.resume_panic();
     }
 
     /// A stop is requested that no outermost loop has taken.

@@ -126,6 +126,9 @@ impl AioContext {
     /// # Ok::<(), fdmon::Error>(())
     /// ```
     ///
+    /// A panic of the source's `poll_end` outside a turn resumes from the next call or turn of the
+    /// context, not from here: the answer would be lost with it.
+    ///
     /// # Errors
     /// In the answer, with where the handler is: `Closed` when either context is closed, or the
     /// target closes first; `InvalidArg` for a token that names no handler of this context, or one

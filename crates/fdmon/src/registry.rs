@@ -447,8 +447,9 @@ impl Registry {
         }
     }
 
-    /// Before a nested turn, which runs the rest of the lists: what it finds anew comes behind what
-    /// was found before, although a stale entry of the same slot may stand there.
+    /// Before a turn that runs the rest of the lists, because it is nested or `prepare` filled them:
+    /// what it finds anew comes behind what was found before, although a stale entry of the same
+    /// slot may stand there.
     #[cold]
     pub fn forget_stale(&mut self) {
         let words = &self.words;

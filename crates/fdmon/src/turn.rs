@@ -238,7 +238,7 @@ impl AioContext {
             plan.stale = true;
             st = self.0.state();
         }
-        if st.depth > 1 && st.reg.hints.any(Hints::DUE) {
+        if st.reg.hints.any(Hints::DUE) {
             st.reg.forget_stale();
         }
         if st.reg.hints.any(Hints::PARKED | Hints::MOVE_UP | Hints::TRACED) || has_subscriber() {

@@ -173,6 +173,9 @@ impl State {
     /// was meant for the turns around it as well.
     pub(crate) fn set_deadline_again(&mut self, inner: &Inner, plan: &mut Plan) {
         self.set_deadline(inner, plan);
+        if !plan.awake && plan.deadline.is_some_and(|deadline| deadline <= inner.clock.now()) {
+            plan.awake = true; // it has come meanwhile: spin mode is not left for a look
+        }
         let taken = inner.shared.stats.accepted.get() != plan.accepted;
         plan.awake |= taken && kept("nested: re-check");
         plan.awake |= !plan.awake && self.reg.hints.any(Hints::LOOKS) && self.owes_look();

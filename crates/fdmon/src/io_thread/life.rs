@@ -55,7 +55,7 @@ pub(super) fn run_turns(ctx: AioContext, mut hook: Option<Hook>) -> Ended {
         }
     }
     ctx.leave_loop();
-    ended.leaks = ctx.close();
+    ended.leaks = ctx.release();
     // Hooks that failed as spin mode was left for good.
     if let Some(failure) = ctx.take_failure() {
         ended.note(failure);

@@ -395,6 +395,12 @@ impl UringMonitor {
         if goes_on && result >= 0 && events == 0 {
             return;
         }
+        if !goes_on && result >= 0 && events == 0 && self.last_try.contains(&token.slot()) {
+            // Twice for nothing: such a file is ready at once and for ever, and has nobody to tell
+            // when that changes. It never has what this handler waits for.
+            poll.stage = Stage::Absent;
+            return;
+        }
         poll.multishot = false;
         poll.becomes_due();
         self.due.push(token.slot());

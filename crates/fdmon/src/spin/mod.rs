@@ -131,6 +131,11 @@ impl SpinState {
         self.guards = guards::Guards::default();
     }
 
+    /// The window that the parameters give before anything is known of the traffic.
+    pub fn first_window(&self) -> u64 {
+        self.policy.window(&self.params)
+    }
+
     /// Before the first turn that may spin: what a wake-up takes here.
     #[inline]
     pub fn get_ready(&mut self, clock: &Clock) {
@@ -431,6 +436,24 @@ impl AioContext {
     /// `poll_end` for every handler that has begun, then each predicate once more. `true` = a
     /// predicate said yes, so there must be no sleep.
     pub(crate) fn leave_spin_mode(&self) -> bool {
+        self.leave_spin_mode_looking(|ctx, members| ctx.last_look(members))
+    }
+
+    /// …because a call says so. In a callback the look is left to the next turn, which owes it
+    /// before it sleeps: this one may have run the handler already, and runs it once.
+    pub(crate) fn leave_spin_mode_by_call(&self) {
+        let in_turn = self.0.state().depth > 0;
+        self.leave_spin_mode_looking(|ctx, members| {
+            if !in_turn {
+                return ctx.last_look(members);
+            }
+            let mut st = ctx.0.state();
+            members.iter().for_each(|&slot| st.want_look(slot));
+            false
+        });
+    }
+
+    fn leave_spin_mode_looking(&self, last_look: impl FnOnce(&Self, &[u32]) -> bool) -> bool {
         let members = {
             let mut st = self.0.state();
             if !st.spin.mode {
@@ -449,7 +472,7 @@ impl AioContext {
                 fence(Ordering::SeqCst);
             }
         };
-        let look = || kept("leave: look") && self.last_look(&members);
+        let look = || kept("leave: look") && last_look(self, &members);
         let ((), hit) = in_order("leave: order", end, look);
         hit
     }

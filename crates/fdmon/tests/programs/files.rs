@@ -12,7 +12,7 @@
 //! | 9 | a duplicate of 4 |
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -30,7 +30,7 @@ pub const REGULAR: u8 = 7;
 
 /// A file that a handler and the program share.
 #[derive(Clone)]
-pub struct Shared(Rc<OwnedFd>);
+pub struct Shared(Arc<OwnedFd>);
 
 impl AsFd for Shared {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -199,7 +199,7 @@ impl Files {
 }
 
 fn shared(fd: OwnedFd) -> Shared {
-    Shared(Rc::new(fd))
+    Shared(Arc::new(fd))
 }
 
 fn empty(fd: &Shared) {

@@ -5,10 +5,12 @@
 //! `FDMON_PROGRAMS=5000` runs more than 1,000 of them, `FDMON_SEED=7` others.
 #![allow(clippy::duplicate_mod, reason = "that is the point: each monitor gets its own copy")]
 
+mod coverage;
 mod files;
 mod model;
 mod program;
 mod reduce;
+mod report;
 mod strategy;
 mod world;
 

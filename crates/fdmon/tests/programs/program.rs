@@ -16,6 +16,10 @@ pub const OF_EACH: u8 = 3;
 pub const WINDOW: u64 = 100_000;
 /// The delays there are: what the classic policy tells apart, and two that it calls long.
 pub const TIMES: [u32; 8] = [0, 1, 3_999, 20_000, 50_000, 99_999, 150_000, 11_000_000];
+/// What asking a predicate costs.
+pub const COSTS: [u16; 3] = [0, 300, 7_000];
+/// How many askings lie between what happens meanwhile.
+pub const OFTEN: [u8; 6] = [0, 1, 2, 3, 5, 9];
 /// Programs within programs.
 pub const DEEPEST: u32 = 3;
 /// Steps of one list.
@@ -47,6 +51,8 @@ pub enum Spin {
     Doubling,
     /// It is at its longest at once, and halved by a long sleep.
     Jumping,
+    /// It is always at its longest.
+    Fixed,
 }
 
 /// One step, on the context that runs it: at the top the first one, in a callback its own.
@@ -133,7 +139,7 @@ pub enum Step {
         read: bool,
         write: bool,
     },
-    /// Moves the handler to the other context.
+    /// Moves the handler to the other context, if it is one that can move.
     Move {
         #[arbitrary(with = file)]
         at: u8,
@@ -214,6 +220,8 @@ pub struct Handler {
     pub priority: Option<Call>,
     pub poll: Poll,
     pub external: bool,
+    /// It is a source that may leave its thread, so that it can move.
+    pub movable: bool,
 }
 
 /// A callback.
@@ -243,9 +251,10 @@ pub struct Code {
     /// What asking costs.
     #[arbitrary(with = cost)]
     pub ns: u16,
-    /// Asked so often, it sets the word itself, as a producer on another CPU would; 0 = never.
-    #[arbitrary(with = one_of_three)]
-    pub sets_at: u8,
+    /// Each time it was asked so often, this happens at that very moment; 0 = never.
+    #[arbitrary(with = often)]
+    pub every: u8,
+    pub meanwhile: Meanwhile,
     /// Asked so often, it panics; 0 = never.
     #[arbitrary(with = one_of_three)]
     pub panics_at: u8,
@@ -253,6 +262,27 @@ pub struct Code {
     pub begin: Hook,
     /// …and `poll_end`.
     pub end: Hook,
+}
+
+/// What somebody on another CPU does while this one spins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Arbitrary)]
+pub enum Meanwhile {
+    /// Sets the word that is being asked; that happens at any time.
+    #[default]
+    Sets,
+    /// Sets the word of another file.
+    Wakes {
+        #[arbitrary(with = file)]
+        at: u8,
+    },
+    /// Makes a file readable.
+    Readies {
+        #[arbitrary(with = file)]
+        at: u8,
+    },
+    Notifies,
+    /// Sends a job.
+    Sends,
 }
 
 /// What a hook does. Anything but a turn could be allowed; but what hooks do to other handlers is
@@ -282,8 +312,12 @@ fn one_of_three(u: &mut Unstructured<'_>) -> Result<u8> {
     u.int_in_range(0..=OF_EACH - 1)
 }
 
+fn often(u: &mut Unstructured<'_>) -> Result<u8> {
+    u.choose(&OFTEN).copied()
+}
+
 fn cost(u: &mut Unstructured<'_>) -> Result<u16> {
-    u.choose(&[0, 300, 7_000]).copied()
+    u.choose(&COSTS).copied()
 }
 
 impl<'a> Arbitrary<'a> for Program {
@@ -331,6 +365,29 @@ impl Steps {
     }
 }
 
+/// The names of the steps, and which one is which.
+macro_rules! names {
+    ($($name:ident)*) => {
+        impl Step {
+            pub const NAMES: &[&str] = &[$(concat!("step ", stringify!($name))),*];
+
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$name { .. } => concat!("step ", stringify!($name)),)*
+                }
+            }
+        }
+    };
+}
+
+names! {
+    Poll Block Ready Take Fill Drain ShutDown HangUp
+    Reopen Word Produce Advance Register Remove Deregister Interest
+    Move Schedule ScheduleIdle Cancel Delete Once Job Arm
+    Disarm Until Stop Embed Suspend Notify DisableExternal EnableExternal
+    Params RemoteParams Fail Panic Other Close
+}
+
 impl Handler {
     /// `Some` = set_fd_handler takes it.
     pub fn has_callback(&self) -> bool {
@@ -370,6 +427,7 @@ impl fmt::Debug for Handler {
         field("priority", &self.priority, self.priority.is_some())?;
         field("poll", &self.poll, self.poll != none.poll)?;
         field("external", &self.external, self.external)?;
+        field("movable", &self.movable, self.movable)?;
         f.write_str("..Handler::default() }")
     }
 }

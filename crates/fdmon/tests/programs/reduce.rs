@@ -94,6 +94,9 @@ fn handler(handler: &mut Handler, left: &mut usize) -> bool {
     if handler.external && take(left, || handler.external = false) {
         return true;
     }
+    if handler.movable && take(left, || handler.movable = false) {
+        return true;
+    }
     poll(&mut handler.poll, left)
 }
 
@@ -126,7 +129,8 @@ fn details(code: &mut Code, left: &mut usize) -> bool {
     let none = Code::default();
     let simpler = [
         Code { ns: 0, ..code.clone() },
-        Code { sets_at: 0, ..code.clone() },
+        Code { every: 0, ..code.clone() },
+        Code { meanwhile: none.meanwhile, ..code.clone() },
         Code { panics_at: 0, ..code.clone() },
         Code { begin: none.begin, ..code.clone() },
         Code { end: none.end, ..code.clone() },

@@ -2,24 +2,27 @@
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fdmon::{
-    AioContext, BottomHalf, Error, Handlers, Interest, ManualClock, MonitorKind, Ops, Outcome,
-    PolicyKind, PollParams, PollSource, RingMode, RingParams, Timer, Token, WordSource,
+    Ack, AioContext, BottomHalf, Error, Handlers, Interest, Left, ManualClock, MonitorKind, Moved,
+    Ops, Outcome, PolicyKind, PollParams, PollSource, RingMode, RingParams, SendHandlers, Timer,
+    Token, WordSource,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::coverage::Tally;
 use crate::files::{Files, REGULAR, Shared};
 use crate::model::{Ended, Handler as Live, Life, Model, Seen, Source, Thrown, What, Which, Work};
 use crate::program::{
-    Call, Code, FILES, Handler, Hook, OF_EACH, Poll, Program, Spin, Step, Steps, WINDOW,
+    Call, Code, FILES, Handler, Hook, Meanwhile, OF_EACH, Poll, Program, Spin, Step, Steps, WINDOW,
 };
 
 /// Turns within turns.
@@ -58,48 +61,6 @@ pub struct Failure {
     pub trace: Vec<String>,
 }
 
-/// What programs have exercised: a generator that reaches nothing would prove nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    pub reads: u32,
-    pub writes: u32,
-    pub hits: u32,
-    pub works: u32,
-    pub timers: u32,
-    pub turns: u32,
-    pub nested: u32,
-    pub sleeps: u64,
-    pub spins: u64,
-    pub begins: u32,
-    pub ends: u32,
-    pub errors: u32,
-    pub panics: u32,
-    pub embedded: u32,
-    pub moves: u32,
-    pub closes: u32,
-}
-
-impl Tally {
-    pub fn add(&mut self, other: &Self) {
-        self.reads += other.reads;
-        self.writes += other.writes;
-        self.hits += other.hits;
-        self.works += other.works;
-        self.timers += other.timers;
-        self.turns += other.turns;
-        self.nested += other.nested;
-        self.sleeps += other.sleeps;
-        self.spins += other.spins;
-        self.begins += other.begins;
-        self.ends += other.ends;
-        self.errors += other.errors;
-        self.panics += other.panics;
-        self.embedded += other.embedded;
-        self.moves += other.moves;
-        self.closes += other.closes;
-    }
-}
-
 /// Runs it from its first step to a context that is closed. One that fails is run again for its
 /// trace.
 pub fn run(program: &Program, on: On) -> Result<Tally, Failure> {
@@ -119,7 +80,7 @@ fn run_with(program: &Program, on: On, traced: bool) -> Result<Tally, Failure> {
     }
     let what = world.wrong.take();
     match what {
-        None => Ok(world.tally()),
+        None => Ok(world.tally.take()),
         Some(what) => Err(Failure { what, trace: world.trace.take() }),
     }
 }
@@ -167,10 +128,77 @@ fn params(spin: Spin) -> PollParams {
         Spin::Off => off,
         Spin::Doubling => PollParams { max_ns: WINDOW, policy: PolicyKind::Classic, ..off },
         Spin::Jumping => PollParams { grow: u32::MAX, shrink: 2, ..params(Spin::Doubling) },
+        Spin::Fixed => PollParams { policy: PolicyKind::Fixed, ..params(Spin::Doubling) },
     }
 }
 
-type Registered = (Life, Token<Shared>, Rc<Handler>);
+/// A fd that notices its arrival on another context: whoever registers it asks for its number.
+struct Passport {
+    fd: Shared,
+    /// The number of its move, 0 = it does not travel.
+    travels: Arc<AtomicU32>,
+}
+
+impl AsFd for Passport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let number = self.travels.swap(0, Ordering::Relaxed);
+        if number != 0
+            && let Some(world) = here()
+        {
+            world.arrives(number);
+        }
+        self.fd.as_fd()
+    }
+}
+
+type Movable = SendHandlers<Passport>;
+
+#[derive(Clone)]
+enum AnyToken {
+    Closures(Token<Shared>),
+    Source(Token<Movable>),
+}
+
+#[derive(Clone)]
+struct Registered {
+    life: Life,
+    token: AnyToken,
+    /// On which side it is: its callbacks look there.
+    place: Place,
+    travels: Arc<AtomicU32>,
+}
+
+type Place = Arc<AtomicUsize>;
+
+/// A handler between two contexts.
+struct Travel {
+    at: u8,
+    life: Life,
+    /// What arrives.
+    live: Option<Live>,
+    place: Place,
+    travels: Arc<AtomicU32>,
+    from: usize,
+    to: usize,
+    stage: Stage,
+    ack: Ack<Moved<Movable>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its callback has not returned.
+    Running,
+    Under,
+    /// The other context closed before it was there.
+    Back,
+    Arrived,
+    /// It stays, or has returned.
+    Home,
+    /// Nobody wanted it.
+    Left,
+    /// There was nothing to be moved.
+    Gone,
+}
 
 struct Side {
     ctx: AioContext,
@@ -179,7 +207,8 @@ struct Side {
     timers: RefCell<[Option<Timer>; OF_EACH as usize]>,
     /// The last registration of each file, gone or not.
     tokens: RefCell<[Option<Registered>; FILES as usize]>,
-    words: [Arc<AtomicU32>; FILES as usize],
+    /// A call that may run hooks is going on.
+    calls: Cell<u32>,
 }
 
 struct World {
@@ -190,6 +219,10 @@ struct World {
     files: RefCell<Files>,
     /// The second is made when it is needed.
     sides: [OnceCell<Side>; 2],
+    /// What predicates look at.
+    words: [Arc<AtomicU32>; FILES as usize],
+    /// By number.
+    travels: RefCell<BTreeMap<u32, Travel>>,
     /// Between prepare and check.
     embedding: [Cell<bool>; 2],
     fuel: Cell<u32>,
@@ -199,12 +232,16 @@ struct World {
     wrong: RefCell<Option<String>>,
     traced: bool,
     trace: RefCell<Vec<String>>,
-    tally: Cell<Tally>,
+    tally: RefCell<Tally>,
 }
 
 thread_local! {
-    /// For jobs, which must be `Send` and therefore find their world here.
+    /// For what must be `Send` and therefore finds its world here.
     static HERE: RefCell<Weak<World>> = const { RefCell::new(Weak::new()) };
+}
+
+fn here() -> Option<Rc<World>> {
+    HERE.with_borrow(Weak::upgrade)
 }
 
 /// The rest of a list of steps is left out.
@@ -219,6 +256,8 @@ impl World {
             clock: ManualClock::new(),
             files: RefCell::new(Files::new()),
             sides: [OnceCell::new(), OnceCell::new()],
+            words: std::array::from_fn(|_| Arc::default()),
+            travels: RefCell::default(),
             embedding: Default::default(),
             fuel: Cell::new(FUEL),
             depth: Cell::new(0),
@@ -226,7 +265,7 @@ impl World {
             wrong: RefCell::default(),
             traced,
             trace: RefCell::default(),
-            tally: Cell::default(),
+            tally: RefCell::default(),
         });
         world.clock.advance_ns(1_000_000_000);
         HERE.set(world.me.clone());
@@ -250,7 +289,7 @@ impl World {
                 halves: RefCell::default(),
                 timers: RefCell::default(),
                 tokens: RefCell::default(),
-                words: std::array::from_fn(|_| Arc::default()),
+                calls: Cell::new(0),
             }
         })
     }
@@ -259,6 +298,7 @@ impl World {
     fn tell<T>(&self, side: usize, f: impl FnOnce(&mut Model) -> T) -> T {
         let mut model = self.side(side).model.borrow_mut();
         let result = f(&mut model);
+        model.covered.drain(..).for_each(|what| self.count(what));
         if let Some(wrong) = model.take_wrong() {
             self.breaks(format!("context {side}: {wrong}"));
         }
@@ -294,20 +334,8 @@ impl World {
         self.numbers.replace(self.numbers.get() + 1)
     }
 
-    fn count(&self, f: impl FnOnce(&mut Tally)) {
-        let mut tally = self.tally.get();
-        f(&mut tally);
-        self.tally.set(tally);
-    }
-
-    fn tally(&self) -> Tally {
-        let mut tally = self.tally.get();
-        for side in self.sides.iter().filter_map(OnceCell::get) {
-            let stats = side.ctx.stats();
-            tally.sleeps += stats.sleeps;
-            tally.spins += stats.spin_hits + stats.spin_misses;
-        }
-        tally
+    fn count(&self, what: &'static str) {
+        *self.tally.borrow_mut().entry(what).or_default() += 1;
     }
 
     fn burn(&self) -> bool {
@@ -337,11 +365,14 @@ impl World {
             if self.sides[side].get().is_none() {
                 continue;
             }
-            self.fuel.set(if self.is_broken() { 0 } else { 20 });
             for step in [Step::EnableExternal, Step::Poll, Step::Suspend, Step::Poll, Step::Close] {
+                self.fuel.set(if self.is_broken() { 0 } else { 20 });
                 let _ = self.steps(side, &Steps(vec![step]), false);
             }
         }
+        self.hear();
+        let travels = self.travels.borrow();
+        self.demand(travels.is_empty(), || "a handler travels on after all is closed".into());
     }
 
     fn steps(&self, side: usize, steps: &Steps, inside: bool) -> Flow {
@@ -349,6 +380,7 @@ impl World {
             if !self.burn() {
                 break;
             }
+            self.hear();
             self.step(side, step, inside)?;
             self.tell(side, Model::sync);
             self.compare(side);
@@ -381,6 +413,7 @@ impl World {
 
     #[allow(clippy::too_many_lines, reason = "one line a step")]
     fn step(&self, side: usize, step: &Step, inside: bool) -> Flow {
+        self.count(step.name());
         self.note(|| format!("{side}: {}", headline(step)));
         match step {
             Step::Poll => self.turn(side, None),
@@ -392,10 +425,10 @@ impl World {
             Step::ShutDown { at } => self.file(|files| files.shut_down(*at)),
             Step::HangUp { at } => self.file(|files| files.hang_up(*at)),
             Step::Reopen { at } => self.reopen(*at),
-            Step::Word { at, on } => self.set_word(side, *at, *on),
-            Step::Produce { at } => self.produce(side, *at),
+            Step::Word { at, on } => self.set_word(*at, *on),
+            Step::Produce { at } => self.produce(*at),
             Step::Advance { ns } => self.clock.advance_ns((*ns).into()),
-            Step::Register { at, handler } => self.register(side, *at, &Rc::new(handler.clone())),
+            Step::Register { at, handler } => self.register(side, *at, handler),
             Step::Remove { at } => self.remove(side, *at),
             Step::Deregister { at } => self.deregister(side, *at),
             Step::Interest { at, read, write } => self.set_interest(side, *at, *read, *write),
@@ -421,7 +454,7 @@ impl World {
             }
             Step::DisableExternal => {
                 self.tell(side, Model::disable_external);
-                self.side(side).ctx.disable_external();
+                self.calling(side, AioContext::disable_external);
             }
             Step::EnableExternal => {
                 self.tell(side, Model::enable_external);
@@ -447,28 +480,26 @@ impl World {
 
     /// A ring may see a file at any time from its registration on.
     fn note_files(&self) {
-        if self.on.monitor != MonitorKind::IoUring {
-            return;
-        }
         let files = self.files.borrow().readiness();
         for side in self.sides.iter().filter_map(OnceCell::get) {
             side.model.borrow_mut().note_files(&files);
         }
     }
 
-    fn set_word(&self, side: usize, at: u8, on: bool) {
-        self.side(side).words[usize::from(at)].store(on.into(), Ordering::Release);
+    fn set_word(&self, at: u8, on: bool) {
+        self.words[usize::from(at)].store(on.into(), Ordering::Release);
     }
 
-    /// Data first, then a signal if the handler may sleep.
-    fn produce(&self, side: usize, at: u8) {
-        self.set_word(side, at, true);
-        let suppressed = {
-            let model = self.side(side).model.borrow();
-            let word = model.live.get(&at).and_then(|handler| handler.suppress.clone());
-            word.is_some_and(|word| word.load(Ordering::SeqCst) != 0)
+    /// Data first, then a signal if a handler may sleep.
+    fn produce(&self, at: u8) {
+        self.set_word(at, true);
+        let suppressed = |side: &Side| {
+            let model = side.model.borrow();
+            let word = model.live.get(&at).map(|handler| handler.suppress.clone());
+            word.map(|word| word.is_some_and(|word| word.load(Ordering::SeqCst) != 0))
         };
-        if !suppressed {
+        let mut all = self.sides.iter().filter_map(OnceCell::get).filter_map(suppressed).peekable();
+        if all.peek().is_none() || !all.all(|suppressed| suppressed) {
             self.file(|files| files.ready(at));
         }
     }
@@ -476,29 +507,123 @@ impl World {
     fn reopen(&self, at: u8) {
         let registered = |at: u8| {
             let sides = self.sides.iter().filter_map(OnceCell::get);
+            let travels = self.travels.borrow();
+            let travelling = |travel: &Travel| travel.at == at && travel.is_under_way();
             sides.into_iter().any(|side| side.model.borrow().live.contains_key(&at))
+                || travels.values().any(travelling)
         };
         if !Files::reopened(at).any(registered) {
             self.files.borrow_mut().reopen(at);
         }
     }
 
+    /// A call that may run hooks and predicates. Outside of a turn the first of their panics comes
+    /// out of the call; `None` = it did.
+    fn calling<T>(&self, side: usize, call: impl FnOnce(&AioContext) -> T) -> Option<T> {
+        let here = self.side(side);
+        // In a hook of another such call, whose panic this one may be, it goes on from there.
+        if here.calls.get() > 0 || self.tell(side, |model| model.is_in_turn()) {
+            return Some(call(&here.ctx));
+        }
+        here.calls.set(1);
+        let result = catch_unwind(AssertUnwindSafe(|| call(&here.ctx)));
+        here.calls.set(0);
+        let (value, thrown) = match result {
+            Ok(value) => (Some(value), None),
+            Err(panic) => match panic.downcast_ref::<Thing>() {
+                Some(Thing(id)) => (None, Some(*id)),
+                None => {
+                    self.breaks(text_of(&*panic));
+                    (None, None)
+                }
+            },
+        };
+        if thrown.is_some() {
+            self.count("a call panics");
+        }
+        self.note(|| format!("{side}: the call threw {thrown:?}"));
+        self.tell(side, |model| model.call_threw(thrown));
+        value
+    }
+
     // --- handlers -------------------------------------------------------------------------------
 
-    fn register(&self, side: usize, at: u8, spec: &Rc<Handler>) {
+    fn register(&self, side: usize, at: u8, spec: &Handler) {
         let life = self.number();
-        let (mut live, handlers) = self.make(side, at, life, spec);
         let closed = self.tell(side, |model| model.closed);
         if !closed && spec.has_callback() {
             self.tell(side, |model| model.remove(at));
         }
         let fd = self.files.borrow().get(at);
-        let here = self.side(side);
-        match here.ctx.set_fd_handler(fd, handlers) {
+        let place: Place = Arc::new(AtomicUsize::new(side));
+        let travels = Arc::new(AtomicU32::new(0));
+        let (mut live, source, suppress) = self.describe(at, life, spec);
+        // Two kinds with the same functions.
+        macro_rules! fill {
+            ($handlers:expr) => {{
+                let callback = |which, call| callback(&place, at, life, which, call);
+                let mut handlers = $handlers.external(spec.external);
+                if let Some(call) = &spec.read {
+                    handlers = handlers.read(callback(Which::Read, call));
+                }
+                if let Some(call) = &spec.write {
+                    handlers = handlers.write(callback(Which::Write, call));
+                }
+                if let Some(call) = &spec.priority {
+                    handlers = handlers.priority(callback(Which::Priority, call));
+                }
+                match &spec.poll {
+                    Poll::No => handlers,
+                    Poll::Kernel => handlers.poll_kernel(),
+                    Poll::Word { ready, .. } => {
+                        let mut source = WordSource::differs_from(live.word.clone(), 0);
+                        if let Some(word) = &suppress {
+                            source = source.suppress(word.clone()).unwrap();
+                        }
+                        handlers.poll(source).poll_ready(callback(Which::Ready, ready))
+                    }
+                    Poll::Code { code, ready } => {
+                        let (place, word) = (place.clone(), live.word.clone());
+                        let (code, asked) = (code.clone(), Cell::new(0));
+                        let source = Asked { place, at, life, code, asked, word };
+                        handlers.poll(source).poll_ready(callback(Which::Ready, ready))
+                    }
+                }
+            }};
+        }
+        live.source = source;
+        live.suppress = suppress.clone();
+        live.external = spec.external;
+        let result = if spec.movable {
+            let passport = Passport { fd: fd.clone(), travels: travels.clone() };
+            let handlers = fill!(SendHandlers::new(passport));
+            self.calling(side, |ctx| {
+                let registered = ctx.register(handlers).map_err(|(error, _)| error);
+                registered.map(AnyToken::Source)
+            })
+        } else {
+            let handlers = fill!(Handlers::new());
+            let own = fd.clone();
+            self.calling(side, |ctx| ctx.set_fd_handler(own, handlers).map(AnyToken::Closures))
+        };
+        let result = result.or_else(|| {
+            // It panicked for a hook of the handler before, and is there all the same.
+            let ctx = &self.side(side).ctx;
+            let token = if spec.movable {
+                ctx.token_of(&fd).map(AnyToken::Source)
+            } else {
+                ctx.token_of(&fd).map(AnyToken::Closures)
+            };
+            token.map(Ok)
+        });
+        let Some(result) = result else {
+            return self.breaks("it panicked and registered nothing".into());
+        };
+        match result {
             Ok(token) => {
                 self.demand(!closed && spec.has_callback(), || "it was registered".into());
-                here.tokens.borrow_mut()[usize::from(at)] = Some((life, token, spec.clone()));
-                live.external = spec.external;
+                let registered = Registered { life, token, place, travels };
+                self.side(side).tokens.borrow_mut()[usize::from(at)] = Some(registered);
                 self.tell(side, |model| model.add(at, live));
                 self.note_files();
             }
@@ -510,89 +635,35 @@ impl World {
         }
     }
 
-    /// The model's handler, and the loop's.
-    fn make(&self, side: usize, at: u8, life: Life, spec: &Handler) -> (Live, Handlers) {
-        let mut handlers = Handlers::new().external(spec.external);
-        let mut has = Interest::empty();
-        if let Some(call) = &spec.read {
-            has |= Interest::READ;
-            handlers = handlers.read(self.callback(side, at, life, Which::Read, call));
-        }
-        if let Some(call) = &spec.write {
-            has |= Interest::WRITE;
-            handlers = handlers.write(self.callback(side, at, life, Which::Write, call));
-        }
-        if let Some(call) = &spec.priority {
-            has |= Interest::PRIORITY;
-            handlers = handlers.priority(self.callback(side, at, life, Which::Priority, call));
-        }
-        let word = self.side(side).words[usize::from(at)].clone();
-        let mut suppress = None;
-        let source = match &spec.poll {
-            Poll::No => Source::No,
-            Poll::Kernel => {
-                handlers = handlers.poll_kernel();
-                Source::Kernel
-            }
-            Poll::Word { suppress: suppresses, ready } => {
-                let mut source = WordSource::differs_from(word.clone(), 0);
-                if *suppresses {
-                    let word = Arc::new(AtomicU32::new(0));
-                    source = source.suppress(word.clone()).unwrap();
-                    suppress = Some(word);
-                }
-                let ready = self.callback(side, at, life, Which::Ready, ready);
-                handlers = handlers.poll(source).poll_ready(ready);
-                Source::Word
-            }
-            Poll::Code { code, ready } => {
-                let world = self.me.clone();
-                let asked = Cell::new(0);
-                let code = code.clone();
-                let source = Asked { world, side, at, life, code, asked, word: word.clone() };
-                let ready = self.callback(side, at, life, Which::Ready, ready);
-                handlers = handlers.poll(source).poll_ready(ready);
-                Source::Code
-            }
-        };
-        let mut live = Live::new(life, source, has);
-        (live.word, live.suppress) = (word, suppress);
-        (live, handlers)
-    }
-
-    fn callback(
+    /// What the model is to know of a handler, and the words that its predicate needs.
+    fn describe(
         &self,
-        side: usize,
         at: u8,
         life: Life,
-        which: Which,
-        call: &Call,
-    ) -> impl FnMut(&mut Ops<'_>) -> Outcome + use<> {
-        let (me, call) = (self.me.clone(), call.clone());
-        move |ops| {
-            let Some(world) = me.upgrade() else { return Ok(()) };
-            world.count(|tally| match which {
-                Which::Read => tally.reads += 1,
-                Which::Ready => tally.hits += 1,
-                _ => tally.writes += 1,
-            });
-            let what = What::Handler(life, which, ops.events().bits());
-            world.call(side, what, || {
-                if call.take {
-                    world.take(side, at, which);
-                }
-                world.steps(side, &call.steps, true)
-            })
-        }
+        spec: &Handler,
+    ) -> (Live, Source, Option<Arc<AtomicU32>>) {
+        let mut has = Interest::empty();
+        has.set(Interest::READ, spec.read.is_some());
+        has.set(Interest::WRITE, spec.write.is_some());
+        has.set(Interest::PRIORITY, spec.priority.is_some());
+        let (source, suppresses) = match &spec.poll {
+            Poll::No => (Source::No, false),
+            Poll::Kernel => (Source::Kernel, false),
+            Poll::Word { suppress, .. } => (Source::Word, *suppress),
+            Poll::Code { .. } => (Source::Code, false),
+        };
+        let mut live = Live::new(life, source, has);
+        live.word = self.words[usize::from(at)].clone();
+        (live, source, suppresses.then(Arc::default))
     }
 
     /// What a callback does about its reason.
-    fn take(&self, side: usize, at: u8, which: Which) {
+    fn take(&self, at: u8, which: Which) {
         match which {
-            Which::Ready => self.set_word(side, at, false),
+            Which::Ready => self.set_word(at, false),
             Which::Write => self.file(|files| files.fill(at)),
             Which::Read | Which::Priority => {
-                self.set_word(side, at, false);
+                self.set_word(at, false);
                 self.file(|files| files.take(at));
             }
         }
@@ -603,59 +674,76 @@ impl World {
         if self.is_broken() {
             return Ok(());
         }
-        self.note(|| format!("{side}: > {what:?}"));
-        let seen = self.tell(side, |model| model.is_finding()).then(|| self.seen(side));
-        self.tell(side, |model| model.enter(what, seen));
+        self.enter(side, what);
         let flow = if self.burn() { body() } else { Ok(()) };
         self.note(|| format!("{side}: < {what:?} {flow:?}"));
         self.tell(side, |model| model.leave(what, flow.err()));
+        if let What::Handler(life, ..) = what {
+            self.departs_late(side, life);
+        }
         match flow {
             Ok(()) => Ok(()),
             Err(Thrown::Error(id)) => {
-                self.count(|tally| tally.errors += 1);
+                self.count("a callback fails");
                 Err(Box::new(Thing(id)))
             }
-            Err(Thrown::Panic(id)) => self.throw(id),
+            Err(Thrown::Panic(id)) => {
+                self.count("a callback panics");
+                self.throw(id)
+            }
         }
+    }
+
+    fn enter(&self, side: usize, what: What) {
+        self.see_returned(side);
+        self.note(|| format!("{side}: > {what:?}"));
+        let seen = self.tell(side, |model| model.is_finding()).then(|| self.seen(side));
+        self.tell(side, |model| model.enter(what, seen));
     }
 
     /// Without the message that `panic!` prints.
     fn throw(&self, id: u32) -> ! {
-        self.count(|tally| tally.panics += 1);
         resume_unwind(Box::new(Thing(id)))
     }
 
     fn remove(&self, side: usize, at: u8) {
         self.tell(side, |model| model.remove(at));
         let fd = self.files.borrow().number(at);
-        self.side(side).ctx.remove_fd_handler(fd);
+        self.calling(side, |ctx| ctx.remove_fd_handler(fd));
     }
 
-    fn token(&self, side: usize, at: u8) -> Option<(Life, Token<Shared>, Rc<Handler>)> {
+    fn token(&self, side: usize, at: u8) -> Option<Registered> {
         self.side(side).tokens.borrow()[usize::from(at)].clone()
     }
 
     fn deregister(&self, side: usize, at: u8) {
-        let Some((life, token, _)) = self.token(side, at) else { return };
+        let Some(Registered { life, token, .. }) = self.token(side, at) else { return };
         let (live, running) =
             self.tell(side, |model| (model.is_live(at, life), model.is_running(life)));
         if live {
             self.tell(side, |model| model.remove(at));
         }
-        let fd = self.side(side).ctx.deregister(&token);
-        self.demand(fd.is_some() == (live && !running), || {
-            format!("deregister gives back {}", if fd.is_some() { "the fd" } else { "nothing" })
+        let came = self.calling(side, |ctx| match &token {
+            AnyToken::Closures(token) => ctx.deregister(token).is_some(),
+            AnyToken::Source(token) => ctx.deregister(token).is_some(),
+        });
+        let Some(came) = came else { return }; // lost to a panic of its hook
+        self.demand(came == (live && !running), || {
+            format!("deregister gives back {}", if came { "the fd" } else { "nothing" })
         });
     }
 
     fn set_interest(&self, side: usize, at: u8, read: bool, write: bool) {
-        let Some((life, token, _)) = self.token(side, at) else { return };
+        let Some(Registered { life, token, .. }) = self.token(side, at) else { return };
         let mut interest = Interest::empty();
         interest.set(Interest::READ, read);
         interest.set(Interest::WRITE, write);
         let (closed, live) = self.tell(side, |m| (m.closed, m.is_live(at, life)));
         let taken = live && self.tell(side, |model| model.set_interest(at, interest));
-        let result = token.set_interest(interest);
+        let result = match &token {
+            AnyToken::Closures(token) => token.set_interest(interest),
+            AnyToken::Source(token) => token.set_interest(interest),
+        };
         self.note_files();
         let fits = match &result {
             Ok(changed) => *changed == taken && (taken || !live),
@@ -665,13 +753,175 @@ impl World {
         self.demand(fits, || format!("set_interest says {result:?}"));
     }
 
+    // --- moves ----------------------------------------------------------------------------------
+
     /// Out of this context and into the other.
     fn move_over(&self, side: usize, at: u8) {
-        let Some((life, _, spec)) = self.token(side, at) else { return };
-        if self.tell(side, |model| model.is_live(at, life)) {
-            self.count(|tally| tally.moves += 1);
-            self.deregister(side, at);
-            self.register(1 - side, at, &spec);
+        let Some(registered) = self.token(side, at) else { return };
+        let AnyToken::Source(token) = &registered.token else { return };
+        let (life, to) = (registered.life, 1 - side);
+        let (closed, live, running) = self
+            .tell(side, |model| (model.closed, model.is_live(at, life), model.is_running(life)));
+        let number = self.number();
+        let goes = !closed && live && !self.tell(to, |model| model.closed);
+        let stage = match (live, running) {
+            _ if closed || !live => Stage::Gone,
+            _ if !goes => Stage::Home,
+            (_, true) => Stage::Running,
+            _ => Stage::Under,
+        };
+        let mut moved = None;
+        if goes {
+            registered.travels.store(number, Ordering::Relaxed);
+            moved = self.tell(side, |model| model.take_away(at));
+        }
+        let remote = self.side(to).ctx.remote();
+        let ack = self.side(side).ctx.move_to(token, &remote);
+        let Registered { place, travels, .. } = registered;
+        let live = moved;
+        let travel = Travel { at, life, live, place, travels, from: side, to, stage, ack };
+        self.travels.borrow_mut().insert(number, travel);
+        if stage == Stage::Under {
+            self.sets_off(number);
+        }
+    }
+
+    /// Its last callback has returned, and it leaves.
+    fn departs_late(&self, side: usize, life: Life) {
+        let leaves = |travel: &Travel| {
+            (travel.life, travel.from, travel.stage) == (life, side, Stage::Running)
+        };
+        let number = self.travels.borrow().iter().find(|(_, t)| leaves(t)).map(|(n, _)| *n);
+        if let Some(number) = number.filter(|_| !self.tell(side, |model| model.is_running(life))) {
+            self.sets_off(number);
+        }
+    }
+
+    fn sets_off(&self, number: u32) {
+        let to = {
+            let mut travels = self.travels.borrow_mut();
+            let Some(travel) = travels.get_mut(&number) else { return };
+            travel.stage = Stage::Under;
+            travel.to
+        };
+        if self.tell(to, |model| model.closed) {
+            self.turns_back(number);
+        } else {
+            self.sends(to, number);
+        }
+    }
+
+    fn sends(&self, to: usize, number: u32) {
+        self.tell(to, |model| {
+            model.schedule(Work::Arrival(number), false);
+            model.notify();
+        });
+    }
+
+    /// The context that it was to come to is closed.
+    fn turns_back(&self, number: u32) {
+        let home = {
+            let travels = self.travels.borrow();
+            let Some(travel) = travels.get(&number) else { return };
+            (travel.stage == Stage::Under).then_some(travel.from)
+        };
+        let home = home.filter(|home| !self.tell(*home, |model| model.closed));
+        if let Some(travel) = self.travels.borrow_mut().get_mut(&number) {
+            travel.stage = if home.is_some() { Stage::Back } else { Stage::Left };
+            travel.to = home.unwrap_or(travel.to);
+        }
+        if let Some(home) = home {
+            self.count("a move returns");
+            self.sends(home, number);
+        }
+    }
+
+    /// It is being registered.
+    fn arrives(&self, number: u32) {
+        if self.is_broken() {
+            return;
+        }
+        let (side, at, live) = {
+            let mut travels = self.travels.borrow_mut();
+            let Some(travel) = travels.get_mut(&number) else { return };
+            let back = travel.stage == Stage::Back;
+            travel.stage = if back { Stage::Home } else { Stage::Arrived };
+            travel.place.store(travel.to, Ordering::Relaxed);
+            (travel.to, travel.at, travel.live.take())
+        };
+        self.count("a move arrives");
+        let what = What::Work(Work::Arrival(number));
+        self.enter(side, what);
+        self.tell(side, |model| model.leave(what, None));
+        let Some(live) = live else { return self.breaks(format!("move {number} arrives twice")) };
+        self.tell(side, |model| {
+            model.remove(at);
+            model.add(at, live.elsewhere());
+        });
+        self.note_files();
+    }
+
+    /// One that came back to find its place taken is not registered; the answer says so.
+    fn see_returned(&self, side: usize) {
+        let mut taken = Vec::new();
+        for (number, travel) in self.travels.borrow_mut().iter_mut() {
+            let back = travel.stage == Stage::Back && travel.to == side;
+            if back && let Some(answer) = travel.ack.try_take() {
+                taken.push((*number, matches!(answer, Err(failed) if failed.is_source())));
+                travel.stage = Stage::Left;
+            }
+        }
+        for (number, is_source) in taken {
+            self.travels.borrow_mut().remove(&number);
+            let what = What::Work(Work::Arrival(number));
+            self.note(|| format!("{side}: > {what:?}, where another is"));
+            self.demand(is_source, || "it came back and was not given to the asker".into());
+            let seen = self.tell(side, |model| model.is_finding()).then(|| self.seen(side));
+            self.tell(side, |model| {
+                model.enter(what, seen);
+                model.leave(what, None);
+            });
+        }
+    }
+
+    /// What became of the moves that are over.
+    fn hear(&self) {
+        if self.travels.borrow().is_empty() || self.is_broken() {
+            return;
+        }
+        let mut over = Vec::new();
+        self.travels.borrow_mut().retain(|_, travel| {
+            if travel.is_under_way() {
+                return true;
+            }
+            let answer = travel.ack.try_take();
+            let registered = (travel.life, travel.place.clone(), travel.travels.clone());
+            over.push((travel.at, travel.to, travel.from, travel.stage, registered, answer));
+            false
+        });
+        for (at, to, from, stage, (life, place, travels), answer) in over {
+            let Some(answer) = answer else {
+                self.breaks(format!("a move is {stage:?}, and nobody says so"));
+                return;
+            };
+            let (fits, token) = match (answer, stage) {
+                (Ok(token), Stage::Arrived) => (true, Some((to, token))),
+                (Err(failed), Stage::Home) => match failed.left {
+                    Left::Registered(token) => (failed.error.is_closed(), Some((from, token))),
+                    _ => (false, None),
+                },
+                (Err(failed), Stage::Left) => (failed.is_source(), None),
+                (Err(failed), Stage::Gone) => (matches!(failed.left, Left::Gone), None),
+                _ => (false, None),
+            };
+            self.demand(fits, || format!("the answer to a move that is {stage:?} is another"));
+            let Some((side, token)) = token else { continue };
+            // Its context may be closed by now, or it may be gone again.
+            if let Some(token) = token.to_local(&self.side(side).ctx) {
+                let token = AnyToken::Source(token);
+                let registered = Registered { life, token, place, travels };
+                self.side(side).tokens.borrow_mut()[usize::from(at)] = Some(registered);
+            }
         }
     }
 
@@ -684,7 +934,6 @@ impl World {
             let me = self.me.clone();
             let made = here.ctx.bottom_half(move |_| {
                 let Some(world) = me.upgrade() else { return Ok(()) };
-                world.count(|tally| tally.works += 1);
                 world.call(side, What::Work(Work::Half(half)), || {
                     world.steps(side, &world.program.halves[index], true)
                 })
@@ -739,7 +988,6 @@ impl World {
         let (me, steps, work) = (self.me.clone(), steps.clone(), Work::Once(self.number()));
         let made = self.side(side).ctx.schedule(move |_| {
             let Some(world) = me.upgrade() else { return Ok(()) };
-            world.count(|tally| tally.works += 1);
             world.call(side, What::Work(work), || world.steps(side, &steps, true))
         });
         if self.unless_closed(side, made).is_some() {
@@ -750,8 +998,7 @@ impl World {
     fn job(&self, side: usize, steps: &Steps) {
         let (steps, work) = (steps.clone(), Work::Job(self.number()));
         let made = self.side(side).ctx.remote().run(move |_| {
-            let Some(world) = HERE.with_borrow(Weak::upgrade) else { return };
-            world.count(|tally| tally.works += 1);
+            let Some(world) = here() else { return };
             let steps = || match world.steps(side, &steps, true) {
                 Err(Thrown::Error(_)) => Ok(()), // a job cannot fail
                 flow => flow,
@@ -773,7 +1020,6 @@ impl World {
             let me = self.me.clone();
             let made = here.ctx.timer(move |_| {
                 let Some(world) = me.upgrade() else { return Ok(()) };
-                world.count(|tally| tally.timers += 1);
                 world.call(side, What::Timer(timer.into()), || {
                     world.steps(side, &world.program.timers[index], true)
                 })
@@ -829,11 +1075,9 @@ impl World {
         let may = self.depth.get() < DEEPEST;
         if may {
             self.depth.set(self.depth.get() + 1);
-            let nested = u32::from(self.depth.get() > 1);
-            self.count(|tally| {
-                tally.turns += 1;
-                tally.nested += nested;
-            });
+            if self.depth.get() > 1 {
+                self.count("a nested turn");
+            }
         }
         may
     }
@@ -870,6 +1114,7 @@ impl World {
     }
 
     fn ends(&self, side: usize, ended: &Ended) {
+        self.see_returned(side);
         if !self.is_broken() {
             let seen = self.seen(side);
             self.tell(side, |model| model.end_turn(seen, ended));
@@ -912,8 +1157,13 @@ impl World {
         if in_turn.get() {
             self.ends(side, &ended);
             self.tell(side, Model::leave_spin_mode);
-        } else {
+        } else if self.tell(side, |model| model.is_in_turn()) {
             self.demand(ended == Ended::Well, || format!("poll_until: {ended:?}"));
+        } else {
+            let thrown = if let Ended::Panic(id) = ended { Some(id) } else { None };
+            let fits = thrown.is_some() || ended == Ended::Well;
+            self.demand(fits, || format!("poll_until: {ended:?}"));
+            self.tell(side, |model| model.call_threw(thrown));
         }
         self.tell(side, |model| {
             model.left_spin_mode();
@@ -938,7 +1188,7 @@ impl World {
             return; // calling prepare twice is harmless; the outer loop has not slept yet
         }
         self.embedding[side].set(false);
-        self.count(|tally| tally.embedded += 1);
+        self.count("an outer loop's turn");
         if self.tell(side, |model| model.closed) {
             let refused = ctx.check().is_err_and(|error| error.is_closed());
             return self.demand(refused, || "it is closed".into());
@@ -984,7 +1234,20 @@ impl World {
         self.note(|| format!("{side}: prepare says {ns:?}"));
         let seen = self.seen(side);
         let readable = is_readable(backend);
-        self.tell(side, |model| model.prepared(seen, ns, readable));
+        self.tell(side, |model| {
+            let unwatched = match self.on.monitor {
+                // Not even by a set of epoll.
+                MonitorKind::Poll => model.live.get(&REGULAR).is_some_and(|h| !h.wanted.is_empty()),
+                // Data completes the request for urgent data, and is looked at.
+                MonitorKind::IoUring => model.live.iter().any(|(at, handler)| {
+                    let data = u32::from(PollFlags::IN.bits());
+                    let urgent = handler.wanted.contains(Interest::PRIORITY);
+                    urgent && seen.files[usize::from(*at)] & data != 0
+                }),
+                _ => false,
+            };
+            model.prepared(seen, ns, readable, unwatched);
+        });
         ns
     }
 
@@ -992,8 +1255,8 @@ impl World {
 
     fn suspend(&self, side: usize) {
         self.tell(side, Model::leave_spin_mode);
-        let result = self.side(side).ctx.suspend();
-        self.unless_closed(side, result);
+        let result = self.calling(side, AioContext::suspend);
+        result.and_then(|result| self.unless_closed(side, result));
         self.tell(side, Model::left_spin_mode);
     }
 
@@ -1001,8 +1264,8 @@ impl World {
         if !self.tell(side, |model| model.closed) {
             self.tell(side, |model| model.set_spin(spin));
         }
-        let result = self.side(side).ctx.set_poll_params(params(spin));
-        self.unless_closed(side, result);
+        let result = self.calling(side, |ctx| ctx.set_poll_params(params(spin)));
+        result.and_then(|result| self.unless_closed(side, result));
         self.tell(side, Model::left_spin_mode);
     }
 
@@ -1014,10 +1277,57 @@ impl World {
     }
 
     fn close(&self, side: usize) {
-        self.count(|tally| tally.closes += 1);
-        self.tell(side, Model::close);
-        let report = self.side(side).ctx.close();
+        let arrivals = self.tell(side, |model| {
+            model.close();
+            model.arrivals()
+        });
+        let report = self.calling(side, AioContext::close);
         self.tell(side, |model| model.close_reported(report));
+        arrivals.into_iter().for_each(|number| self.turns_back(number));
+    }
+}
+
+impl Travel {
+    fn is_under_way(&self) -> bool {
+        matches!(self.stage, Stage::Running | Stage::Under | Stage::Back)
+    }
+}
+
+trait IsSource {
+    /// The asker has the source.
+    fn is_source(&self) -> bool;
+}
+
+impl IsSource for fdmon::MoveError<Movable> {
+    fn is_source(&self) -> bool {
+        self.error.is_closed() && matches!(self.left, Left::Source(_))
+    }
+}
+
+fn callback(
+    place: &Place,
+    at: u8,
+    life: Life,
+    which: Which,
+    call: &Call,
+) -> impl FnMut(&mut Ops<'_>) -> Outcome + Send + use<> {
+    let (place, call) = (place.clone(), call.clone());
+    move |ops| {
+        let Some(world) = here() else { return Ok(()) };
+        let side = place.load(Ordering::Relaxed);
+        world.count(match which {
+            Which::Read => "read",
+            Which::Ready => "poll_ready",
+            Which::Write => "write",
+            Which::Priority => "priority",
+        });
+        let what = What::Handler(life, which, ops.events().bits());
+        world.call(side, what, || {
+            if call.take {
+                world.take(at, which);
+            }
+            world.steps(side, &call.steps, true)
+        })
     }
 }
 
@@ -1037,8 +1347,7 @@ fn is_readable(fd: impl AsFd) -> bool {
 
 /// A predicate in code.
 struct Asked {
-    world: Weak<World>,
-    side: usize,
+    place: Place,
     at: u8,
     life: Life,
     code: Code,
@@ -1048,11 +1357,13 @@ struct Asked {
 
 impl PollSource for Asked {
     fn poll(&self) -> bool {
-        let Some(world) = self.world.upgrade() else { return false };
+        let Some(world) = here() else { return false };
+        let side = self.side();
         let asked = self.asked.get().saturating_add(1);
         self.asked.set(asked);
         world.clock.advance_ns(self.code.ns.into());
-        if asked == self.code.sets_at {
+        let now = asked.checked_rem(self.code.every) == Some(0);
+        if now && self.code.meanwhile == Meanwhile::Sets {
             self.word.store(1, Ordering::Release);
         }
         let panics = (asked == self.code.panics_at).then(|| world.number());
@@ -1060,51 +1371,106 @@ impl PollSource for Asked {
         if world.is_broken() {
             return said;
         }
-        world.note(|| format!("{}: ? handler {} {said}", self.side, self.life));
+        world.note(|| format!("{side}: ? handler {} {said}", self.life));
+        world.see_returned(side);
         let ns = self.code.ns.into();
-        world.tell(self.side, |model| model.asks(self.life, ns, said, panics));
+        world.tell(side, |model| model.asks(self.life, ns, said, panics));
+        if now {
+            world.meanwhile(side, self.code.meanwhile);
+        }
         match panics {
-            Some(id) => world.throw(id),
+            Some(id) => {
+                world.count("a predicate panics");
+                world.throw(id)
+            }
             None => said,
         }
     }
 
     fn poll_begin(&mut self) {
-        let Some(world) = self.world.upgrade() else { return };
-        world.count(|tally| tally.begins += 1);
-        world.note(|| format!("{}: handler {} begins", self.side, self.life));
-        world.tell(self.side, |model| model.begins(self.life));
+        let Some(world) = here() else { return };
+        let side = self.side();
+        world.count("poll_begin");
+        world.note(|| format!("{side}: handler {} begins", self.life));
+        world.tell(side, |model| model.begins(self.life));
         self.run(&world, self.code.begin);
     }
 
     fn poll_end(&mut self) {
-        let Some(world) = self.world.upgrade() else { return };
-        world.count(|tally| tally.ends += 1);
-        world.note(|| format!("{}: handler {} ends", self.side, self.life));
-        world.tell(self.side, |model| model.ends(self.life));
+        let Some(world) = here() else { return };
+        let side = self.side();
+        world.count("poll_end");
+        world.note(|| format!("{side}: handler {} ends", self.life));
+        world.see_returned(side);
+        let seen = world.tell(side, |m| m.has_failed_in_loop()).then(|| world.seen(side));
+        world.tell(side, |model| model.ends(self.life, seen));
         self.run(&world, self.code.end);
     }
 }
 
 impl Asked {
+    fn side(&self) -> usize {
+        self.place.load(Ordering::Relaxed)
+    }
+
     fn run(&self, world: &World, hook: Hook) {
         if !world.burn() {
             return;
         }
+        let side = self.side();
         match hook {
             Hook::Nothing => {}
             Hook::Sets => self.word.store(1, Ordering::Release),
-            Hook::Schedules => world.schedule(self.side, 0, false),
-            Hook::Arms => world.arm(self.side, 0, 20_000),
+            Hook::Schedules => world.schedule(side, 0, false),
+            Hook::Arms => world.arm(side, 0, 20_000),
             Hook::Removes => {
-                if world.tell(self.side, |model| model.is_live(self.at, self.life)) {
-                    world.remove(self.side, self.at);
+                if world.tell(side, |model| model.is_live(self.at, self.life)) {
+                    world.remove(side, self.at);
                 }
             }
             Hook::Panics => {
                 let id = world.number();
-                world.tell(self.side, |model| model.panics(id));
+                world.count("a hook panics");
+                world.tell(side, |model| model.panics(id));
                 world.throw(id);
+            }
+        }
+    }
+}
+
+impl World {
+    /// What somebody on another CPU does while this one spins.
+    fn meanwhile(&self, side: usize, what: Meanwhile) {
+        if !self.tell(side, |model| model.is_spinning()) || !self.burn() {
+            return;
+        }
+        self.note(|| format!("{side}: meanwhile: {what:?}"));
+        match what {
+            Meanwhile::Sets => {}
+            Meanwhile::Wakes { at } => {
+                self.count("a word is set in a spin");
+                self.set_word(at, true);
+                self.tell(side, |model| model.word_set_in_spin(at));
+            }
+            Meanwhile::Readies { at } => {
+                let sides = || self.sides.iter().filter_map(OnceCell::get);
+                if sides().any(|side| side.model.borrow().is_any_running()) {
+                    return; // whether it is watched then is of no consequence
+                }
+                self.count("a file becomes ready in a spin");
+                self.file(|files| files.ready(at));
+                self.tell(side, Model::files_changed_in_spin);
+            }
+            Meanwhile::Notifies => {
+                self.count("a notification comes in a spin");
+                self.tell(side, Model::notify_in_spin);
+                let notified = self.side(side).ctx.remote().notify();
+                self.unless_closed(side, notified);
+            }
+            Meanwhile::Sends => {
+                self.count("a job comes in a spin");
+                self.tell(side, Model::notify_in_spin);
+                self.job(side, &Steps::default());
             }
         }
     }

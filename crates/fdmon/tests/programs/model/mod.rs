@@ -41,6 +41,8 @@ pub enum Work {
     Half(u8),
     Once(u32),
     Job(u32),
+    /// A handler that comes from the other context.
+    Arrival(u32),
 }
 
 /// A callback that the loop runs.
@@ -89,17 +91,23 @@ pub struct Handler {
     owed: bool,
     /// One of its callbacks runs.
     running: bool,
+    /// A ring has a request for it that has not completed.
+    armed: bool,
     /// It became ready while it ran, and is not watched until it has returned.
     parked: bool,
-    /// What its file was ready for since the kernel was asked last…
-    was_ready: u32,
-    /// …and what a ring may have collected of that.
-    may_hear: u32,
+    /// What its file was ready for since the kernel was asked last, each time that it changed…
+    was_ready: Vec<u32>,
+    /// …and of that, what was collected for it, if not what it is ready for now.
+    may_hear: Vec<u32>,
+    /// Its word was set in this spin, and may have been seen or not.
+    may_hit: bool,
+    fresh: bool,
     /// What was collected for it…
     events: u32,
     hit: bool,
-    /// …in this phase first.
+    /// …in this phase first, or in one of those up to the other, if it is not known.
     since: u64,
+    latest: u64,
 }
 
 impl Handler {
@@ -117,13 +125,24 @@ impl Handler {
             begun: false,
             owed: false,
             running: false,
+            armed: false,
             parked: false,
-            was_ready: 0,
-            may_hear: 0,
+            was_ready: Vec::new(),
+            may_hear: Vec::new(),
+            may_hit: false,
+            fresh: false,
             events: 0,
             hit: false,
             since: 0,
+            latest: 0,
         }
+    }
+
+    /// As it is registered on another context.
+    pub fn elsewhere(self) -> Self {
+        let new = Self::new(self.life, self.source, self.has);
+        let Self { wanted, external, word, suppress, .. } = self;
+        Self { wanted, external, word, suppress, ..new }
     }
 
     fn has_poll(&self) -> bool {
@@ -139,7 +158,10 @@ impl Handler {
     }
 
     fn drop_collected(&mut self) {
-        (self.hit, self.events, self.may_hear) = (false, 0, 0);
+        (self.hit, self.events, self.may_hit) = (false, 0, false);
+        self.may_hear.clear();
+        self.was_ready.clear();
+        self.armed = false;
     }
 
     /// Spin mode is left.
@@ -183,6 +205,8 @@ impl Handler {
 struct Stray {
     errors: Vec<u32>,
     panics: Vec<u32>,
+    /// Which of the panics happened in a call between turns: the next such call resumes them.
+    between: BTreeSet<u32>,
 }
 
 pub struct Model {
@@ -195,6 +219,8 @@ pub struct Model {
     /// Members have begun.
     mode: bool,
     notified: bool,
+    /// …while an outer loop may have been asleep, and the kernel was not asked since.
+    signalled: bool,
     pub closed: bool,
     disabled: u32,
     /// By file.
@@ -226,6 +252,8 @@ pub struct Model {
     pub stop: bool,
     pub loops: u32,
     wrong: Option<String>,
+    /// What was exercised since somebody asked.
+    pub covered: Vec<&'static str>,
 }
 
 impl Model {
@@ -233,10 +261,11 @@ impl Model {
         Self {
             sees,
             spin,
-            window: 0,
+            window: first_window(spin),
             wanted_spin: None,
             mode: false,
             notified: false,
+            signalled: false,
             closed: false,
             disabled: 0,
             live: BTreeMap::new(),
@@ -261,6 +290,7 @@ impl Model {
             stop: false,
             loops: 0,
             wrong: None,
+            covered: Vec::new(),
         }
     }
 
@@ -291,11 +321,27 @@ impl Model {
         self.live.remove(&at);
     }
 
+    /// …to be added elsewhere.
+    pub fn take_away(&mut self, at: u8) -> Option<Handler> {
+        self.live.remove(&at)
+    }
+
     /// Somebody did something to a file.
     pub fn note_files(&mut self, files: &Readiness) {
         for (at, events) in self.ready_files(files) {
             if let Some(handler) = self.live.get_mut(&at).filter(|h| !h.running) {
-                handler.was_ready |= events;
+                if !handler.armed {
+                    handler.was_ready.clear(); // what is put in now completes for what is so now
+                }
+                if handler.was_ready.last() != Some(&events) {
+                    handler.was_ready.push(events);
+                }
+            }
+        }
+        if self.outer.is_some() && self.sees {
+            // What is new is put in at once then, for the outer loop may be about to sleep.
+            for handler in self.live.values_mut().filter(|h| !h.running && !h.is_due()) {
+                handler.armed = true;
             }
         }
     }
@@ -316,11 +362,14 @@ impl Model {
             return false;
         }
         handler.wanted = interest;
-        for events in [&mut handler.events, &mut handler.may_hear, &mut handler.was_ready] {
-            *events &= !mask(Interest::all() - interest);
-            if interest.is_empty() {
-                *events = 0; // it is not handed to the kernel, and hears of nothing
-            }
+        let left = |events: u32| {
+            // Without interest it is not handed to the kernel, and hears of nothing.
+            if interest.is_empty() { 0 } else { events & !mask(Interest::all() - interest) }
+        };
+        handler.events = left(handler.events);
+        for all in [&mut handler.may_hear, &mut handler.was_ready] {
+            all.iter_mut().for_each(|events| *events = left(*events));
+            all.retain(|events| *events != 0);
         }
         true
     }
@@ -395,11 +444,12 @@ impl Model {
 
     pub fn notify(&mut self) {
         self.notified = true;
+        self.signalled |= self.outer.is_some();
     }
 
     /// To be followed by [`Model::left_spin_mode`] when the call has returned.
     pub fn set_spin(&mut self, spin: Spin) {
-        (self.spin, self.window) = (spin, 0);
+        (self.spin, self.window) = (spin, first_window(spin));
         self.wanted_spin = self.wanted_spin.map(|_| spin); // whoever came last
         if spin == Spin::Off {
             self.leave_spin_mode();
@@ -411,7 +461,7 @@ impl Model {
 
     pub fn set_spin_remotely(&mut self, spin: Spin) {
         self.wanted_spin = Some(spin);
-        self.notified = true;
+        self.notify();
     }
 
     /// `poll_end` for all that have begun, then each member is asked once more: those whose
@@ -421,9 +471,13 @@ impl Model {
             return;
         }
         self.phase += 1;
+        // What a callback's last look finds is not for the turn that it runs in: that may have run
+        // the handler already.
+        let later = self.frames.iter().rfind(|frame| !frame.is_over());
+        let later = later.is_some_and(Frame::runs_callbacks);
         for handler in self.live.values_mut() {
             handler.end();
-            if handler.member && handler.running {
+            if handler.member && (handler.running || later) {
                 handler.look = true;
             } else if handler.member {
                 self.last_looks.insert(handler.life);
@@ -448,20 +502,34 @@ impl Model {
         });
     }
 
+    /// Handlers that are on their way here, in the order in which they come.
+    pub fn arrivals(&self) -> Vec<u32> {
+        let works = self.halves_due.iter().chain(&self.scheduled);
+        works
+            .filter_map(|(work, _)| match work {
+                Work::Arrival(number) => Some(*number),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// To be followed by [`Model::close_reported`].
     pub fn close(&mut self) {
         self.leave_spin_mode();
     }
 
-    pub fn close_reported(&mut self, report: LeakReport) {
+    pub fn close_reported(&mut self, report: Option<LeakReport>) {
         let once = |works: &mut dyn Iterator<Item = &(Work, bool)>| {
             works.filter(|(work, _)| matches!(work, Work::Once(_))).count()
         };
         let once = once(&mut self.scheduled.iter()) + once(&mut self.halves_due.iter());
         let left = (self.live.len(), self.halves.len() + once, self.timers.len());
-        let said = (report.handlers, report.bottom_halves, report.timers);
-        let said = (said.0 as usize, said.1 as usize, said.2 as usize);
         let due = if self.closed { (0, 0, 0) } else { left };
+        // A panic of a hook that comes out of the call takes the report with it.
+        let said = report.map_or(due, |report| {
+            let LeakReport { handlers, bottom_halves, timers, .. } = report;
+            (handlers as usize, bottom_halves as usize, timers as usize)
+        });
         self.demand(said == due, || {
             format!("close reports {said:?} handlers, bottom halves and timers instead of {due:?}")
         });
@@ -514,10 +582,28 @@ impl Model {
 
     /// A predicate, hook or callback panics; the turn around it reports that, or the next.
     pub fn panics(&mut self, id: u32) {
-        match self.frames.last_mut() {
+        match self.frames.iter_mut().rfind(|frame| !frame.is_over()) {
             Some(frame) => frame.panics(id),
-            None => self.stray.panics.push(id),
+            None => {
+                self.stray.panics.push(id);
+                self.stray.between.insert(id);
+            }
         }
+    }
+
+    pub fn is_in_turn(&self) -> bool {
+        !self.frames.is_empty()
+    }
+
+    /// A call between turns that may run hooks is over. The first panic comes out of it, unless
+    /// `prepare` left one for `dispatch`.
+    pub fn call_threw(&mut self, thrown: Option<u32>) {
+        let first = self.stray.panics.first().copied();
+        let due = first.filter(|id| self.stray.between.contains(id));
+        self.demand(thrown == due, || {
+            format!("the call ended with the panic {thrown:?} instead of {due:?}")
+        });
+        self.stray.panics.truncate(usize::from(due.is_none()));
     }
 
     // --- what follows from the state ------------------------------------------------------------
@@ -534,6 +620,9 @@ impl Model {
 
     /// A counted turn is over; so long went by.
     fn adapt_window(&mut self, block: u64) {
+        if self.spin == Spin::Fixed {
+            return;
+        }
         let max = self.max_spin();
         let shrink = if self.spin == Spin::Jumping { 2 } else { 0 };
         if block <= self.window {
@@ -570,6 +659,11 @@ impl Model {
     }
 }
 
+/// The window before anything is known.
+fn first_window(spin: Spin) -> u64 {
+    if spin == Spin::Fixed { WINDOW } else { 0 }
+}
+
 /// Always reported.
 const ALWAYS: u32 = Events::ERR.bits() | Events::HUP.bits();
 
@@ -583,7 +677,11 @@ fn mask(interest: Interest) -> u32 {
 
 fn collect(handler: &mut Handler, phase: u64, hit: bool, events: u32) {
     if !handler.is_due() {
-        handler.since = phase;
+        handler.latest = phase;
+        // What may have been collected before has its place, if it was.
+        if handler.may_hear.is_empty() && !handler.may_hit {
+            handler.since = phase;
+        }
     }
     handler.hit |= hit;
     handler.events |= events;

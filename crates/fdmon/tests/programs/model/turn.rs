@@ -67,7 +67,15 @@ pub struct Frame {
     cost: u64,
     hit: bool,
     failed: bool,
+    /// Somebody notified in the last look before the sleep, which that ends.
+    woken: bool,
+    /// Who was asked since somebody notified in the spin.
+    asked_on: Option<BTreeSet<Life>>,
+    /// Files became ready in the spin, and may have been seen or not.
+    changed: bool,
     left_spin_mode: bool,
+    /// It is one of `poll_until` that failed, and spin mode is being left after it.
+    over: bool,
     /// How often each member was asked, since spin mode was left if it was.
     asked: BTreeMap<Life, u32>,
     ran: BTreeSet<Life>,
@@ -91,7 +99,11 @@ impl Frame {
             cost: 0,
             hit: false,
             failed: false,
+            woken: false,
+            asked_on: None,
+            changed: false,
             left_spin_mode: false,
+            over: false,
             asked: BTreeMap::new(),
             ran: BTreeSet::new(),
             rest: None,
@@ -104,6 +116,14 @@ impl Frame {
     pub fn panics(&mut self, id: u32) {
         self.failed |= self.finding;
         self.panics.push(id);
+    }
+
+    pub fn runs_callbacks(&self) -> bool {
+        !self.finding
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     pub fn forget_rest(&mut self) {
@@ -153,10 +173,18 @@ impl Model {
         if self.is_finding() {
             self.settle(seen);
         }
+        if matches!(ended, Ended::Errors(_) | Ended::Panic(_)) {
+            self.loop_ends(); // and has left spin mode by now
+        }
         self.sync();
-        let left = self.due();
+        // Before spin mode was left, whose last look finds things for the next turn, all had run.
+        let over = self.frames.last().is_some_and(|frame| frame.over);
+        let left = if over { Vec::new() } else { self.due() };
         self.demand(left.is_empty(), || format!("the turn ended, and did not run {left:?}"));
-        self.live.values_mut().for_each(|handler| handler.may_hear = 0);
+        for handler in self.live.values_mut() {
+            handler.may_hear.clear();
+            handler.may_hit = false;
+        }
         let Some(frame) = self.frames.pop() else { return self.wrong("there was no turn") };
         let due = match (frame.panics, frame.errors) {
             (panics, errors) if !panics.is_empty() => {
@@ -253,6 +281,10 @@ impl Model {
 
     fn enter_spin_mode(&mut self) {
         self.mode = true;
+        self.covered.push("a spin");
+        if self.live.values().any(|h| h.member && !h.running && !h.begun && h.suppress.is_some()) {
+            self.covered.push("a handler begins with a suppress word");
+        }
         for handler in self.live.values_mut().filter(|h| h.member && !h.running) {
             handler.begun = true;
         }
@@ -263,6 +295,7 @@ impl Model {
         if !self.mode || self.frames.last().is_none_or(|f| f.plan == Some(Plan::Awake)) {
             return self.wrong("spin mode was left by a turn that does not sleep");
         }
+        self.covered.push("spin mode is left before a sleep");
         self.leave_spin_mode();
         self.last_looks.clear(); // these are counted below
         if let Some(frame) = self.frames.last_mut() {
@@ -274,10 +307,12 @@ impl Model {
     /// `poll_until` ends, after a turn that failed.
     fn loop_ends(&mut self) -> bool {
         let between = self.frames.last().is_some_and(|f| f.looped && !f.finding);
-        between && self.due().is_empty() && self.mode && {
+        let ends = between && self.due().is_empty() && self.mode;
+        if ends {
+            self.frames.last_mut().into_iter().for_each(|frame| frame.over = true);
             self.leave_spin_mode();
-            true
         }
+        ends
     }
 
     fn find(&mut self, life: Life) -> Option<&mut Handler> {
@@ -294,9 +329,6 @@ impl Model {
         let (running, looks) = (handler.running, handler.look);
         self.demand(!running, || format!("handler {life} was asked inside its callback"));
         self.demand(!held_back, || format!("handler {life} is disabled, and was asked"));
-        if let Some(id) = panics {
-            self.panics(id);
-        }
         let finding = self.is_finding();
         let last = self.last_looks.remove(&life)
             || (!finding && self.loop_ends() && self.last_looks.remove(&life));
@@ -305,12 +337,15 @@ impl Model {
                 frame.begin.now += ns; // before it has begun to count
             }
         } else if !finding {
-            return self.wrong(format!("handler {life} was asked for nothing"));
+            self.wrong(format!("handler {life} was asked for nothing"));
         } else if looks {
             self.find(life).into_iter().for_each(|handler| handler.look = false);
         } else {
             self.decide();
             self.asks_member(life);
+        }
+        if let Some(id) = panics {
+            self.panics(id);
         }
         let phase = self.phase;
         if said && let Some(handler) = self.find(life) {
@@ -333,10 +368,48 @@ impl Model {
         let Some(frame) = self.frames.last_mut() else { return };
         let times = frame.asked.entry(life).or_default();
         *times += 1;
+        // The round goes on to its end, and is the last one.
+        let on = !left && frame.asked_on.as_mut().is_some_and(|asked| !asked.insert(life));
+        let spins = plan == Some(Plan::Spin) && !left && *times > 1;
         let once_more = *times > 1 && (plan == Some(Plan::Awake) || left);
+        self.demand(!on, || format!("handler {life} was asked again, although notified"));
         self.demand(!once_more, || format!("handler {life} was asked twice"));
+        if spins && self.find(life).is_some_and(|h| h.says_yes()) {
+            self.covered.push("a predicate hits in a spin");
+        }
         let spins_on = plan == Some(Plan::Spin) && hit;
         self.demand(!spins_on, || format!("handler {life} was asked again, having said yes"));
+    }
+
+    /// Members are being asked for the window.
+    pub fn is_spinning(&self) -> bool {
+        self.frames
+            .last()
+            .is_some_and(|f| f.finding && f.plan == Some(Plan::Spin) && !f.left_spin_mode)
+    }
+
+    /// Any handler's callback is running.
+    pub fn is_any_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Somebody sets a word while this side spins.
+    pub fn word_set_in_spin(&mut self, at: u8) {
+        if let Some(handler) = self.live.get_mut(&at).filter(|h| h.member) {
+            handler.fresh = true;
+        }
+    }
+
+    pub fn files_changed_in_spin(&mut self) {
+        self.frames.last_mut().into_iter().for_each(|frame| frame.changed = true);
+    }
+
+    pub fn notify_in_spin(&mut self) {
+        self.notified = true;
+        if let Some(frame) = self.frames.last_mut() {
+            frame.notified = true;
+            frame.asked_on.get_or_insert_default();
+        }
     }
 
     pub fn begins(&mut self, life: Life) {
@@ -350,7 +423,16 @@ impl Model {
         self.demand(first, || format!("handler {life} was told to begin twice"));
     }
 
-    pub fn ends(&mut self, life: Life) {
+    /// A turn that failed in its search does not sleep: whoever is told the end then hears of the
+    /// end of `poll_until`, before which the search was over.
+    pub fn has_failed_in_loop(&self) -> bool {
+        self.frames.last().is_some_and(|f| f.finding && f.looped && f.failed)
+    }
+
+    pub fn ends(&mut self, life: Life, seen: Option<Seen>) {
+        if let Some(seen) = seen {
+            self.settle(seen);
+        }
         let told = self.told.remove(&life);
         self.demand(told, || format!("handler {life} was told the end without a beginning"));
         if self.find(life).is_none_or(|handler| !handler.begun) {
@@ -374,7 +456,7 @@ impl Model {
         self.take_round(seen, slept);
         self.take_files(seen);
         self.check_sleep(seen, slept);
-        self.accept(seen.now);
+        self.accept(seen.now, slept);
     }
 
     /// Words are read in place, by the same rules as code is asked.
@@ -382,7 +464,13 @@ impl Model {
         let Some(frame) = self.frames.last() else { return };
         let still = self.mode && frame.plan == Some(Plan::Sleep) && !frame.left_spin_mode;
         let spun = seen.spin_hits > frame.begin.spin_hits;
-        let goes_to_sleep = still && !spun && !frame.notified;
+        let asked_until = frame.begin.now + frame.cost;
+        let timed = self.deadline().is_some_and(|deadline| deadline <= asked_until);
+        let goes_to_sleep = still && !spun && !frame.notified && !timed;
+        let asked = seen.waits > frame.begin.waits;
+        let reported = self.ready_files(&seen.files).iter().any(|(at, _)| !self.live[at].running)
+            || self.live.values().any(|handler| !handler.was_ready.is_empty());
+        let others = self.has_ended_otherwise(seen) || frame.changed || (asked && reported);
         if self.mode && slept && !frame.left_spin_mode {
             self.leave_before_sleep();
         } else if goes_to_sleep && self.live.values().any(|h| is_asked(h) && h.says_yes()) {
@@ -393,10 +481,23 @@ impl Model {
         if frame.plan == Some(Plan::Sleep) && !frame.left_spin_mode && !(still && spun) {
             return;
         }
+        let asked = || self.live.values().filter(|h| is_asked(h));
+        let fresh = asked().filter(|h| h.source == Source::Word && h.fresh).count();
+        let others = (others || fresh > 1) && frame.plan == Some(Plan::Spin);
         let mut unasked = None;
         for handler in self.live.values_mut().filter(|h| is_asked(h)) {
             match handler.source {
+                // Set in the last round, it was asked after that or before.
+                Source::Word if handler.fresh && others && !frame.left_spin_mode => {
+                    if !handler.is_due() {
+                        (handler.since, handler.latest) = (self.phase, self.phase);
+                    }
+                    handler.may_hit = true;
+                }
                 Source::Word if handler.says_yes() => {
+                    if handler.fresh {
+                        self.covered.push("a word hits in a spin");
+                    }
                     collect(handler, self.phase, true, 0);
                     frame.hit = true;
                 }
@@ -407,6 +508,13 @@ impl Model {
             }
         }
         self.demand(unasked.is_none(), || format!("handler {unasked:?} was not asked"));
+    }
+
+    /// A spin may have ended for another reason than this word or this file.
+    fn has_ended_otherwise(&self, seen: Seen) -> bool {
+        let timed = self.deadline().is_some_and(|deadline| deadline <= seen.now);
+        let unsure = timed || self.has_work() || self.is_due();
+        self.frames.last().is_none_or(|f| unsure || f.hit || f.failed || f.notified)
     }
 
     /// What the kernel reported: everything that was ready, if it was asked.
@@ -420,16 +528,32 @@ impl Model {
         let any = found.iter().any(|(at, _)| !running(self, at));
         if asked {
             self.last_asked = seen.now;
+            self.signalled = false;
             self.phase += 1;
+            let Some(frame) = self.frames.last() else { return };
+            let (before, changed) = (self.ready_files(&frame.begin.files), frame.changed);
+            let word = self.live.values().any(|handler| handler.may_hit);
+            let free = changed && (word || self.has_ended_otherwise(seen));
             for (at, events) in found {
                 let Some(handler) = self.live.get_mut(&at) else { continue };
+                let before = before.iter().find(|(of, _)| *of == at).map_or(0, |(_, was)| *was);
                 if handler.running {
                     handler.parked = true;
+                } else if free && before != events {
+                    // The kernel was asked before that, or after.
+                    if !handler.is_due() {
+                        (handler.since, handler.latest) = (self.phase, self.phase);
+                    }
+                    handler.may_hear.push(events);
+                    if before != 0 {
+                        collect(handler, self.phase, false, before);
+                    }
                 } else {
                     collect(handler, self.phase, false, events);
                 }
             }
             self.take_old_reports();
+            self.armed_now(&seen.files);
             return;
         }
         let watched: Vec<&Handler> = self.live.values().filter(|h| self.is_watched(h)).collect();
@@ -444,35 +568,58 @@ impl Model {
         self.demand(!(must && awake && (seen || !self.sees)), || "the kernel was not asked".into());
     }
 
-    /// A request on a ring reports the file as it was when the request completed. What somebody
-    /// other than its handler took since is reported all the same, and what came since is not yet:
-    /// to ask again would cost the system call that the ring saves.
+    /// A request on a ring completes once, for what its file was ready for at that moment. What
+    /// somebody other than its handler took since is reported all the same, and what came since is
+    /// not yet: to ask again would cost the system call that the ring saves. What is put in anew
+    /// completes for all that is so then.
     fn take_old_reports(&mut self) {
         let phase = self.phase;
         for handler in self.live.values_mut() {
             let was = std::mem::take(&mut handler.was_ready);
-            if !self.sees || handler.running || was | handler.events == handler.events {
+            if !self.sees || handler.running || was.iter().all(|was| *was == handler.events) {
                 continue;
             }
             if !handler.is_due() {
-                handler.since = phase;
+                (handler.since, handler.latest) = (phase, phase);
             }
-            handler.may_hear = was | handler.events;
+            handler.may_hear.extend(was);
         }
     }
 
-    /// The ring may have reported what is no longer so; whether it has is known when it runs.
+    /// What a ring has been asked for, and has not said.
+    fn armed_now(&mut self, files: &Readiness) {
+        let ready = self.ready_files(files);
+        let (disabled, sees) = (self.disabled > 0, self.sees);
+        for (at, handler) in &mut self.live {
+            let held_back = handler.running || handler.parked || (handler.external && disabled);
+            let said = ready.iter().any(|(of, _)| of == at) || !handler.may_hear.is_empty();
+            handler.armed = sees && !held_back && !said && !handler.wanted.is_empty();
+        }
+    }
+
+    /// What was collected is not all known; it is when it runs.
     pub fn is_unsure(&self) -> bool {
-        self.live.values().any(|handler| handler.may_hear != 0)
+        self.live.values().any(|handler| !handler.may_hear.is_empty() || handler.may_hit)
     }
 
-    /// What the ring did report.
-    fn hears(&mut self, life: Life, events: u32) {
+    /// What was collected after all.
+    fn hears(&mut self, life: Life, which: Which, events: u32) {
         let Some(handler) = self.find(life) else { return };
-        if events & !handler.may_hear == 0 && (events != 0 || handler.hit) {
-            handler.events = events;
+        handler.hit |= std::mem::take(&mut handler.may_hit) && which == Which::Ready;
+        let heard = std::mem::take(&mut handler.may_hear);
+        if events == handler.events || events == 0 {
+            return;
         }
-        handler.may_hear = 0;
+        let old = handler.events;
+        let parts = heard.iter().copied().chain([old]).filter(|part| part & !events == 0);
+        if parts.fold(0, |all, part| all | part) == events {
+            handler.events = events;
+            if events & old != old {
+                self.covered.push("a ring reports a part");
+            } else {
+                self.covered.push("a ring reports what was");
+            }
+        }
     }
 
     /// It slept only with nothing to do, and exactly until there was.
@@ -493,16 +640,24 @@ impl Model {
         let unsure = self.is_unsure();
         let spin = if frame.plan == Some(Plan::Spin) { frame.window } else { 0 };
         let free = begun + frame.cost + spin;
+        let notified = frame.notified && frame.plan == Some(Plan::Spin);
+        let spun = begun + frame.cost;
         let deadline = self.deadline();
         let idle = self.has_idle_work();
         let timed = deadline.is_some_and(|deadline| deadline <= seen.now)
             || (idle && begun + IDLE <= seen.now);
         let now = seen.now;
-        let ended = found || timed || (asked && ready) || unsure;
+        let ended = found || timed || (asked && ready) || unsure || frame.woken;
         self.demand(ended, || "nothing ended the turn".into());
         self.demand(!(slept && found), || "the turn slept, with something to do".into());
+        self.demand(!notified || now <= spun, || {
+            format!("the spin went on until {now}, although notified by {spun}")
+        });
         if now > free {
             self.demand(!ready, || "the turn slept on, with a file ready".into());
+            // Who was told that spinning has begun need not signal, so the last look asks for it.
+            let word = self.live.values().any(|h| is_asked(h) && h.has_poll() && h.says_yes());
+            self.demand(!word || spin == 0, || "the turn slept on, with a word set".into());
             let by_timer = deadline == Some(now);
             let by_idle = idle
                 && (begun + IDLE..=free + IDLE).contains(&now)
@@ -514,9 +669,26 @@ impl Model {
     }
 
     /// What is due from here on is due in this turn.
-    fn accept(&mut self, now: u64) {
+    fn accept(&mut self, now: u64, slept: bool) {
         let Some(frame) = self.frames.last_mut() else { return };
         frame.finding = false;
+        if frame.left_spin_mode && frame.hit {
+            self.covered.push("the last look cancels a sleep");
+        }
+        if slept {
+            self.covered.push("a turn sleeps");
+            if frame.plan == Some(Plan::Spin) {
+                self.covered.push("a turn spins in vain, and then sleeps");
+            }
+        }
+        let spun_only = frame.plan == Some(Plan::Spin) && !frame.left_spin_mode;
+        if spun_only && frame.notified && !frame.hit {
+            self.covered.push("a notification ends a spin");
+        } else if spun_only && !frame.hit && self.live.values().any(|h| h.events != 0) {
+            self.covered.push("a file ends a spin");
+        }
+        self.live.values_mut().for_each(|handler| handler.fresh = false);
+        let Some(frame) = self.frames.last_mut() else { return };
         let (counted, block) = (frame.counted, now - frame.begin.now);
         self.notified = false;
         if counted {
@@ -544,8 +716,9 @@ impl Model {
 
     // --- for an outer loop ----------------------------------------------------------------------
 
-    /// `prepare` has returned; `readable` = what the outer loop watches is.
-    pub fn prepared(&mut self, seen: Seen, ns: Option<u64>, readable: bool) {
+    /// `prepare` has returned; `readable` = what the outer loop watches is; `unwatched` = there is
+    /// a file that it cannot watch.
+    pub fn prepared(&mut self, seen: Seen, ns: Option<u64>, readable: bool, unwatched: bool) {
         self.decide();
         self.take_round(seen, false);
         let Some(frame) = self.frames.last() else { return };
@@ -567,7 +740,11 @@ impl Model {
         let idle = self.has_idle_work();
         let fits = match ns {
             _ if awake || found || frame.hit || frame.failed => ns == Some(0),
-            Some(0) => ready || self.is_unsure(),
+            // A ring sees that something was ready, and asks for it in `check`.
+            Some(0) => {
+                let was = self.sees && self.live.values().any(|h| !h.was_ready.is_empty());
+                ready || unwatched || was || (self.sees && self.signalled) || self.is_unsure()
+            }
             Some(ns) if idle => ns <= IDLE && left.is_none_or(|left| ns <= left),
             ns => ns == left,
         };
@@ -617,11 +794,14 @@ impl Model {
         if asked {
             self.take_files(seen);
         } else {
-            let collected = |(at, _): &(u8, u32)| self.live[at].running || self.live[at].is_due();
+            let collected = |(at, _): &(u8, u32)| {
+                let handler = &self.live[at];
+                handler.running || handler.is_due() || !handler.may_hear.is_empty()
+            };
             let missed = !found.iter().all(collected) && !self.is_due();
             self.demand(!missed, || "check did not look".into());
         }
-        self.accept(seen.now);
+        self.accept(seen.now, false);
         self.frames.pop();
         let stray = !self.stray.panics.is_empty() || !self.stray.errors.is_empty();
         let is_due = self.is_due() || stray;
@@ -650,9 +830,9 @@ impl Model {
             return vec![What::Work(*work)];
         }
         let due = || self.live.values().filter(|handler| handler.is_due());
-        let first = due().map(|handler| handler.since).min();
+        let first = due().map(|handler| handler.latest).min();
         let handlers: Vec<What> = due()
-            .filter(|handler| Some(handler.since) == first)
+            .filter(|handler| Some(handler.since) <= first)
             .filter_map(|h| h.actions().front().map(|w| What::Handler(h.life, *w, h.events)))
             .collect();
         if !handlers.is_empty() {
@@ -667,8 +847,8 @@ impl Model {
             self.settle(seen);
         }
         self.sync();
-        if let What::Handler(life, _, events) = what {
-            self.hears(life, events);
+        if let What::Handler(life, which, events) = what {
+            self.hears(life, which, events);
         }
         let due = self.due();
         if !due.contains(&what) {
@@ -677,12 +857,14 @@ impl Model {
         let mut progress = true;
         match what {
             What::Work(work) => {
+                self.covered.push("work");
                 progress = self.halves_due.pop_front().is_some_and(|(_, idle)| !idle);
                 if let Work::Half(half) = work {
                     self.running_halves.insert(half);
                 }
             }
             What::Timer(timer) => {
+                self.covered.push("timer");
                 self.timers_due.pop_front();
                 self.running_timers.insert(timer);
             }
@@ -705,8 +887,7 @@ impl Model {
         };
         frame.rest = Some(Rest { at, life, which: handler.actions(), events: handler.events });
         handler.drop_collected();
-        handler.was_ready = 0; // a report that is older than its callback is asked for again
-        handler.running = true;
+        handler.running = true; // a report that is older than its callback is asked for again
         handler.member |= handler.has_poll() && spins;
         self.running.insert(life);
         self.demand(once, || format!("handler {life} ran twice in one turn"));

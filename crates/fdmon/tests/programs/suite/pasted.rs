@@ -1,7 +1,7 @@
 //! Programs that once failed.
 
 use super::holds;
-use crate::program::{Call, Handler, Program, Spin, Step, Steps};
+use crate::program::{Call, Code, Handler, Hook, Meanwhile, Poll, Program, Spin, Step, Steps};
 
 fn program(steps: Vec<Step>) -> Program {
     Program {
@@ -14,6 +14,13 @@ fn program(steps: Vec<Step>) -> Program {
 
 fn reads(take: bool, steps: Vec<Step>) -> Handler {
     Handler { read: Some(Call { take, steps: Steps(steps) }), ..Handler::default() }
+}
+
+/// Its predicate says yes whenever it is asked.
+fn hits(ready: Vec<Step>) -> Handler {
+    let code = Code { every: 1, ..Code::default() };
+    let ready = Call { take: false, steps: Steps(ready) };
+    Handler { poll: Poll::Code { code, ready }, ..Handler::default() }
 }
 
 /// SPEC 19, 36
@@ -78,5 +85,174 @@ fn a_file_that_is_watched_anew_while_its_callback_is_due_is_reported_once() {
             ]),
         },
         Step::Poll,
+    ]));
+}
+
+/// SPEC 24, 44: a request completes once, for what is so then; what comes later is in the next.
+#[test]
+fn what_comes_after_a_ring_has_heard_is_reported_in_the_next_turn() {
+    holds(&program(vec![
+        Step::Register { at: 6, handler: reads(false, vec![]) },
+        Step::Poll,
+        Step::Fill { at: 5 },
+        Step::HangUp { at: 5 },
+        Step::Poll,
+        Step::Poll,
+        Step::Block { ns: 1 },
+    ]));
+}
+
+/// SPEC 20, 25: the last look belongs to the next turn, for this one has run the handler.
+#[test]
+fn leaving_spin_mode_in_a_callback_runs_no_handler_twice_in_a_turn() {
+    for leaves in [Step::Suspend, Step::Until { turns: 0, ns: 0 }, Step::Params { spin: Spin::Off }]
+    {
+        holds(&Program {
+            spin: Spin::Fixed,
+            ..program(vec![
+                Step::Register { at: 0, handler: hits(vec![]) },
+                Step::Poll,
+                Step::Register { at: 4, handler: hits(vec![leaves]) },
+                Step::Block { ns: 1 },
+                Step::Block { ns: 1 },
+            ])
+        });
+    }
+}
+
+/// SPEC 20, 50
+#[test]
+fn what_prepare_found_has_no_place_in_the_order_once_it_is_removed() {
+    let word = || {
+        let ready = Call::default();
+        Handler { poll: Poll::Word { suppress: false, ready }, ..Handler::default() }
+    };
+    holds(&program(vec![
+        Step::Ready { at: 1 },
+        Step::Word { at: 1, on: true },
+        Step::Word { at: 6, on: true },
+        Step::Register { at: 1, handler: word() },
+        Step::Register { at: 6, handler: word() },
+        Step::Embed {
+            between: Steps(vec![Step::Register { at: 1, handler: reads(false, vec![]) }]),
+        },
+    ]));
+}
+
+/// SPEC 50
+#[test]
+fn check_says_no_when_what_prepare_found_was_removed() {
+    let ready = Handler { poll: Poll::Kernel, ..reads(false, vec![]) };
+    holds(&Program {
+        spin: Spin::Fixed,
+        ..program(vec![
+            Step::Ready { at: 4 },
+            Step::Register { at: 4, handler: ready },
+            Step::Poll,
+            Step::Embed { between: Steps(vec![Step::Remove { at: 4 }]) },
+        ])
+    });
+}
+
+/// SPEC 50
+#[test]
+fn check_looks_again_when_another_is_in_the_place_of_what_prepare_found() {
+    let ready = Handler { poll: Poll::Kernel, ..reads(false, vec![]) };
+    holds(&Program {
+        spin: Spin::Fixed,
+        ..program(vec![
+            Step::Ready { at: 4 },
+            Step::Register { at: 4, handler: ready },
+            Step::Poll,
+            Step::Advance { ns: 50_000 },
+            Step::Embed {
+                between: Steps(vec![Step::Register { at: 4, handler: reads(false, vec![]) }]),
+            },
+        ])
+    });
+}
+
+/// SPEC 15, 17: a look is no sleep.
+#[test]
+fn a_deadline_that_comes_while_a_predicate_is_asked_does_not_end_spin_mode() {
+    let watched = || {
+        let poll = Poll::Word { suppress: true, ready: Call::default() };
+        Handler { poll, ..reads(false, vec![]) }
+    };
+    let code = Code { ns: 7_000, ..Code::default() };
+    let slow = Handler { poll: Poll::Code { code, ready: Call::default() }, ..Handler::default() };
+    holds(&Program {
+        spin: Spin::Fixed,
+        ..program(vec![
+            Step::Ready { at: 4 },
+            Step::Register { at: 4, handler: watched() },
+            Step::Block { ns: 0 },
+            Step::Block { ns: 1 },
+            Step::Params { spin: Spin::Doubling },
+            Step::Register { at: 1, handler: slow },
+            Step::Block { ns: 1 },
+        ])
+    });
+}
+
+/// SPEC 21: the error comes first, and the panic of the hook out of the next call.
+#[test]
+fn an_error_that_ends_a_loop_is_not_lost_to_a_panic_at_its_end() {
+    let code = Code {
+        end: Hook::Panics,
+        ns: 300,
+        meanwhile: Meanwhile::Notifies,
+        every: 2,
+        ..Code::default()
+    };
+    let panics =
+        Handler { poll: Poll::Code { code, ready: Call::default() }, ..Handler::default() };
+    holds(&Program {
+        spin: Spin::Fixed,
+        ..program(vec![
+            Step::Word { at: 1, on: true },
+            Step::Register { at: 1, handler: panics },
+            Step::Poll,
+            Step::Word { at: 1, on: false },
+            Step::Block { ns: 0 },
+            Step::Block { ns: 20_000 },
+            Step::Once { steps: Steps(vec![Step::Fail]) },
+            Step::Until { turns: 1, ns: 1 },
+            Step::Suspend,
+            Step::Poll,
+        ])
+    });
+}
+
+/// SPEC 4, 52
+#[test]
+fn a_handler_whose_new_context_closes_is_back_with_all_that_was_ready() {
+    let handler = Handler { movable: true, ..reads(true, vec![]) };
+    let close = || Step::Other { steps: Steps(vec![Step::Close]) };
+    holds(&program(vec![
+        Step::Register { at: 0, handler: handler.clone() },
+        Step::Ready { at: 0 },
+        Step::Move { at: 0 },
+        close(),
+        Step::Poll,
+        Step::Poll,
+        Step::Move { at: 0 },
+    ]));
+    holds(&program(vec![
+        Step::Register { at: 0, handler: handler.clone() },
+        Step::Move { at: 0 },
+        Step::Register { at: 0, handler },
+        close(),
+        Step::Poll,
+    ]));
+}
+
+/// SPEC 50: what a ring has seen of a notification makes the next `prepare` return 0 once.
+#[test]
+fn a_notification_that_a_turn_took_between_prepare_and_check_wakes_once_more_at_most() {
+    let between = vec![Step::Notify, Step::Poll, Step::Embed { between: Steps::default() }];
+    holds(&program(vec![
+        Step::Embed { between: Steps(between) },
+        Step::Embed { between: Steps::default() },
     ]));
 }

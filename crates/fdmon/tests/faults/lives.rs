@@ -3,13 +3,15 @@
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use fdmon::Handlers;
+use fdmon::{Handlers, IoThread, PolicyKind, PollParams};
 
 use crate::injector::Stage;
 use crate::ledger::{Bell, Log};
 use crate::table::{On, Phase};
-use crate::world::{self, World, live};
+use crate::world::{self, World, live, tried};
 
 /// A ring that was asked for is refused, with a reason; then it is not.
 pub fn refused_ring(on: On, spins: bool, stage: &Stage, log: &Arc<Log>) {
@@ -62,6 +64,66 @@ pub fn closed_on_ring(on: On, spins: bool, stage: &Stage, log: &Arc<Log>) {
     }
     stage.enter(Phase::Work);
     without_the_closed(world);
+}
+
+/// A context that measures what a wake-up takes, as one does that spins by the default policy.
+pub fn measured(on: On, spins: bool, stage: &Stage, log: &Arc<Log>) {
+    let mut world = World::new(on, spins, stage, log);
+    let cost =
+        PollParams { policy: PolicyKind::Cost, ..PollParams::spin(Duration::from_millis(1)) };
+    world.call("set_poll_params", || world.ctx.set_poll_params(cost.clone()));
+    for name in ["first", "second", "third", "fourth"] {
+        let bell = world.bell(name);
+        world.listen(&bell, Handlers::poll_kernel);
+        world.bells.push(bell);
+    }
+    stage.enter(Phase::Work);
+    for _ in 0..2 {
+        for bell in &world.bells {
+            world.ring(bell);
+        }
+        world.until("a bell", true, || world.bells.iter().all(|bell| !bell.owed.get()));
+    }
+    world.wake_ups();
+    world.close(4);
+}
+
+/// A thread that runs a context.
+pub fn io_thread(on: On, _spins: bool, stage: &Stage, log: &Arc<Log>) {
+    stage.enter(Phase::Build);
+    let (monitor, ring) = world::asked(on);
+    let thread = tried(log, "IoThread::spawn", || {
+        IoThread::builder().monitor(monitor).ring(ring.clone()).poll(PollParams::default()).spawn()
+    });
+    stage.watch_over(thread.remote());
+    stage.enter(Phase::Work);
+    let jobs = Arc::new(AtomicU32::new(0));
+    let mut busy = 0;
+    for round in 1..=20 {
+        tried(log, "Remote::run", || {
+            let jobs = Arc::clone(&jobs);
+            thread.remote().run(move |_| {
+                jobs.fetch_add(1, Ordering::SeqCst);
+            })
+        });
+        while jobs.load(Ordering::SeqCst) < round && !stage.hung.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        let before = std::mem::replace(&mut busy, thread.busy_ns());
+        if busy < before {
+            log.wrong("the thread was less busy than before".into());
+        }
+    }
+    let stats = thread.stats();
+    log.note_monitor(stats.monitor, stats.monitor_reason);
+    if jobs.load(Ordering::SeqCst) != 20 || stage.hung.load(Ordering::SeqCst) {
+        log.wrong("jobs are lost".into());
+    }
+    stage.enter(Phase::Close);
+    match thread.stop() {
+        Ok(report) if report.handlers == 0 => {}
+        ended => log.wrong(format!("the thread ended with {ended:?}")),
+    }
 }
 
 /// It is removed; the others are heard.

@@ -3,6 +3,7 @@
 //   node scripts/faults.mjs [--n N]          fails the n-th call of each place, n up to N (20), and writes docs/FAULTS.md
 //   node scripts/faults.mjs --check          docs/FAULTS.md has just the rows of the sources; fails nothing and writes nothing
 //   node scripts/faults.mjs --only TEXT      the rows whose call, purpose and errno contain TEXT; writes nothing
+//   node scripts/faults.mjs --quick          the tests of the crate as they are, n up to 3, with what they print; writes nothing
 //
 // The tables are crates/fdmon/tests/faults/sites and __test__/faults/places.ts. The tests that they belong to run each in a
 // process of its own, as many at once as there are CPUs. A row whose fault was never met, or whose result is another one, fails.
@@ -15,23 +16,28 @@ import { count, line, machine } from './measure.mjs'
 import { seal } from './seal.mjs'
 import { fail, needCargo, root, say, seconds } from './step.mjs'
 
-const { values: options } = parseArgs({ options: { check: { type: 'boolean' }, n: { type: 'string' }, only: { type: 'string' } } })
-const most = Number(options.n ?? 20)
+const { values: options } = parseArgs({
+  options: { check: { type: 'boolean' }, n: { type: 'string' }, only: { type: 'string' }, quick: { type: 'boolean' } },
+})
+const most = Number(options.n ?? (options.quick ? 3 : 20))
 if (!Number.isInteger(most) || most < 1) fail(`--n '${options.n}' is no number of calls; pass 1 or more`, 2)
 const since = performance.now()
 const table = join(root, 'docs', 'FAULTS.md')
 /** Lists the rows, and checks that none is missing. */
 const COMPLETE = 'every_errno_of_a_call_is_injected_or_impossible_for_a_reason'
+/** The tests that take longest. */
+const FIRST = ['every_failure_of_eventfds_timers_and_files_has_its_expected_result', 'every_refusal_of_a_ring_has_its_expected_result', 'every_failing_completion_has_its_expected_result']
 const folder = mkdtempSync(join(tmpdir(), 'fdmon-faults-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 
 needCargo()
 const program = build()
-const rows = listed()
+const rows = options.quick ? [] : listed()
 const possible = rows.filter(({ impossible }) => !impossible)
 const impossible = rows.filter((row) => row.impossible)
 const wrong = []
 if (options.check) check()
+else if (options.quick) await runTests({ ...process.env, FDMON_FAULTS_N: String(most) }, false).then(() => say(`faults: ${seconds(since)}`))
 else await inject()
 for (const text of wrong) say(`wrong: ${text}`)
 if (wrong.length > 0) process.exitCode = 1
@@ -69,15 +75,7 @@ async function inject() {
   const file = join(folder, 'results')
   writeFileSync(file, '')
   const env = { ...process.env, FDMON_FAULTS_REPORT: file, FDMON_FAULTS_N: String(most), FDMON_FAULTS_ONLY: options.only ?? '' }
-  const { stdout } = spawnSync(program, ['--list'], { encoding: 'utf8' })
-  const tests = [...stdout.matchAll(/^(\w+): test$/gm)].map(([, test]) => [test.replaceAll('_', ' '), program, ['--exact', test]])
-  if (options.only === undefined) tests.push(['the addon', join(root, 'node_modules', '.bin', 'ava'), [join('__test__', 'faults.test.ts')]])
-  let next = 0
-  const worker = async () => {
-    while (next < tests.length) await runTest(tests[next++], env)
-  }
-  await Promise.all(Array.from({ length: availableParallelism() }, worker))
-
+  await runTests(env, options.only === undefined)
   const results = new Map(linesOf(readFileSync(file, 'utf8')).map((row) => [key(row), row]))
   const met = possible.flatMap((row) => {
     const result = results.get(key(row))
@@ -92,6 +90,19 @@ async function inject() {
   say('docs/FAULTS.md written')
 }
 
+/** Each in a process of its own, as many at once as there are CPUs. */
+async function runTests(env, withAddon) {
+  const { stdout } = spawnSync(program, ['--list'], { encoding: 'utf8' })
+  const names = [...stdout.matchAll(/^(\w+): test$/gm)].map(([, test]) => test)
+  const tests = [...FIRST, ...names.filter((test) => !FIRST.includes(test))].map((test) => [test, program, ['--exact', test]])
+  if (withAddon) tests.unshift(['the addon', join(root, 'node_modules', '.bin', 'ava'), [join('__test__', 'faults.test.ts')]])
+  let next = 0
+  const worker = async () => {
+    while (next < tests.length) await runTest(tests[next++], env)
+  }
+  await Promise.all(Array.from({ length: availableParallelism() }, worker))
+}
+
 function runTest([title, command, args], env) {
   const begin = performance.now()
   return new Promise((resolve) => {
@@ -100,10 +111,11 @@ function runTest([title, command, args], env) {
     for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (chunk) => (text += chunk))
     child.on('error', (error) => fail(`cannot run ${command}: ${error.message}`))
     child.on('close', (code) => {
-      say(`${title}: ${code === 0 ? 'passed' : 'FAILED'}, ${seconds(begin)}`)
+      if (options.quick) process.stdout.write(text)
+      say(`${title.replaceAll('_', ' ')}: ${code === 0 ? 'passed' : 'FAILED'}, ${seconds(begin)}`)
       if (code !== 0) {
         wrong.push(`${title} failed`)
-        process.stderr.write(text)
+        if (!options.quick) process.stderr.write(text)
       }
       resolve()
     })

@@ -108,7 +108,7 @@ pub const STRANGERS: &[Stranger] = &[
     stranger("gettid", libc::SYS_gettid, |call| !call.at_home, THREAD),
     stranger("prctl", libc::SYS_prctl, |call| !call.at_home, THREAD),
     stranger("rseq", libc::SYS_rseq, |call| !call.at_home, THREAD),
-    stranger("rt_sigprocmask", libc::SYS_rt_sigprocmask, |call| call.file == File::Other, THREAD),
+    stranger("rt_sigprocmask", libc::SYS_rt_sigprocmask, |_| true, THREAD),
     stranger("set_robust_list", libc::SYS_set_robust_list, |call| !call.at_home, THREAD),
     stranger("sigaltstack", libc::SYS_sigaltstack, |call| !call.at_home, THREAD),
     stranger("recvfrom", libc::SYS_recvfrom, |call| call.file == File::Socket, PEER),

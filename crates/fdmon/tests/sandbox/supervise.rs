@@ -88,15 +88,18 @@ pub fn supervise(asks: Asks<'_>) -> io::Result<Listener> {
     program.push(answer(named));
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     rustix::thread::set_no_new_privs(true)?;
-    // SAFETY: the kernel reads the program during the call.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
-            &raw const filter,
-        )
+    let install = |flags: libc::c_ulong| {
+        let operation = libc::SECCOMP_SET_MODE_FILTER;
+        // SAFETY: the kernel reads the program during the call.
+        unsafe { libc::syscall(libc::SYS_seccomp, operation, flags, &raw const filter) }
     };
+    let listens = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    // Who was heard is not interrupted. The work that a ring does in its thread would do so, and the
+    // call would be made anew, without the answer.
+    let mut fd = install(listens | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
+    if fd < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
+        fd = install(listens); // before Linux 5.19
+    }
     match i32::try_from(fd) {
         // SAFETY: a new descriptor, close-on-exec, that nobody else knows.
         Ok(fd) if fd >= 0 => Ok(Listener(unsafe { OwnedFd::from_raw_fd(fd) })),

@@ -139,9 +139,9 @@ pub(crate) struct UringMonitor {
     odd: bool,
     /// …and these slots' polls are to be asked anew before the wait ends.
     again: Vec<u32>,
-    /// What failed is asked for once more, and no more after that: the slots that are just being
-    /// asked anew.
-    last_try: Vec<u32>,
+    /// What failed is asked for once more, and no more after that: the slots whose poll has failed
+    /// in this wait.
+    failed: Vec<u32>,
     refused: Option<Errno>,
 }
 
@@ -162,7 +162,7 @@ impl UringMonitor {
             batch: 0,
             odd: false,
             again: Vec::new(),
-            last_try: Vec::new(),
+            failed: Vec::new(),
             refused: None,
         };
         // Tries the call as well: a sandbox may allow rings to be made, and nothing to be done
@@ -199,6 +199,7 @@ impl UringMonitor {
                 break; // else it was refused, and is put in again in another way
             }
         }
+        self.failed.clear();
         self.refused.map_or(Ok(()), Err)
     }
 
@@ -228,9 +229,13 @@ impl UringMonitor {
         if self.others_due {
             self.push_others()?;
         }
-        for at in 0..self.last_try.len() {
-            let slot = self.last_try[at];
+        let mut again = std::mem::take(&mut self.again);
+        for &slot in &again {
             self.push_poll(slot, sink)?; // and it is passed over where it stands in `due`
+        }
+        if self.again.is_empty() {
+            again.clear();
+            self.again = again; // its memory is used again
         }
         Ok(())
     }
@@ -485,7 +490,8 @@ impl UringMonitor {
     fn fail(&mut self, token: MonitorToken, errno: Errno) {
         match errno {
             Errno::CANCELED => {} // by us, or by nobody
-            Errno::INTR | Errno::AGAIN | Errno::NOMEM if !self.last_try.contains(&token.slot()) => {
+            Errno::INTR | Errno::AGAIN | Errno::NOMEM if !self.failed.contains(&token.slot()) => {
+                self.failed.push(token.slot());
             }
             errno => self.refuse(errno),
         }
@@ -823,14 +829,17 @@ impl UringMonitor {
             self.flush(sink, doubt)?;
             self.reap(sink, doubt);
         }
-        if self.refused.is_none() && std::mem::take(&mut self.odd) {
-            // Asked anew: what is ready completes in this call.
-            self.last_try = std::mem::take(&mut self.again);
+        // Asked anew: what is ready completes in this call. What was not believed may fail then, and
+        // is asked for once more.
+        for _ in 0..2 {
+            if self.refused.is_some() || !std::mem::take(&mut self.odd) {
+                break;
+            }
             self.push_again(sink)?;
             self.flush(sink, false)?;
             self.reap(sink, false);
-            self.last_try.clear();
         }
+        self.failed.clear();
         self.refused.map_or(Ok(()), Err)
     }
 

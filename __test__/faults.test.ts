@@ -37,14 +37,14 @@ function rulesOf({ rule, rows }: Place): string[] {
   })
 }
 
-/** Node has no name for this one. */
-const numberOf = (errno: string): number | undefined => ({ ETOOMANYREFS: 109, ...constants.errno })[errno]
+/** Node has no name for the first. */
+const numbers: Readonly<Record<string, number>> = { ETOOMANYREFS: 109, ...constants.errno }
 
 function complaint(place: Place, { errno, expected }: Row, { value, thrown }: Outcome): string | undefined {
   if ('throws' in expected) {
     if (thrown === undefined) return `${errno}: nothing was thrown`
     const right =
-      thrown.name === 'FdmonError' && thrown.code === expected.throws && thrown.errno === numberOf(errno) && thrown.syscall === place.call
+      thrown.name === 'FdmonError' && thrown.code === expected.throws && thrown.errno === numbers[errno] && thrown.syscall === place.call
     if (!right || !thrown.message.includes(expected.says) || !/; [a-z]/.test(thrown.message)) return `${errno}: ${JSON.stringify(thrown)}`
     return undefined
   }
@@ -133,7 +133,7 @@ function complaints({ monitor, deed, rules, moves, error }: Attached, left: Left
   if (left.heard.length !== (deed === 'register' ? 3 : 2) || left.heard.some((times) => times !== 10)) wrong.push(`heard ${left.heard.join(', ')} times`)
   if (left.fired !== (deed === 'deadline' ? 1 : 0)) wrong.push(`the timer ran ${left.fired} times`)
   if (left.monitor !== (moves?.to ?? monitor) || !left.reason.includes(moves?.says ?? '')) wrong.push(`on ${left.monitor}: ${left.reason}`)
-  const errno = numberOf(rules[0]?.split('=')[1] ?? '')
+  const errno = numbers[rules[0]?.split('=')[1] ?? '']
   const right = (told: Left['errors'][number]): boolean =>
     told.name === 'FdmonError' && told.code === error?.code && told.errno === errno && told.syscall === error.syscall && told.message.includes(error.says)
   if (left.errors.length !== (error ? 1 : 0) || !left.errors.every(right)) wrong.push(JSON.stringify(left.errors))

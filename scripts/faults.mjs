@@ -66,8 +66,13 @@ function linesOf(text) {
   return text.split('\n').filter(Boolean).map((text) => JSON.parse(text))
 }
 
-const key = ({ group, at }) => `${group} ${at.join(' ')}`
-const name = ({ call, what, errno }) => `${call} (${what}) ${errno}`
+function key({ group, at }) {
+  return `${group} ${at.join(' ')}`
+}
+
+function name({ call, what, errno }) {
+  return `${call} (${what}) ${errno}`
+}
 
 // --- Running ---------------------------------------------------------------------------------------------------------------
 
@@ -122,15 +127,28 @@ function runTest([title, command, args], env) {
   })
 }
 
-const casesOf = ({ hits }) => hits.reduce((sum, times) => sum + times, 0)
+function casesOf({ hits }) {
+  return hits.reduce((sum, times) => sum + times, 0)
+}
 
 // --- Writing ---------------------------------------------------------------------------------------------------------------
 
-const escaped = (text) => text.replaceAll('|', '\\|')
-const place = ({ call, what, file }) => `\`${call}\`: ${escaped(what)} (${file})`
-/** What the sources alone decide. */
-const begin = (row) => line([place(row), row.errno, escaped(row.on.join('; ')), escaped(row.expect)]).replace(/ \|\n$/, '')
-const beginImpossible = (row) => line([place(row), row.impossible, escaped(row.why)])
+function escaped(text) {
+  return text.replaceAll('|', '\\|')
+}
+
+function place({ call, what, file }) {
+  return `\`${call}\`: ${escaped(what)} (${file})`
+}
+
+/** The cells of a row that the sources alone decide. */
+function begin(row) {
+  return line([place(row), row.errno, escaped(row.on.join('; ')), escaped(row.expect)]).replace(/ \|\n$/, '')
+}
+
+function beginImpossible(row) {
+  return line([place(row), row.impossible, escaped(row.why)])
+}
 
 /** "1–3: 14, 4: 2": so many cases for each n. */
 function byN(hits) {

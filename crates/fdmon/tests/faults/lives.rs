@@ -126,6 +126,26 @@ pub fn io_thread(on: On, _spins: bool, stage: &Stage, log: &Arc<Log>) {
     }
 }
 
+/// A handler whose predicate hits while its fd, watched by the ring, is ready as well: what completes
+/// is older than the callback, so it is not believed and asked for anew.
+pub fn not_believed(on: On, spins: bool, stage: &Stage, log: &Arc<Log>) {
+    let mut world = World::new(on, spins, stage, log);
+    world.listen_for_work();
+    let bell = world.bell("beside it");
+    world.listen(&bell, |handlers| handlers);
+    world.bells.push(bell);
+    world.ring(&world.bells[0]);
+    world.until("a bell", true, || !world.bells[0].owed.get());
+    stage.enter(Phase::Work);
+    for _ in 0..3 {
+        world.work_and_bell();
+        world.ring(&world.bells[0]);
+        world.until("a bell beside work", true, || !world.bells[0].owed.get());
+    }
+    world.calm("what was not believed");
+    world.close(2);
+}
+
 /// It is removed; the others are heard.
 fn without_the_closed(mut world: World<'_>) {
     world.look_at_monitor();

@@ -194,7 +194,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn listen_for_work(&self) {
+    pub fn listen_for_work(&self) {
         let (work, log, bell) = (&self.work, &self.log, &self.working);
         self.call("set_fd_handler", || {
             let (read, ready) = (Arc::clone(work), Arc::clone(work));
@@ -374,6 +374,14 @@ impl<'a> World<'a> {
         if self.work.begun() != 0 {
             self.log.wrong("suspend left poll_begin without poll_end".into());
         }
+    }
+
+    /// Work in memory, with its bell although nobody asked for it.
+    pub fn work_and_bell(&self) {
+        let expected = self.work.taken.load(Ordering::SeqCst) + 1;
+        self.work.add();
+        self.call("EventNotifier::set", || self.working.notifier.set());
+        self.until("work with a bell", true, || self.work.taken.load(Ordering::SeqCst) == expected);
     }
 
     fn nesting(&self) {

@@ -170,7 +170,8 @@ fn compare(life: &Life, met: Option<&Met<'_>>) -> Vec<String> {
             }
         }
         Some(Expect::Stays(reason)) => {
-            if !trail.iter().any(|(_, said)| said.contains(reason)) {
+            let says = trail.iter().any(|(_, said)| said.contains(reason));
+            if !says {
                 wrong.push(format!("it should say '{reason}'; it said {trail:?}"));
             }
         }

@@ -104,13 +104,17 @@ impl Poll {
         u32::from(self.events) & both == both && result.cast_unsigned() & both != both
     }
 
-    /// What the fd is ready for now.
-    fn look(&self) -> u32 {
+    /// Which of these events, that a completion told of, are there now.
+    fn look(&self, told: u32) -> u32 {
         let wanted = PollFlags::from_bits_retain(self.events);
         let mut fds = [PollFd::from_borrowed_fd(borrow(self.fd), wanted)];
-        match poll(&mut fds, Some(&timespec(0))) {
-            Ok(_) => u32::from(fds[0].revents().bits() & self.events),
-            Err(_) => 0, // it is asked for once more
+        loop {
+            match poll(&mut fds, Some(&timespec(0))) {
+                Ok(_) => return u32::from(fds[0].revents().bits() & self.events),
+                Err(Errno::INTR) => {}
+                // Nobody knows. A request that goes on does not tell of them again.
+                Err(_) => return told,
+            }
         }
     }
 }
@@ -394,7 +398,7 @@ impl UringMonitor {
         let poll = &mut self.polls[token.slot() as usize];
         let mut events = u32::try_from(result).unwrap_or(0) & u32::from(poll.events);
         if events & Events::PRI.bits() != 0 {
-            events = poll.look();
+            events = poll.look(events);
         }
         let goes_on = flags & IoringCqeFlags::MORE.bits() != 0;
         if goes_on && result >= 0 && events == 0 {

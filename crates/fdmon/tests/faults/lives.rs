@@ -1,12 +1,15 @@
 //! Lives of contexts that a place needs which the busy world does not lead to.
 
-use std::os::fd::AsRawFd;
+use std::cell::Cell;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fdmon::{Handlers, IoThread, PolicyKind, PollParams};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::injector::Stage;
 use crate::ledger::{Bell, Log};
@@ -143,6 +146,38 @@ pub fn not_believed(on: On, spins: bool, stage: &Stage, log: &Arc<Log>) {
         world.until("a bell beside work", true, || !world.bells[0].owed.get());
     }
     world.calm("what was not believed");
+    world.close(2);
+}
+
+/// Urgent data on a TCP connection, which a ring looks for before it reports any.
+pub fn urgent(on: On, spins: bool, stage: &Stage, log: &Arc<Log>) {
+    let mut world = World::new(on, spins, stage, log);
+    let (client, served) = stage.aside(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, Rc::new(OwnedFd::from(listener.accept().unwrap().0)))
+    });
+    let came = Rc::new(Cell::new(0));
+    let _token = world.call("set_fd_handler", || {
+        let came = came.clone();
+        let handlers = Handlers::new().priority(move |ops| {
+            let taken = recv(ops.fd(), &mut [0], RecvFlags::OOB).is_ok();
+            came.set(came.get() + u32::from(taken));
+            Ok(())
+        });
+        world.ctx.set_fd_handler(Rc::clone(&served), handlers)
+    });
+    let bell = world.bell("beside it");
+    world.listen(&bell, |handlers| handlers);
+    world.bells.push(bell);
+    stage.enter(Phase::Work);
+    for round in 1..=3 {
+        world.ring(&world.bells[0]);
+        stage.aside(|| send(&client, b"!", SendFlags::OOB).unwrap());
+        world.until("urgent data", true, || came.get() == round);
+        world.until("a bell beside it", true, || !world.bells[0].owed.get());
+    }
+    world.calm("urgent data");
     world.close(2);
 }
 

@@ -8,9 +8,14 @@ let program: string | undefined
 
 /** `pairs` such as `io_uring_setup=EPERM`; then what Node gets. */
 export function refusing(pairs: readonly string[], ...args: string[]): SpawnSyncReturns<string> {
-  program ??= build()
+  const program = refuseProgram()
   const env = { ...process.env, FDMON_MONITOR: '' }
   return spawnSync(program, [...pairs, '--', process.execPath, ...args], { cwd: root, env, encoding: 'utf8' })
+}
+
+/** The program that runs a command so. */
+export function refuseProgram(): string {
+  return (program ??= build())
 }
 
 function build(): string {

@@ -18,7 +18,7 @@ const STEPS = {
   loom: ['npm run --silent loom'],
   programs: ['cargo test --package fdmon --test programs', { FDMON_PROGRAMS: '5000' }],
   fuzz: ['npm run --silent fuzz -- --seconds 300'],
-  faults: ['npm run --silent faults -- --all'],
+  faults: ['npm run --silent faults'],
   stress: ['cargo test --release --package fdmon --test stress', { FDMON_STRESS_SECONDS: '30' }],
   asan: ['npm run --silent asan'],
   valgrind: ['npm run --silent valgrind'],

@@ -104,13 +104,17 @@ impl Poll {
         u32::from(self.events) & both == both && result.cast_unsigned() & both != both
     }
 
-    /// What the fd is ready for now.
-    fn look(&self) -> u32 {
+    /// Which of these events, that a completion told of, are there now.
+    fn look(&self, told: u32) -> u32 {
         let wanted = PollFlags::from_bits_retain(self.events);
         let mut fds = [PollFd::from_borrowed_fd(borrow(self.fd), wanted)];
-        match poll(&mut fds, Some(&timespec(0))) {
-            Ok(_) => u32::from(fds[0].revents().bits() & self.events),
-            Err(_) => 0, // it is asked for once more
+        loop {
+            match poll(&mut fds, Some(&timespec(0))) {
+                Ok(_) => return u32::from(fds[0].revents().bits() & self.events),
+                Err(Errno::INTR) => {}
+                // Nobody knows. A request that goes on does not tell of them again.
+                Err(_) => return told,
+            }
         }
     }
 }
@@ -139,9 +143,11 @@ pub(crate) struct UringMonitor {
     odd: bool,
     /// …and these slots' polls are to be asked anew before the wait ends.
     again: Vec<u32>,
-    /// What failed is asked for once more, and no more after that: the slots that are just being
-    /// asked anew.
-    last_try: Vec<u32>,
+    /// What failed is asked for once more, and no more after that: the slots whose poll has failed
+    /// in this wait.
+    failed: Vec<u32>,
+    /// Slots whose multishot poll has ended for nothing in this wait.
+    for_nothing: Vec<u32>,
     refused: Option<Errno>,
 }
 
@@ -162,7 +168,8 @@ impl UringMonitor {
             batch: 0,
             odd: false,
             again: Vec::new(),
-            last_try: Vec::new(),
+            failed: Vec::new(),
+            for_nothing: Vec::new(),
             refused: None,
         };
         // Tries the call as well: a sandbox may allow rings to be made, and nothing to be done
@@ -199,6 +206,8 @@ impl UringMonitor {
                 break; // else it was refused, and is put in again in another way
             }
         }
+        self.failed.clear();
+        self.for_nothing.clear();
         self.refused.map_or(Ok(()), Err)
     }
 
@@ -228,9 +237,13 @@ impl UringMonitor {
         if self.others_due {
             self.push_others()?;
         }
-        for at in 0..self.last_try.len() {
-            let slot = self.last_try[at];
+        let mut again = std::mem::take(&mut self.again);
+        for &slot in &again {
             self.push_poll(slot, sink)?; // and it is passed over where it stands in `due`
+        }
+        if self.again.is_empty() {
+            again.clear();
+            self.again = again; // its memory is used again
         }
         Ok(())
     }
@@ -389,17 +402,20 @@ impl UringMonitor {
         let poll = &mut self.polls[token.slot() as usize];
         let mut events = u32::try_from(result).unwrap_or(0) & u32::from(poll.events);
         if events & Events::PRI.bits() != 0 {
-            events = poll.look();
+            events = poll.look(events);
         }
         let goes_on = flags & IoringCqeFlags::MORE.bits() != 0;
         if goes_on && result >= 0 && events == 0 {
             return;
         }
-        if !goes_on && result >= 0 && events == 0 && self.last_try.contains(&token.slot()) {
-            // Twice for nothing: such a file is ready at once and for ever, and has nobody to tell
-            // when that changes. It never has what this handler waits for.
-            poll.stage = Stage::Absent;
-            return;
+        if poll.multishot && !goes_on && result >= 0 && events == 0 {
+            if self.for_nothing.contains(&token.slot()) {
+                // Twice: such a file is ready at once and for ever, and has nobody to tell when that
+                // changes. It never has what this handler waits for.
+                poll.stage = Stage::Absent;
+                return;
+            }
+            self.for_nothing.push(token.slot());
         }
         poll.multishot = false;
         poll.becomes_due();
@@ -491,7 +507,8 @@ impl UringMonitor {
     fn fail(&mut self, token: MonitorToken, errno: Errno) {
         match errno {
             Errno::CANCELED => {} // by us, or by nobody
-            Errno::INTR | Errno::AGAIN | Errno::NOMEM if !self.last_try.contains(&token.slot()) => {
+            Errno::INTR | Errno::AGAIN | Errno::NOMEM if !self.failed.contains(&token.slot()) => {
+                self.failed.push(token.slot());
             }
             errno => self.refuse(errno),
         }
@@ -829,14 +846,18 @@ impl UringMonitor {
             self.flush(sink, doubt)?;
             self.reap(sink, doubt);
         }
-        if self.refused.is_none() && std::mem::take(&mut self.odd) {
-            // Asked anew: what is ready completes in this call.
-            self.last_try = std::mem::take(&mut self.again);
+        // Asked anew: what is ready completes in this call. What was not believed may fail then, and
+        // is asked for once more.
+        for _ in 0..2 {
+            if self.refused.is_some() || !std::mem::take(&mut self.odd) {
+                break;
+            }
             self.push_again(sink)?;
             self.flush(sink, false)?;
             self.reap(sink, false);
-            self.last_try.clear();
         }
+        self.failed.clear();
+        self.for_nothing.clear();
         self.refused.map_or(Ok(()), Err)
     }
 

@@ -1,6 +1,6 @@
 //! Makes the n-th call of a place fail, in a context that is at work in a thread of its own.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use fdmon::Remote;
 use fdmon::faults::{Completed, Shape, Shortages, rewrite_completions, shape_rings, shortages};
 use rustix::io::Errno;
 
-use crate::supervise::{Answer, Call, Heard, Listener, supervise};
+use crate::supervise::{Answer, Asks, Call, Heard, Listener, supervise};
 use crate::table::Phase;
 
 /// A case that takes longer than this sleeps on although its event is there.
@@ -45,7 +45,7 @@ pub struct Rule {
 }
 
 /// What an fd leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum File {
     /// An eventfd of the test.
     Bell,
@@ -64,6 +64,8 @@ pub enum File {
 pub struct Asked<'a> {
     pub call: &'a Call,
     stage: &'a Stage,
+    /// The thread of the context makes it.
+    pub at_home: bool,
 }
 
 impl Asked<'_> {
@@ -104,6 +106,13 @@ impl Asked<'_> {
         value.tv_sec != 0 || value.tv_nsec != 0
     }
 
+    /// The mapping of munmap(2) is memory of a ring.
+    pub fn unmaps_ring(&self) -> bool {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        let begin = format!("{:x}-", self.arg(0));
+        maps.lines().any(|line| line.starts_with(&begin) && line.ends_with("[io_uring]"))
+    }
+
     /// The path of openat(2).
     pub fn path(&self) -> &str {
         let text = self.call.args[1] as *const std::ffi::c_char;
@@ -123,23 +132,55 @@ pub struct Stage {
     remote: Mutex<Option<Remote>>,
     listener: Mutex<Option<Listener>>,
     done: AtomicBool,
-    /// Calls that were made at the place…
-    seen: AtomicU32,
-    /// …and of these, the ones that failed.
+    /// Calls that were made at the place of each rule…
+    seen: Box<[AtomicU32]>,
+    /// …and those at the first that failed.
     hits: AtomicU32,
+    /// All calls are asked about, but these; what no rule concerns is noted, with how often it was
+    /// made.
+    all_but: Option<&'static [i64]>,
+    strays: Mutex<BTreeMap<Stray, u32>>,
     /// Queues of rings that were too small.
     pub shortages: Mutex<Shortages>,
     /// Nothing happened for so long that it was woken.
     pub hung: Arc<AtomicBool>,
 }
 
+/// A call that belongs to no place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stray {
+    pub number: i64,
+    /// What the first argument leads to, if it is a file.
+    pub file: File,
+    pub second: u64,
+    pub phase: u8,
+    /// The thread of the context made it.
+    pub at_home: bool,
+}
+
 impl Stage {
+    /// For so many rules.
+    pub fn new(rules: usize) -> Self {
+        Self { seen: (0..rules).map(|_| AtomicU32::new(0)).collect(), ..Self::default() }
+    }
+
+    /// Notes which calls no rule concerns.
+    pub fn look_for_strays(mut self, all_but: &'static [i64]) -> Self {
+        self.all_but = Some(all_but);
+        self
+    }
+
+    pub fn strays(&self) -> BTreeMap<Stray, u32> {
+        self.strays.lock().unwrap().clone()
+    }
+
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::SeqCst);
     }
 
     pub fn know_bell(&self, fd: RawFd) {
-        self.bells.lock().unwrap().insert(fd);
+        // Not while the supervisor may want to know one.
+        self.aside(|| self.bells.lock().unwrap().insert(fd));
     }
 
     /// Whom to wake when nothing happens.
@@ -155,12 +196,28 @@ impl Stage {
         result
     }
 
-    pub fn seen(&self) -> u32 {
-        self.seen.load(Ordering::SeqCst)
+    /// Calls at the place of this rule.
+    pub fn seen(&self, rule: usize) -> u32 {
+        self.seen.get(rule).map_or(0, |seen| seen.load(Ordering::SeqCst))
+    }
+
+    /// Lets go of the context.
+    pub fn forget(&self) {
+        *self.remote.lock().unwrap() = None;
     }
 
     pub fn hits(&self) -> u32 {
         self.hits.load(Ordering::SeqCst)
+    }
+
+    /// One more call at the place of this rule. `true` = it fails.
+    fn count(&self, at: usize, rule: &Rule) -> bool {
+        let nth = self.seen[at].fetch_add(1, Ordering::SeqCst) + 1;
+        let fails = nth == rule.nth || (rule.and_later && nth > rule.nth);
+        if at == 0 {
+            self.hits.fetch_add(fails.into(), Ordering::SeqCst);
+        }
+        fails
     }
 
     fn file(&self, fd: RawFd) -> File {
@@ -189,6 +246,7 @@ pub fn inject(
     let mut numbers: Vec<i64> = rules.iter().flat_map(|rule| rule.numbers).copied().collect();
     numbers.sort_unstable();
     numbers.dedup();
+    let asks = stage.all_but.map_or(Asks::About(&numbers), Asks::AboutAllBut);
     std::thread::scope(|scope| {
         let home = scope.spawn(|| {
             struct Done<'a>(&'a Stage);
@@ -201,7 +259,7 @@ pub fn inject(
             let thread = rustix::thread::gettid().as_raw_nonzero().get();
             stage.home.store(thread.cast_unsigned(), Ordering::SeqCst);
             stage.aside.store(true, Ordering::SeqCst);
-            let listener = supervise(&numbers);
+            let listener = supervise(asks);
             let listener = listener.unwrap_or_else(|error| {
                 panic!("no call can be supervised here: {error}; allow seccomp(2) with a listener (Linux 5.5)")
             });
@@ -224,6 +282,7 @@ pub fn inject(
             std::thread::sleep(Duration::from_micros(20));
         };
         if let Some(listener) = listener {
+            listener.take_turns();
             answer_all(&listener, rules, stage);
         }
         home.join()
@@ -232,28 +291,32 @@ pub fn inject(
 
 /// Completions are changed in the context's own thread.
 fn rewrite(rules: &[Rule], stage: &Arc<Stage>) {
-    let Some((rule, wanted)) = rules.first().and_then(|rule| Some((*rule, rule.completed?))) else {
+    let rules = rules.to_vec();
+    if rules.iter().all(|rule| rule.completed.is_none()) {
         return;
-    };
+    }
     let stage = Arc::clone(stage);
     rewrite_completions(Some(Box::new(move |kind, _| {
         let phase = stage.phase.load(Ordering::SeqCst);
-        if kind != wanted || !rule.phases.iter().any(|&of| of as u8 == phase) {
-            return None;
+        let concerned = rules.iter().enumerate().filter(|(_, rule)| {
+            rule.completed == Some(kind) && rule.phases.iter().any(|&of| of as u8 == phase)
+        });
+        let mut result = None;
+        for (at, rule) in concerned {
+            if stage.count(at, rule) {
+                result = Some(-rule.errno.raw_os_error());
+            }
         }
-        let hit = stage.seen.fetch_add(1, Ordering::SeqCst) + 1 == rule.nth;
-        stage.hits.fetch_add(hit.into(), Ordering::SeqCst);
-        hit.then_some(-rule.errno.raw_os_error())
+        result
     })));
 }
 
 fn answer_all(listener: &Listener, rules: &[Rule], stage: &Stage) {
     let begin = Instant::now();
-    let mut counts = vec![0_u32; rules.len()];
     loop {
         match listener.hear(Duration::from_millis(100)) {
             Heard::Call(call) => {
-                let answer = decide(&call, rules, &mut counts, stage);
+                let answer = decide(&call, rules, stage);
                 listener.answer(&call, answer);
             }
             Heard::Over => return,
@@ -270,30 +333,30 @@ fn answer_all(listener: &Listener, rules: &[Rule], stage: &Stage) {
     }
 }
 
-fn decide(call: &Call, rules: &[Rule], counts: &mut [u32], stage: &Stage) -> Answer {
+fn decide(call: &Call, rules: &[Rule], stage: &Stage) -> Answer {
     let is_home = call.thread == stage.home.load(Ordering::SeqCst);
     if is_home && stage.aside.load(Ordering::SeqCst) {
         return Answer::GoesOn;
     }
     let phase = stage.phase.load(Ordering::SeqCst);
-    let asked = Asked { call, stage };
-    for (at, (rule, count)) in rules.iter().zip(counts).enumerate() {
+    let asked = Asked { call, stage, at_home: is_home };
+    let mut concerns_any = false;
+    for (at, rule) in rules.iter().enumerate() {
         let concerns = rule.numbers.contains(&call.number)
             && rule.phases.iter().any(|&of| of as u8 == phase)
             && (rule.is_here)(&asked);
-        if !concerns {
-            continue;
-        }
-        *count += 1;
-        let fails = *count == rule.nth || (rule.and_later && *count > rule.nth);
-        if at == 0 {
-            stage.seen.fetch_add(1, Ordering::SeqCst);
-            stage.hits.fetch_add(fails.into(), Ordering::SeqCst);
-        }
-        if fails {
+        concerns_any |= concerns;
+        if concerns && stage.count(at, rule) {
             before(call, rule.manner);
             return Answer::Fails(rule.errno);
         }
+    }
+    if stage.all_but.is_some() && !concerns_any {
+        let file = asked.file(if call.number == libc::SYS_mmap { 4 } else { 0 });
+        // Not what may be an address.
+        let second = if asked.arg(1) < 1 << 32 { asked.arg(1) } else { 0 };
+        let stray = Stray { number: call.number, file, second, phase, at_home: is_home };
+        *stage.strays.lock().unwrap().entry(stray).or_default() += 1;
     }
     Answer::GoesOn
 }

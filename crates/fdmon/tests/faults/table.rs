@@ -34,6 +34,24 @@ pub enum On {
     AutoWithoutRing,
 }
 
+impl On {
+    /// In the order of the declaration.
+    pub const ALL: [Self; 12] = [
+        Self::Poll,
+        Self::Epoll,
+        Self::Deferred,
+        Self::Cooperative,
+        Self::Plain,
+        Self::Restricted,
+        Self::SmallDeferred,
+        Self::SmallCooperative,
+        Self::SmallPlain,
+        Self::Noisy,
+        Self::Auto,
+        Self::AutoWithoutRing,
+    ];
+}
+
 pub const EVERYWHERE: &[On] =
     &[On::Poll, On::Epoll, On::Deferred, On::Cooperative, On::Plain, On::Auto, On::AutoWithoutRing];
 /// A ring that was asked for.
@@ -81,6 +99,17 @@ pub const ALONE: &[Phase] =
 /// From the first handler on.
 pub const ALIVE: &[Phase] =
     &[Phase::Spin, Phase::Register, Phase::Work, Phase::Grow, Phase::BusyPoll, Phase::Embed];
+
+pub const ALWAYS: &[Phase] = &[
+    Phase::Build,
+    Phase::Spin,
+    Phase::Register,
+    Phase::Work,
+    Phase::Grow,
+    Phase::BusyPoll,
+    Phase::Embed,
+    Phase::Close,
+];
 
 /// Where in the life of a context the calls are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +177,26 @@ pub struct Fault {
     pub on: &'static [On],
     pub manner: Manner,
     pub expect: Expect,
+    /// The errno that the error has.
+    pub told: &'static str,
+}
+
+/// A table of places.
+pub struct Group {
+    pub title: &'static str,
+    pub sites: &'static [Site],
+}
+
+impl Group {
+    /// Which table it is, from 0.
+    pub fn number(&self) -> usize {
+        crate::sites::ALL.iter().position(|group| group.title == self.title).unwrap()
+    }
+
+    /// Not calls, but queues that are too small.
+    pub fn is_of_queues(&self) -> bool {
+        self.sites.iter().all(|site| site.phases.is_empty())
+    }
 }
 
 /// A place where a call is made.
@@ -178,6 +227,8 @@ pub struct Site {
     pub spins: &'static [bool],
     /// What the context lives through.
     pub life: Life,
+    /// The call is made once a process, so each case has one of its own, in which this test runs.
+    pub once: Option<&'static str>,
 }
 
 pub type Life = fn(On, bool, &Stage, &Arc<Log>);
@@ -198,6 +249,7 @@ pub const PLACE: Site = Site {
     besides: None,
     spins: &[false, true],
     life: live,
+    once: None,
 };
 
 /// Another fault that leads to the place.
@@ -212,17 +264,23 @@ pub struct Besides {
 }
 
 impl Site {
-    pub fn rule(&self, fault: &Fault, nth: u32) -> Rule {
+    /// Counts the calls that are made here.
+    pub fn count(&self) -> Rule {
         Rule {
             completed: self.completed,
             numbers: self.numbers,
             is_here: self.is_here,
             phases: self.phases,
-            errno: errno(fault.errno),
-            manner: fault.manner,
-            nth: self.skip + nth,
+            errno: Errno::NOSYS,
+            manner: Manner::Instead,
+            nth: u32::MAX,
             and_later: false,
         }
+    }
+
+    pub fn rule(&self, fault: &Fault, nth: u32) -> Rule {
+        let (errno, nth) = (errno(fault.errno), self.skip + nth);
+        Rule { errno, manner: fault.manner, nth, ..self.count() }
     }
 }
 
@@ -243,7 +301,12 @@ impl Besides {
 
 /// Shorthands for the tables.
 pub const fn fault(errno: &'static str, on: &'static [On], expect: Expect) -> Fault {
-    Fault { errno, on, manner: Manner::Instead, expect }
+    Fault { errno, on, manner: Manner::Instead, expect, told: errno }
+}
+
+/// The C library makes another errno of it.
+pub const fn told_as(told: &'static str, fault: Fault) -> Fault {
+    Fault { told, ..fault }
 }
 
 pub const fn in_manner(manner: Manner, fault: Fault) -> Fault {

@@ -80,7 +80,7 @@ impl<'a> World<'a> {
         Self { spins, stage, log, ctx, elsewhere, bells, sockets, work, working }
     }
 
-    fn call<T>(&self, op: &'static str, run: impl Fn() -> Result<T>) -> T {
+    pub fn call<T>(&self, op: &'static str, run: impl Fn() -> Result<T>) -> T {
         let result = tried(&self.log, op, run);
         self.look_at_monitor();
         result
@@ -194,7 +194,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn listen_for_work(&self) {
+    pub fn listen_for_work(&self) {
         let (work, log, bell) = (&self.work, &self.log, &self.working);
         self.call("set_fd_handler", || {
             let (read, ready) = (Arc::clone(work), Arc::clone(work));
@@ -298,7 +298,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn wake_ups(&self) {
+    pub fn wake_ups(&self) {
         for bell in &self.bells[1..4] {
             self.ring_from_elsewhere(bell);
             self.until("a bell from elsewhere", true, || !bell.owed.get());
@@ -374,6 +374,14 @@ impl<'a> World<'a> {
         if self.work.begun() != 0 {
             self.log.wrong("suspend left poll_begin without poll_end".into());
         }
+    }
+
+    /// Work in memory, with its bell although nobody asked for it.
+    pub fn work_and_bell(&self) {
+        let expected = self.work.taken.load(Ordering::SeqCst) + 1;
+        self.work.add();
+        self.call("EventNotifier::set", || self.working.notifier.set());
+        self.until("work with a bell", true, || self.work.taken.load(Ordering::SeqCst) == expected);
     }
 
     fn nesting(&self) {
@@ -711,7 +719,7 @@ fn note_result(log: &Log, op: &'static str, result: Result<bool>) -> bool {
 }
 
 /// The call, again as long as it fails.
-fn tried<T>(log: &Log, op: &'static str, run: impl Fn() -> Result<T>) -> T {
+pub fn tried<T>(log: &Log, op: &'static str, run: impl Fn() -> Result<T>) -> T {
     let mut tries = 0;
     loop {
         match run() {
@@ -726,8 +734,14 @@ fn tried<T>(log: &Log, op: &'static str, run: impl Fn() -> Result<T>) -> T {
 }
 
 pub fn build(on: On, spins: bool) -> Result<AioContext> {
+    let (kind, ring) = asked(on);
+    AioContext::builder().monitor(kind).ring(ring).poll(params(spins)).build()
+}
+
+/// What is asked for to have such a context.
+pub fn asked(on: On) -> (MonitorKind, RingParams) {
     let ring = |mode, restricted| RingParams { mode, restricted };
-    let (kind, ring) = match on {
+    match on {
         On::Poll => (MonitorKind::Poll, RingParams::default()),
         On::Epoll => (MonitorKind::Epoll, RingParams::default()),
         On::Deferred | On::SmallDeferred | On::Noisy => {
@@ -740,8 +754,7 @@ pub fn build(on: On, spins: bool) -> Result<AioContext> {
         On::Restricted => (MonitorKind::IoUring, ring(RingMode::Deferred, true)),
         On::Auto => (MonitorKind::Auto, RingParams::default()),
         On::AutoWithoutRing => (MonitorKind::Auto, ring(RingMode::Off, false)),
-    };
-    AioContext::builder().monitor(kind).ring(ring).poll(params(spins)).build()
+    }
 }
 
 fn params(spins: bool) -> PollParams {

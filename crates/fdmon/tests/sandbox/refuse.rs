@@ -24,7 +24,7 @@ use std::time::Duration;
 use nth::Rules;
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use sandbox::Refused;
-use supervise::{Heard, Listener};
+use supervise::{Asks, Heard, Listener};
 
 const USAGE: &str = "usage: refuse [--address-space BYTES] [--hits FILE] \
                      [CALL=ERRNO | CALL[:KIND]@N[+]=ERRNO]... -- COMMAND [ARGUMENT]...";
@@ -73,7 +73,8 @@ fn supervised(rules: &mut Rules, mut command: Command) -> Result<ExitStatus, Str
     let (to, from) = std::sync::mpsc::sync_channel::<Result<Listener, String>>(1);
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
-            let listener = supervise::supervise(&numbers).map_err(|error| error.to_string());
+            let listener =
+                supervise::supervise(Asks::About(&numbers)).map_err(|error| error.to_string());
             let failed = listener.as_ref().err().cloned();
             to.send(listener).map_err(|error| error.to_string())?;
             if let Some(error) = failed {
@@ -89,6 +90,7 @@ fn supervised(rules: &mut Rules, mut command: Command) -> Result<ExitStatus, Str
             command.status().map_err(|error| format!("cannot run {command:?}: {error}"))
         });
         if let Ok(Ok(listener)) = from.recv() {
+            listener.take_turns();
             while !thread.is_finished() {
                 match listener.hear(Duration::from_millis(50)) {
                     Heard::Call(call) => {

@@ -275,7 +275,8 @@ pub const EPOLL: &[Site] = &[
         what: "DEL: a handler is removed or held back",
         file: "monitor/epoll.rs",
         numbers: CTL,
-        is_here: |asked| is(asked, DEL, WATCHED),
+        // Other: it was closed before.
+        is_here: |asked| is(asked, DEL, &[File::Bell, File::Socket, File::Other]),
         phases: ALONE,
         faults: &[
             in_manner(Manner::Done, fault("EBADF", &[On::Epoll], GONE_ALREADY)),

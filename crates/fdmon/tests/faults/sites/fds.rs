@@ -4,7 +4,7 @@ use fdmon::ErrorCode::{BadFd, Syscall};
 
 use crate::injector::{Asked, File, Manner};
 use crate::table::Expect::{Again, BadFd as Removed, CalledAgain, Error, Unnoticed};
-use crate::table::{ALIVE, EVERYWHERE, On, PLACE, Phase, Site, fault, in_manner};
+use crate::table::{ALIVE, ALWAYS, EVERYWHERE, On, PLACE, Phase, Site, fault, in_manner};
 
 const NOTIFIED: &[Phase] = ALIVE;
 const COUNTER: (&str, &str) = ("EFAULT EINVAL", "the counter is eight bytes on the stack");
@@ -126,23 +126,13 @@ pub const FDS: &[Site] = &[
     },
     Site {
         call: "close",
-        what: "eventfds, timers, sets and rings",
+        what: "what is watched, eventfds, timers, sets and rings",
         file: "their owners",
         numbers: &[libc::SYS_close],
-        is_here: |asked| {
-            matches!(asked.file(0), File::Notifier | File::Epoll | File::Timer | File::Ring)
-        },
-        phases: &[
-            Phase::Build,
-            Phase::Spin,
-            Phase::Register,
-            Phase::Work,
-            Phase::Grow,
-            Phase::BusyPoll,
-            Phase::Embed,
-            Phase::Close,
-        ],
+        is_here: |asked| asked.file(0) != File::Other,
+        phases: ALWAYS,
         faults: &[
+            in_manner(Manner::Done, fault("EDQUOT", EVERYWHERE, CLOSED)),
             in_manner(Manner::Done, fault("EINTR", EVERYWHERE, CLOSED)),
             in_manner(Manner::Done, fault("EIO", EVERYWHERE, CLOSED)),
             in_manner(Manner::Done, fault("ENOSPC", EVERYWHERE, CLOSED)),
@@ -210,6 +200,37 @@ pub const FDS: &[Site] = &[
             ("EBADF EINVAL", "it was opened for reading"),
             ("EFAULT", "it goes into a buffer"),
         ],
+        spins: &[true],
+        ..PLACE
+    },
+    Site {
+        call: "statx",
+        what: "how large is the file of the quota?",
+        file: "spin/guards.rs",
+        numbers: &[libc::SYS_statx],
+        phases: ALIVE,
+        faults: &[fault("ENOMEM", SPINNERS, Unnoticed("it is read until it ends"))],
+        impossible: &[
+            ("EACCES ELOOP ENAMETOOLONG ENOENT ENOTDIR", "are for paths"),
+            ("EBADF EFAULT EINVAL", "it is an open file, and there is no path"),
+        ],
+        spins: &[true],
+        ..PLACE
+    },
+    Site {
+        call: "close",
+        what: "the file of the quota",
+        file: "spin/guards.rs",
+        numbers: &[libc::SYS_close],
+        is_here: |asked| asked.file(0) == File::Other,
+        phases: ALIVE,
+        faults: &[
+            in_manner(Manner::Done, fault("EDQUOT", SPINNERS, CLOSED)),
+            in_manner(Manner::Done, fault("EINTR", SPINNERS, CLOSED)),
+            in_manner(Manner::Done, fault("EIO", SPINNERS, CLOSED)),
+            in_manner(Manner::Done, fault("ENOSPC", SPINNERS, CLOSED)),
+        ],
+        impossible: &[("EBADF", "it is owned")],
         spins: &[true],
         ..PLACE
     },

@@ -53,15 +53,21 @@ pub const REFUSED_SETUP: Besides = Besides {
 
 const NEVER_ENTERED: &[(&str, &str)] = &[
     ("EBADFD", "a ring that begins disabled is enabled before its first use"),
-    ("EEXIST", "a context stays in the thread that made it"),
+    ONE_THREAD,
     ("EFAULT", "the timeout is a value on the stack"),
     ("EINVAL", "each flag belongs to a feature that the ring has said to have"),
     ("ENXIO", "a ring is torn down when its last descriptor is closed"),
 ];
+const NO_PARAMETERS: &[(&str, &str)] = &[
+    ("EFAULT", "the parameters are a value on the stack"),
+    ("ENXIO", "no ring is named whose threads were to be shared"),
+];
+const ONE_THREAD: (&str, &str) = ("EEXIST", "a context stays in the thread that made it");
 const NEVER_REGISTERED: &[(&str, &str)] = &[
     ("EBADF EFAULT", "ring and argument are owned"),
     ("EBADFD", "a ring that is restricted begins disabled, and is enabled once"),
     ("ENXIO EOPNOTSUPP", "no buffers or files are registered"),
+    ONE_THREAD,
 ];
 
 pub const RING: &[Site] = &[
@@ -88,7 +94,7 @@ pub const RING: &[Site] = &[
             fault("ENOSYS", RINGS, Error(Unsupported, "CONFIG_IO_URING")),
             fault("ENOSYS", AUTO, Moves(Poll, "io_uring refused: ENOSYS (io_uring_setup)")),
         ],
-        impossible: &[("EFAULT", "the parameters are a value on the stack")],
+        impossible: NO_PARAMETERS,
         spins: &[false],
         ..PLACE
     },
@@ -109,7 +115,7 @@ pub const RING: &[Site] = &[
             fault("ENOMEM", DEFERRED, Error(Unsupported, "raise the limits on memory")),
             fault("EPERM", DEFERRED, Error(Unsupported, "seccomp profile")),
         ],
-        impossible: &[("EFAULT", "the parameters are a value on the stack")],
+        impossible: NO_PARAMETERS,
         spins: &[false],
         ..PLACE
     },
@@ -171,6 +177,7 @@ pub const RING: &[Site] = &[
             ("EBADF EFAULT", "ring and argument are owned"),
             ("EBADFD", "a ring that is restricted begins disabled, and is enabled once"),
             ("ENXIO EOPNOTSUPP", "no buffers or files are registered"),
+            ONE_THREAD,
         ],
         spins: &[false],
         ..PLACE
@@ -194,6 +201,7 @@ pub const RING: &[Site] = &[
             ("EBADFD", "the ring begins disabled, and is enabled once"),
             ("EINVAL", "see the next row"),
             ("ENXIO EOPNOTSUPP", "no buffers or files are registered"),
+            ONE_THREAD,
         ],
         spins: &[false],
         ..PLACE
@@ -212,7 +220,7 @@ pub const RING: &[Site] = &[
         )],
         life: crate::world::live_without_busy_poll,
         impossible: &[(
-            "EACCES EBADF EBADFD EBUSY EFAULT EMFILE ENOMEM ENXIO EOPNOTSUPP",
+            "EACCES EBADF EBADFD EBUSY EEXIST EFAULT EMFILE ENOMEM ENXIO EOPNOTSUPP",
             "see the row above",
         )],
         spins: &[false],
@@ -236,6 +244,7 @@ pub const RING: &[Site] = &[
             ("EBADF EFAULT", "ring and argument are owned"),
             ("EBADFD", "a ring that is restricted begins disabled, and is enabled once"),
             ("EBUSY EMFILE ENXIO", "no buffers or files are registered"),
+            ONE_THREAD,
         ],
         spins: &[false],
         ..PLACE
@@ -253,7 +262,10 @@ pub const RING: &[Site] = &[
             fault("ENOMEM", AUTO, Moves(Epoll, "kernel busy polling was asked for")),
             fault("EOPNOTSUPP", AUTO, Moves(Epoll, "kernel busy polling was asked for")),
         ],
-        impossible: &[("EACCES EBADF EBADFD EBUSY EFAULT EMFILE ENXIO", "see the row above")],
+        impossible: &[(
+            "EACCES EBADF EBADFD EBUSY EEXIST EFAULT EMFILE ENXIO",
+            "see the row above",
+        )],
         spins: &[false],
         ..PLACE
     },
@@ -431,6 +443,27 @@ pub const COMPLETIONS: &[Site] = &[
             "see the row above",
         )],
         life: crate::lives::closed_on_ring,
+        ..PLACE
+    },
+    Site {
+        call: "IORING_OP_POLL_ADD",
+        completed: Some(Completed::Poll),
+        what: "a handler's fd is ready, which was not believed",
+        file: "monitor/io_uring.rs",
+        phases: &[Phase::Work],
+        faults: &[
+            fault("EAGAIN", COMPLETING, Again),
+            fault("EINTR", COMPLETING, Again),
+            fault("ENOMEM", COMPLETING, Again),
+        ],
+        impossible: &[(
+            "EACCES EBADF ECANCELED EFAULT EINVAL EOPNOTSUPP",
+            "see \"a handler's fd is ready, or could not be watched\"",
+        )],
+        life: crate::lives::not_believed,
+        // The third round's; before it the predicate and the fd are seen in one turn.
+        skip: 3,
+        spins: &[true],
         ..PLACE
     },
     Site {

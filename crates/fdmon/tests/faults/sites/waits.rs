@@ -5,7 +5,7 @@ use fdmon::MonitorKind::Poll;
 
 use crate::injector::{Asked, File};
 use crate::table::Expect::{Again, Error, Moves, Unnoticed};
-use crate::table::{ALIVE, On, PLACE, Phase, Site, fault};
+use crate::table::{ALIVE, On, PLACE, Phase, RINGS, Site, fault};
 
 const PPOLL: &[i64] = &[libc::SYS_ppoll];
 const ARRAY: (&str, &str) =
@@ -79,6 +79,22 @@ pub const WAITS: &[Site] = &[
     },
     Site {
         call: "ppoll",
+        what: "is it urgent data that completed a poll?",
+        file: "monitor/io_uring.rs",
+        numbers: PPOLL,
+        is_here: |asked| alone(asked) == Some(File::Socket),
+        phases: &[Phase::Work],
+        faults: &[
+            fault("EINTR", RINGS, Again),
+            fault("EINVAL", RINGS, BELIEVED),
+            fault("ENOMEM", RINGS, BELIEVED),
+        ],
+        impossible: &[ARRAY],
+        life: crate::lives::urgent,
+        ..PLACE
+    },
+    Site {
+        call: "ppoll",
         what: "a spin looks whether the outer loop has something to do",
         file: "embed.rs",
         numbers: PPOLL,
@@ -98,4 +114,6 @@ pub const WAITS: &[Site] = &[
 const SPINNING_EMBEDDED: &[On] = &[On::Deferred, On::Cooperative, On::Plain];
 const ROUNDED: crate::table::Expect =
     Unnoticed("epoll_wait(2) waits instead, up to the next whole millisecond");
+const BELIEVED: crate::table::Expect =
+    Unnoticed("the completion is believed; a callback may run for nothing, but none is missing");
 const TAKEN_FOR_NO: crate::table::Expect = Unnoticed("taken for no; it looks again 5 µs later");

@@ -1,17 +1,18 @@
 // npm run verify: everything there is to check, also what takes too long for CI. Goes on after a failure; exit code 1 if any step failed.
 //
 //   node scripts/verify.mjs --list           the steps and their commands
-//   node scripts/verify.mjs --only STEP      one of them (may be given several times); writes nothing down
+//   node scripts/verify.mjs --only STEP      one of them (may be given several times)
 //
-// A whole run writes docs/VERIFIED.md: which commit, which step, how many minutes, how it ended.
+// Writes docs/VERIFIED.md: which commit, which step, how many minutes, how it ended. What is not run keeps its line.
 import { spawnSync } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { line, machine } from './measure.mjs'
 import { seal } from './seal.mjs'
 import { fail, install, root, say } from './step.mjs'
 
+const FILE = join(root, 'docs', 'VERIFIED.md')
 /** `name: [command, variables]` */
 const STEPS = {
   ci: ['bash .ci/run'],
@@ -46,10 +47,8 @@ const table = new Table({ head: ['step', 'minutes', 'result'], style: { head: []
 table.push(...results.map(({ name, minutes, result }) => [name, minutes, result]))
 process.stdout.write(`${table.toString()}\n`)
 const failed = results.filter(({ ok }) => !ok)
-if (values.only === undefined) {
-  writeFileSync(join(root, 'docs', 'VERIFIED.md'), seal(document()))
-  say('docs/VERIFIED.md written')
-}
+writeFileSync(FILE, seal(document()))
+say('docs/VERIFIED.md written')
 say(`verify: ${results.length - failed.length} of ${results.length} steps passed${failed.length > 0 ? `; failed: ${failed.map(({ name }) => name).join(', ')}` : ''}`)
 process.exitCode = failed.length > 0 ? 1 : 0
 
@@ -67,12 +66,18 @@ function runStep(name) {
 }
 
 function document() {
-  const rows = results.map(({ name, minutes, result }) => line([name, `\`${shown(STEPS[name])}\``, minutes, result]))
+  const before = existsSync(FILE) ? readFileSync(FILE, 'utf8').split('\n') : []
+  const rows = Object.keys(STEPS).map((name) => {
+    const run = results.find((result) => result.name === name)
+    const kept = before.find((text) => text.startsWith(`| ${name} |`))
+    if (!run) return kept ? `${kept}\n` : line([name, `\`${shown(STEPS[name])}\``, '', '', 'not run yet'])
+    return line([name, `\`${shown(STEPS[name])}\``, commit, run.minutes, run.result])
+  })
   return [
     '# Verified\n\nWritten by `npm run verify`; do not edit. Everything there is to check, also what takes too long for CI.\n\n',
-    line(['step', 'command', 'minutes', 'result']),
-    line(['---', '---', '---:', '---']),
+    line(['step', 'command', 'commit', 'minutes', 'result']),
+    line(['---', '---', '---', '---:', '---']),
     ...rows,
-    `\nCommit ${commit}; ${cpuCount} × ${cpu}, Linux ${kernel}; ${tools}.\n`,
+    `\n${cpuCount} × ${cpu}, Linux ${kernel}; ${tools}.\n`,
   ].join('')
 }

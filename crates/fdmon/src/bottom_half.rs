@@ -4,9 +4,9 @@ use std::rc::Weak;
 
 use crate::context::{AioContext, Inner, State};
 use crate::error::{Outcome, Result};
-use crate::handler::Ops;
 use crate::inbox::Node;
 use crate::interest::word;
+use crate::ops::Ops;
 use crate::registry::{Callback, DueHalf, Entry, Half};
 use crate::remote::{BottomHalfId, Remote, Shared, lock};
 use crate::sync::{Arc, in_order};

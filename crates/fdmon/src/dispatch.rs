@@ -2,8 +2,9 @@
 
 use crate::context::{AioContext, State};
 use crate::error::{Error, Outcome};
-use crate::handler::{Body, NOWHERE, Ops};
+use crate::handler::{Body, NOWHERE};
 use crate::interest::{Callbacks, Events, Interest, actions, word};
+use crate::ops::Ops;
 use crate::registry::{Callback, DueHalf, Entry, Hints, Registry, Slot};
 use crate::remote::Shared;
 use crate::sync::Arc;

@@ -8,7 +8,7 @@
 use std::ptr;
 use std::sync::PoisonError;
 
-use crate::handler::Ops;
+use crate::ops::Ops;
 use crate::sync::{Arc, AtomicPtr, AtomicU8, Mutex, Ordering, in_order, kept, ordered};
 
 /// The node is in the inbox's list.

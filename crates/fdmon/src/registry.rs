@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use rustix::fd::RawFd;
 
 use crate::error::{Error, ErrorCode, Outcome, Result};
-use crate::handler::{Handler, NOWHERE, Ops};
+use crate::handler::{Handler, NOWHERE};
 use crate::inbox::Node;
 use crate::interest::{Events, word};
 use crate::monitor::MonitorToken;
+use crate::ops::Ops;
 use crate::sync::Arc;
 use crate::words::Words;
 

@@ -6,8 +6,9 @@ use std::fmt;
 use rustix::fd::{AsFd, BorrowedFd};
 
 use crate::error::Outcome;
-use crate::handler::{Ops, Parts, Private, Source, call};
+use crate::handler::{Parts, Private, Source, call};
 use crate::interest::{Callbacks, Interest};
+use crate::ops::Ops;
 use crate::sync::Arc;
 use crate::word_source::{PollSource, WordSource, word_or_code};
 

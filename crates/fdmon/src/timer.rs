@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::bottom_half::no_words;
 use crate::context::{AioContext, Inner, State};
 use crate::error::{Outcome, Result};
-use crate::handler::Ops;
 use crate::interest::word;
+use crate::ops::Ops;
 use crate::registry::{Callback, Entry, Hints, TimerEntry};
 
 /// A callback at a time: one-shot, on the monotonic clock, never early.

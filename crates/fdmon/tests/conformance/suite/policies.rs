@@ -15,6 +15,7 @@ fn with(policy: PolicyKind) -> PollParams {
 #[test]
 fn a_fixed_window_is_the_longest_from_the_first_turn_on() {
     let (ctx, _clock) = manual_with(with(PolicyKind::Fixed));
+    assert_eq!(ctx.stats().window_ns, WINDOW);
     for _ in 0..3 {
         sleep_for(&ctx, 10 * WINDOW);
         assert_eq!(ctx.stats().window_ns, WINDOW);

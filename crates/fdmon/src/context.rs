@@ -434,6 +434,9 @@ impl AioContext {
     /// Releases everything and says what was still alive. Inside a callback all further
     /// callbacks stop at once; a second call reports nothing.
     pub fn close(&self) -> LeakReport {
+        if self.is_closed() {
+            return LeakReport::default();
+        }
         let report = self.release();
         self.resume_panic();
         report

@@ -802,7 +802,9 @@ impl Model {
             self.demand(!missed, || "check did not look".into());
         }
         self.accept(seen.now, false);
-        self.frames.pop();
+        if let Some(mut frame) = self.frames.pop() {
+            self.give_back(&mut frame);
+        }
         let stray = !self.stray.panics.is_empty() || !self.stray.errors.is_empty();
         let is_due = self.is_due() || stray;
         self.demand(due == is_due || self.is_unsure(), || {

@@ -64,6 +64,7 @@ fn random_programs_do_what_the_model_says() {
     }
 }
 
+#[allow(clippy::print_stdout, reason = "what was exercised; shown when it fails or is asked for")]
 fn run_programs() {
     let (seed, first) = (number("FDMON_SEED", 1), number("FDMON_FIRST", 0));
     let count = number("FDMON_PROGRAMS", 1000);

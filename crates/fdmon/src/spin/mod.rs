@@ -321,6 +321,9 @@ impl AioContext {
         plan.spun = spent;
         shared.stats.spin_ns.add(spent);
         let found = plan.awake;
+        if plan.stale && !found {
+            st.set_deadline_again(&self.0, plan); // a hook or predicate may have put it off
+        }
         plan.awake |= plan.interrupted;
         // The deadline came while it spun: the turn is over without a sleep.
         plan.awake |= plan.deadline.is_some_and(|deadline| now >= deadline);

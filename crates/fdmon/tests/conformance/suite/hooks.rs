@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use fdmon::{AioContext, EventNotifier, Handlers, PollParams, WordSource};
 
@@ -230,7 +231,7 @@ fn a_hook_that_leaves_spin_mode_leaves_nothing_begun_in_the_sleep() {
             Ok(())
         })
         .unwrap();
-    timer.arm(std::time::Duration::from_secs(1)).unwrap();
+    timer.arm(Duration::from_secs(1)).unwrap();
     ctx.poll(true).unwrap();
     assert!(!asleep.get(), "a producer was told not to signal, and then the loop slept");
 }
@@ -351,7 +352,7 @@ fn a_suppress_word_is_1_while_the_producer_need_not_signal() {
             Ok(())
         })
         .unwrap();
-    timer.arm(std::time::Duration::from_secs(1)).unwrap();
+    timer.arm(Duration::from_secs(1)).unwrap();
     ctx.poll(true).unwrap();
     assert_eq!(seen.get(), 0, "asleep");
     warm(&ctx);
@@ -388,4 +389,19 @@ fn an_event_published_just_before_the_suppress_word_falls_is_found_by_the_last_l
     assert!(block(&ctx));
     assert_eq!((runs.get(), ctx.stats().sleeps), (2, sleeps));
     assert_eq!(suppress.load(Ordering::SeqCst), 0);
+}
+
+/// SPEC 16, 17
+#[test]
+fn a_timer_that_poll_begin_puts_off_does_not_end_the_turn() {
+    let (ctx, _clock) = spinning();
+    let (bell, predicate) = (EventNotifier::new().unwrap(), Predicate::new());
+    member(&ctx, &bell, &predicate);
+    let expired = Count::new();
+    let timer = Rc::new(ctx.timer(expired.callback()).unwrap());
+    timer.arm(Duration::from_nanos(WINDOW / 2)).unwrap();
+    let later = Rc::clone(&timer);
+    predicate.on_begin(move || later.arm(Duration::from_nanos(3 * WINDOW)).unwrap());
+    assert!(ctx.poll(true).unwrap(), "it ended with nothing to do");
+    assert_eq!(expired.get(), 1);
 }

@@ -602,8 +602,10 @@ impl Model {
         self.live.values().any(|handler| !handler.may_hear.is_empty() || handler.may_hit)
     }
 
-    /// What was collected after all.
+    /// What was collected after all. A ring's request completes for what woke it, which may be a
+    /// part of what is so then; the next one completes for the rest.
     fn hears(&mut self, life: Life, which: Which, events: u32) {
+        let sees = self.sees;
         let Some(handler) = self.find(life) else { return };
         handler.hit |= std::mem::take(&mut handler.may_hit) && which == Which::Ready;
         let heard = std::mem::take(&mut handler.may_hear);
@@ -611,8 +613,10 @@ impl Model {
             return;
         }
         let old = handler.events;
-        let parts = heard.iter().copied().chain([old]).filter(|part| part & !events == 0);
-        if parts.fold(0, |all, part| all | part) == events {
+        let parts = heard.iter().copied().chain([old]).filter(|part| sees || part & !events == 0);
+        let all = parts.fold(0, |all, part| all | part);
+        let fits = if sees { events & !all == 0 } else { events == all };
+        if fits {
             handler.events = events;
             if events & old != old {
                 self.covered.push("a ring reports a part");

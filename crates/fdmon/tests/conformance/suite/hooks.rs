@@ -314,7 +314,7 @@ fn a_notification_that_a_nested_turn_in_a_hook_accepts_ends_the_turn_around_it_t
                     Ok(())
                 })
                 .unwrap();
-            limit.arm(std::time::Duration::from_secs(10)).unwrap();
+            limit.arm(Duration::from_secs(10)).unwrap();
             ctx.run().unwrap();
             assert_eq!(slept.get(), 0, "{hook}: it slept although a stop was asked for");
         }

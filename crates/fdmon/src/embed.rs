@@ -311,6 +311,7 @@ impl AioContext {
         let found = readable || plan.hit || plan.asked || shared.is_notified();
         // What the spin of `prepare` found may have been removed since, and another be there.
         let asked = plan.asked && st.reg.has_due();
+        plan.asked = false; // when the kernel was, the spin has noted
         if !asked && (readable || st.ready_unseen()) {
             plan.awake = true;
             st.ask(&self.0, &mut plan)?;

@@ -225,6 +225,8 @@ struct World {
     travels: RefCell<BTreeMap<u32, Travel>>,
     /// Between prepare and check.
     embedding: [Cell<bool>; 2],
+    /// What `prepare` said last.
+    prepared: [Cell<Option<u64>>; 2],
     fuel: Cell<u32>,
     depth: Cell<u32>,
     /// Numbers for lives, limits, jobs and what is thrown.
@@ -259,6 +261,7 @@ impl World {
             words: std::array::from_fn(|_| Arc::default()),
             travels: RefCell::default(),
             embedding: Default::default(),
+            prepared: Default::default(),
             fuel: Cell::new(FUEL),
             depth: Cell::new(0),
             numbers: Cell::new(OF_EACH.into()),
@@ -1183,10 +1186,12 @@ impl World {
         let again = self.embedding[side].replace(true);
         let backend = ctx.backend_fd().unwrap();
         let ns = self.prepare(side, backend);
+        self.prepared[side].set(ns);
         let _ = self.steps(side, between, false);
         if again {
             return; // calling prepare twice is harmless; the outer loop has not slept yet
         }
+        let ns = self.prepared[side].get(); // what it was told last
         self.embedding[side].set(false);
         self.count("an outer loop's turn");
         if self.tell(side, |model| model.closed) {

@@ -424,9 +424,11 @@ impl Model {
     }
 
     /// A turn that failed in its search does not sleep: whoever is told the end then hears of the
-    /// end of `poll_until`, before which the search was over.
+    /// end of `poll_until`, before which the search was over. Unless it failed as others were told
+    /// the end, and this one's turn has come.
     pub fn has_failed_in_loop(&self) -> bool {
-        self.frames.last().is_some_and(|f| f.finding && f.looped && f.failed)
+        let failed = |f: &Frame| f.finding && f.looped && f.failed && !f.left_spin_mode;
+        self.frames.last().is_some_and(failed)
     }
 
     pub fn ends(&mut self, life: Life, seen: Option<Seen>) {

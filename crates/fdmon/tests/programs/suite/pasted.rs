@@ -256,3 +256,23 @@ fn a_notification_that_a_turn_took_between_prepare_and_check_wakes_once_more_at_
         Step::Embed { between: Steps::default() },
     ]));
 }
+
+/// SPEC 18, 50
+#[test]
+fn a_check_long_after_its_prepare_does_not_put_off_the_look_at_the_kernel() {
+    let ready = Call { take: false, steps: Steps::default() };
+    let word = Poll::Word { suppress: false, ready };
+    let spun = Step::Register { at: 6, handler: Handler { poll: word, ..Handler::default() } };
+    let handler = Handler { poll: Poll::Kernel, ..reads(false, vec![spun]) };
+    holds(&Program {
+        spin: Spin::Fixed,
+        ..program(vec![
+            Step::ShutDown { at: 4 },
+            Step::Register { at: 4, handler },
+            Step::Embed {
+                between: Steps(vec![Step::Advance { ns: 50_000 }, Step::Produce { at: 6 }]),
+            },
+            Step::Block { ns: 0 },
+        ])
+    });
+}

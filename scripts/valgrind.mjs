@@ -16,6 +16,8 @@ const half = process.argv[2]
 if (half !== undefined && half !== 'rust' && half !== 'node') fail(`'${half}' is not known; pass 'rust' or 'node', or nothing for both`, 2)
 if (!has('valgrind')) fail('valgrind is missing; run: apt-get install valgrind')
 const memcheck = ['--quiet', '--error-exitcode=99']
+/** What nobody points at any more is an error too; what statics hold until the end is none. */
+const leaks = ['--leak-check=full', '--show-leak-kinds=definite', '--errors-for-leak-kinds=definite']
 
 /** What runs on a ring in one thread. */
 const ON_A_RING = ['bad_input', 'bottom_half', 'close', 'external', 'failures', 'hooks', 'interest', 'turn', 'kernel::closed_fds',
@@ -29,8 +31,7 @@ if (half !== 'rust') await node()
 function rust() {
   needCargo()
   const program = testProgram('conformance')
-  // A leak is an error too. Tests run one by one: valgrind runs one thread at a time anyway.
-  const leaks = ['--leak-check=full', '--show-leak-kinds=definite', '--errors-for-leak-kinds=definite']
+  // Tests run one by one: valgrind runs one thread at a time anyway.
   const filters = { epoll: ['epoll::'], poll: ['poll::'], io_uring: ON_A_RING.map((name) => `io_uring::${name}::`) }
   for (const [monitor, names] of Object.entries(filters)) {
     const args = ['--quiet', '--test-threads=1', '--skip', 'a_million', '--skip', 'busy_poll', ...names]
@@ -53,7 +54,8 @@ async function node() {
   for (const monitor of ['epoll', 'poll']) await step(`memcheck, Node, ${monitor}`, () => workers(monitor))
 }
 
-/** V8 has errors of its own in there; an error counts when a frame of it is the addon's. */
+/** V8 has errors of its own in there; an error counts when a frame of it is the addon's. What napi-rs keeps of each class as the addon is
+ * loaded (40 bytes an environment) is not ours to give back. */
 function workers(monitor) {
   const folder = mkdtempSync(join(tmpdir(), 'fdmon-valgrind-'))
   process.on('exit', () => rmSync(folder, { recursive: true, force: true })) // also when it fails
@@ -62,7 +64,7 @@ function workers(monitor) {
   const entries = { entry: join(root, 'dist', 'cjs', 'index.js'), fd: join(root, 'dist', 'cjs', 'fd.js') }
   const program = [process.execPath, join(root, '__test__', 'teardown-program.cjs'), JSON.stringify({ ...cell, ...entries })]
   // V8 makes code while it runs, which valgrind must notice.
-  const tool = ['--smc-check=all-non-file', '--xml=yes', `--xml-file=${xml}`]
+  const tool = ['--smc-check=all-non-file', ...leaks, '--xml=yes', `--xml-file=${xml}`]
   const result = spawnSync('valgrind', [...tool, ...program], { cwd: root, encoding: 'utf8', timeout: 20 * 60_000 })
   const { stdout, stderr } = result
   if (result.error || result.status !== 0) fail(`Node under valgrind: ${result.error?.message ?? `exit code ${result.status}`}\n${stderr}`)
@@ -71,7 +73,7 @@ function workers(monitor) {
   const { leaked } = JSON.parse(said)
   if (leaked !== 0) fail(`${leaked} descriptors of ended workers are open`)
   const errors = readFileSync(xml, 'utf8').match(/<error>[^]*?<\/error>/g) ?? []
-  const ours = errors.filter((error) => /<obj>[^<]*fdmon[^<]*\.node<\/obj>/.test(error))
+  const ours = errors.filter((error) => /<obj>[^<]*fdmon[^<]*\.node<\/obj>/.test(error) && !error.includes('<fn>napi_register_module_v1</fn>'))
   if (ours.length > 0) fail(`${ours.length} errors in the addon, the first:\n${ours[0]}`)
   return `${WORKERS} workers ended at random, no error in the addon (${errors.length} of Node's own)`
 }

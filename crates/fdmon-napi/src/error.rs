@@ -175,6 +175,9 @@ pub fn init(
         None => {
             let state = Rc::new(PerEnv::default());
             env.set_instance_data(Rc::clone(&state), (), |_| {})?;
+            // With the instance data it would go too late to give its reference back.
+            let ends = |state: Rc<PerEnv>| drop(state.make_error.take());
+            env.add_env_cleanup_hook(Rc::clone(&state), ends)?;
             state
         }
     };

@@ -734,7 +734,8 @@ impl Model {
         let timed = self.deadline().is_some_and(|deadline| deadline <= seen.now);
         let awake = frame.plan == Some(Plan::Awake) || frame.notified || timed || self.has_work();
         let found = frame.hit || frame.failed || (asked && ready);
-        if self.mode && !frame.left_spin_mode && !awake && !found {
+        let may_have_found = ns == Some(0) && self.is_unsure();
+        if self.mode && !frame.left_spin_mode && !awake && !found && !may_have_found {
             self.leave_before_sleep();
             self.take_round(seen, false);
         }

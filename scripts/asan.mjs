@@ -4,17 +4,11 @@
 //   node scripts/asan.mjs [ARGUMENTS of cargo test]      for example: -- --test conformance -- epoll::
 //
 // Its builds lie in target/asan, apart from all others. Time is not asserted, since everything takes two to three times as long.
-import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
-import { fail, has, needCargo, root, run } from './step.mjs'
+import { needCargo, nightlyHost, root, run } from './step.mjs'
 
 needCargo()
-if (!has('cargo', ['+nightly', '--version'])) {
-  fail('AddressSanitizer needs a nightly toolchain; install it with: rustup toolchain install nightly --profile minimal')
-}
-const { stdout } = spawnSync('rustc', ['+nightly', '--version', '--verbose'], { encoding: 'utf8' })
-const host = /^host: (.*)$/m.exec(stdout)?.[1]
-if (!host) fail(`rustc +nightly says no host: ${stdout}`)
+const host = nightlyHost('AddressSanitizer')
 
 const given = process.argv.slice(2)
 const args = given.length > 0 ? given : ['--lib', '--tests']

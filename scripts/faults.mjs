@@ -14,7 +14,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { count, line, machine } from './measure.mjs'
 import { seal } from './seal.mjs'
-import { fail, needCargo, root, say, seconds } from './step.mjs'
+import { buildProgram, fail, needCargo, root, say, seconds } from './step.mjs'
 
 const { values: options } = parseArgs({
   options: { check: { type: 'boolean' }, n: { type: 'string' }, only: { type: 'string' }, quick: { type: 'boolean' } },
@@ -31,7 +31,7 @@ const folder = mkdtempSync(join(tmpdir(), 'fdmon-faults-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 
 needCargo()
-const program = build()
+const program = buildProgram('faults', ['test', '--quiet', '--features', 'faults', '--test', 'faults'])
 const rows = options.quick ? [] : listed()
 const possible = rows.filter(({ impossible }) => !impossible)
 const impossible = rows.filter((row) => row.impossible)
@@ -43,14 +43,6 @@ for (const text of wrong) say(`wrong: ${text}`)
 if (wrong.length > 0) process.exitCode = 1
 
 // --- Rows ------------------------------------------------------------------------------------------------------------------
-
-function build() {
-  const args = ['test', '--quiet', '--package', 'fdmon', '--features', 'faults', '--test', 'faults', '--no-run', '--message-format', 'json']
-  const { status, stdout } = spawnSync('cargo', args, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 26 })
-  if (status !== 0) fail('cannot build the tests; look above for the reason')
-  const made = stdout.split('\n').filter(Boolean).map((text) => JSON.parse(text))
-  return made.findLast((message) => message.target?.name === 'faults' && message.executable).executable
-}
 
 /** What the sources say, in their order. */
 function listed() {

@@ -7,11 +7,10 @@
 //
 // It starts from crates/fdmon/fuzz/corpus/programs and keeps what it finds besides in target/fuzz. What fails is reduced, printed as a
 // test for suite/pasted.rs, and its bytes lie in target/fuzz/artifacts.
-import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { fail, has, needCargo, root, run, say } from './step.mjs'
+import { fail, has, needCargo, nightlyHost, root, run, say } from './step.mjs'
 
 /** The corpus in the repository stays smaller than this. */
 const MOST_BYTES = 200_000
@@ -34,15 +33,10 @@ const seconds = Number(values.seconds)
 if (!Number.isInteger(seconds) || seconds < 1) fail(`--seconds = '${values.seconds}' is no whole number above 0`, 2)
 
 needCargo()
-if (!has('cargo', ['+nightly', '--version'])) {
-  fail('the fuzzer needs a nightly toolchain; install it with: rustup toolchain install nightly --profile minimal')
-}
+const host = nightlyHost('the fuzzer')
 if (!has('cargo', ['+nightly', 'fuzz', '--version'])) {
   fail('the fuzzer needs cargo-fuzz; install it with: cargo install cargo-fuzz --locked')
 }
-const { stdout } = spawnSync('rustc', ['+nightly', '--version', '--verbose'], { encoding: 'utf8' })
-const host = /^host: (.*)$/m.exec(stdout)?.[1]
-if (!host) fail(`rustc +nightly says no host: ${stdout}`)
 
 const folder = join(root, 'crates', 'fdmon', 'fuzz')
 const seeds = join(folder, 'corpus', 'programs')

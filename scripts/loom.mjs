@@ -7,14 +7,14 @@
 // --check writes nothing: all models must pass, the table must name just these models and mutations, and each mutation that it says
 // is caught must be, by the model that it names first. --quick leaves the mutations out. --only runs the models whose name contains
 // TEXT, --mutation one mutation against all models; both write nothing. LOOM_MAX_PREEMPTIONS replaces the bounds of the models.
-import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { mutations } from './loom/mutations.mjs'
 import { seal } from './seal.mjs'
-import { fail, needCargo, root, say, seconds } from './step.mjs'
+import { buildProgram, fail, needCargo, root, say, seconds } from './step.mjs'
 
 const { values: options } = parseArgs({
   options: { check: { type: 'boolean' }, quick: { type: 'boolean' }, only: { type: 'string' }, mutation: { type: 'string' } },
@@ -70,15 +70,10 @@ function sameSteps() {
 /** The tests of the library, with loom's types; returns the program. */
 function build() {
   const env = {
-    ...process.env,
     RUSTFLAGS: `${process.env.RUSTFLAGS ?? ''} --cfg loom`.trim(),
     CARGO_TARGET_DIR: join(root, 'target', 'loom'),
   }
-  const args = ['test', '--package', 'fdmon', '--lib', '--release', '--features', 'mutations', '--no-run', '--message-format', 'json']
-  const { status, stdout } = spawnSync('cargo', args, { cwd: root, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 26 })
-  if (status !== 0) fail('cannot build the models; look above for the reason')
-  const made = stdout.split('\n').filter(Boolean).map((line) => JSON.parse(line))
-  return made.findLast((message) => message.target?.name === 'fdmon' && message.executable).executable
+  return buildProgram('fdmon', ['test', '--lib', '--release', '--features', 'mutations'], env)
 }
 
 function modelsOf(program) {

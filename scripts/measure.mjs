@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { cpus, release, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { systemCallCounter } from '../examples/main-job/counter.mjs'
-import { fail, has, root } from './step.mjs'
+import { buildProgram, fail, has, root } from './step.mjs'
 
 const folder = mkdtempSync(join(tmpdir(), 'fdmon-counts-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
@@ -22,11 +22,7 @@ export function needCounters() {
 
 /** Builds a bench of the crate as it is released; returns the program. */
 export function buildBench(name) {
-  const args = ['bench', '--package', 'fdmon', '--bench', name, '--no-run', '--message-format', 'json']
-  const { status, stdout } = spawnSync('cargo', args, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 26 })
-  if (status !== 0) fail('cannot build the workloads; look above for the reason')
-  const made = stdout.split('\n').filter(Boolean).map((line) => JSON.parse(line))
-  return made.findLast((message) => message.target?.name === name && message.executable).executable
+  return buildProgram(name, ['bench', '--bench', name])
 }
 
 /** Instructions in user space of a whole run, by callgrind. */

@@ -89,6 +89,26 @@ export function needCargo() {
   )
 }
 
+/** Builds one program with `cargo ARGS --no-run`; returns where it is. `name` is what cargo calls its target. */
+export function buildProgram(name, args, env = {}) {
+  const stdio = ['ignore', 'pipe', 'inherit']
+  const all = [...args, '--package', 'fdmon', '--no-run', '--message-format', 'json']
+  const { status, stdout } = spawnSync('cargo', all, { cwd: root, env: { ...process.env, ...env }, encoding: 'utf8', stdio, maxBuffer: 1 << 26 })
+  if (status !== 0) fail(`cannot build ${name}; look above for the reason`)
+  const made = stdout.split('\n').filter(Boolean).map((text) => JSON.parse(text))
+  return made.findLast((message) => message.target?.name === name && message.executable).executable
+}
+
+/** The host of the nightly toolchain; ends the script with the command that installs one. */
+export function nightlyHost(what) {
+  if (!has('cargo', ['+nightly', '--version'])) {
+    fail(`${what} needs a nightly toolchain; install it with: rustup toolchain install nightly --profile minimal`)
+  }
+  const { stdout } = spawnSync('rustc', ['+nightly', '--version', '--verbose'], { encoding: 'utf8' })
+  const host = /^host: (.*)$/m.exec(stdout)?.[1]
+  return host ?? fail(`rustc +nightly says no host: ${stdout}`)
+}
+
 /** Installs the development dependencies when they are missing or older than the lock file. */
 export function install() {
   const installed = join(root, 'node_modules', '.package-lock.json')

@@ -10,7 +10,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fail, has, needCargo, ready, root, run, step } from './step.mjs'
+import { buildProgram, fail, has, needCargo, ready, root, run, step } from './step.mjs'
 
 const half = process.argv[2]
 if (half !== undefined && half !== 'rust' && half !== 'node') fail(`'${half}' is not known; pass 'rust' or 'node', or nothing for both`, 2)
@@ -30,7 +30,7 @@ if (half !== 'rust') await node()
 
 function rust() {
   needCargo()
-  const program = testProgram('conformance')
+  const program = buildProgram('conformance', ['test', '--test', 'conformance'])
   // Tests run one by one: valgrind runs one thread at a time anyway.
   const filters = { epoll: ['epoll::'], poll: ['poll::'], io_uring: ON_A_RING.map((name) => `io_uring::${name}::`) }
   for (const [monitor, names] of Object.entries(filters)) {
@@ -38,15 +38,6 @@ function rust() {
     const cwd = join(root, 'crates', 'fdmon')
     run(`memcheck, ${monitor}`, 'valgrind', [...memcheck, ...leaks, program, ...args], { cwd, env: { FDMON_SLOW: '1' } })
   }
-}
-
-/** Builds a test of the crate; returns the program. */
-function testProgram(name) {
-  const args = ['test', '--package', 'fdmon', '--test', name, '--no-run', '--message-format', 'json']
-  const { status, stdout } = spawnSync('cargo', args, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 26 })
-  if (status !== 0) fail(`cannot build the test ${name}; look above for the reason`)
-  const made = stdout.split('\n').filter(Boolean).map((line) => JSON.parse(line))
-  return made.findLast((message) => message.target?.name === name && message.executable).executable
 }
 
 async function node() {

@@ -124,9 +124,7 @@ impl<T> Answer<T> {
             wake.wake();
         }
     }
-}
 
-impl<T> Answer<T> {
     /// Gives the answer in a destructor, through which no waker may unwind.
     pub fn give_at_last(self, value: T) {
         let _ = catch_unwind(AssertUnwindSafe(|| self.give(value)));

@@ -1,6 +1,6 @@
 //! An outer loop sleeps for the context.
 
-use super::{News, check, check_within, context, spin, thread, watching};
+use super::{check, check_within, context, notifies, schedules, spin};
 use crate::monitor::Monitor;
 use crate::{AioContext, MonitorKind};
 
@@ -22,12 +22,7 @@ fn round(ctx: &AioContext) {
 fn an_outer_loop_is_woken_and_sees_what_was_told() {
     check(|| {
         let ctx = context(MonitorKind::Epoll);
-        let news = News::none();
-        let told = news.clone();
-        let other = thread(&ctx, move |remote| {
-            told.tell();
-            remote.notify().unwrap();
-        });
+        let (news, other) = notifies(&ctx);
         while !news.is_told() {
             round(&ctx);
         }
@@ -40,13 +35,7 @@ fn an_outer_loop_is_woken_and_sees_what_was_told() {
 fn the_round_that_a_schedule_wakes_runs_it() {
     check(|| {
         let ctx = context(MonitorKind::Poll);
-        let news = News::none();
-        let (half, seen) = watching(&ctx, &[&news]);
-        let (id, told) = (half.id(), news.clone());
-        let other = thread(&ctx, move |remote| {
-            told.tell();
-            remote.schedule(&id).unwrap();
-        });
+        let (_half, seen, other) = schedules(&ctx);
         while seen.get() == 0 {
             round(&ctx);
         }
@@ -72,12 +61,7 @@ fn a_producer_with_a_suppress_word_loses_no_event_when_an_outer_loop_goes_to_sle
 fn an_outer_loop_is_woken_although_a_nested_turn_slept_and_took_notifications_in_a_hook() {
     check_within(4, || {
         let ctx = spin::nesting(MonitorKind::Epoll, spin::nap);
-        let news = News::none();
-        let told = news.clone();
-        let other = thread(&ctx, move |remote| {
-            told.tell();
-            remote.notify().unwrap();
-        });
+        let (news, other) = notifies(&ctx);
         while !news.is_told() {
             round(&ctx);
         }

@@ -102,3 +102,26 @@ fn watching(ctx: &AioContext, news: &[&News]) -> (BottomHalf, Rc<std::cell::Cell
     });
     (half.unwrap(), seen)
 }
+
+/// A thread that tells something and then notifies the context.
+fn notifies(ctx: &AioContext) -> (News, JoinHandle<()>) {
+    let news = News::none();
+    let told = news.clone();
+    let other = thread(ctx, move |remote| {
+        told.tell();
+        remote.notify().unwrap();
+    });
+    (news, other)
+}
+
+/// A bottom half that counts what it sees told, and a thread that tells it and then schedules it.
+fn schedules(ctx: &AioContext) -> (BottomHalf, Rc<std::cell::Cell<u32>>, JoinHandle<()>) {
+    let news = News::none();
+    let (half, seen) = watching(ctx, &[&news]);
+    let id = half.id();
+    let other = thread(ctx, move |remote| {
+        news.tell();
+        remote.schedule(&id).unwrap();
+    });
+    (half, seen, other)
+}

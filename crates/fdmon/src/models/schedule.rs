@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{News, check, check_within, context, thread, watching};
+use super::{News, check, check_within, context, schedules, thread, watching};
 use crate::{BusyPoll, MonitorKind, PollParams};
 
 /// SPEC 32, 34, 36
@@ -11,13 +11,7 @@ use crate::{BusyPoll, MonitorKind, PollParams};
 fn the_turn_that_a_schedule_wakes_runs_it() {
     check(|| {
         let ctx = context(MonitorKind::Epoll);
-        let news = News::none();
-        let (half, seen) = watching(&ctx, &[&news]);
-        let (id, told) = (half.id(), news.clone());
-        let other = thread(&ctx, move |remote| {
-            told.tell();
-            remote.schedule(&id).unwrap();
-        });
+        let (_half, seen, other) = schedules(&ctx);
         assert!(ctx.poll(true).unwrap());
         assert_eq!(seen.get(), 1);
         other.join().unwrap();
@@ -31,13 +25,7 @@ fn the_turn_with_all_its_steps_that_a_schedule_wakes_runs_it() {
         let ctx = context(MonitorKind::Epoll);
         let timer = ctx.timer(|_| unreachable!("no time passes")).unwrap();
         timer.arm(Duration::from_secs(3600)).unwrap();
-        let news = News::none();
-        let (half, seen) = watching(&ctx, &[&news]);
-        let (id, told) = (half.id(), news.clone());
-        let other = thread(&ctx, move |remote| {
-            told.tell();
-            remote.schedule(&id).unwrap();
-        });
+        let (_half, seen, other) = schedules(&ctx);
         assert!(ctx.poll(true).unwrap());
         assert_eq!(seen.get(), 1);
         other.join().unwrap();
@@ -49,13 +37,7 @@ fn the_turn_with_all_its_steps_that_a_schedule_wakes_runs_it() {
 fn a_schedule_that_a_turn_accepts_and_does_not_read_is_not_slept_on() {
     check(|| {
         let ctx = context(MonitorKind::Epoll);
-        let news = News::none();
-        let (half, seen) = watching(&ctx, &[&news]);
-        let (id, told) = (half.id(), news.clone());
-        let other = thread(&ctx, move |remote| {
-            told.tell();
-            remote.schedule(&id).unwrap();
-        });
+        let (_half, seen, other) = schedules(&ctx);
         ctx.poll(false).unwrap();
         while seen.get() == 0 {
             ctx.poll(true).unwrap();

@@ -1,22 +1,12 @@
 //! A turn goes to sleep while others notify it.
 
-use super::{News, check, check_within, context, thread};
+use super::{News, check, check_within, context, notifies, thread};
 use crate::sync::Ordering;
 use crate::{AioContext, MonitorKind};
 
 /// Turns until all is told that the others had told before they notified.
 fn notified(ctx: &AioContext, threads: usize) {
-    let news: Vec<News> = (0..threads).map(|_| News::none()).collect();
-    let others: Vec<_> = news
-        .iter()
-        .cloned()
-        .map(|news| {
-            thread(ctx, move |remote| {
-                news.tell();
-                remote.notify().unwrap();
-            })
-        })
-        .collect();
+    let (news, others): (Vec<_>, Vec<_>) = (0..threads).map(|_| notifies(ctx)).unzip();
     while !news.iter().all(News::is_told) {
         ctx.poll(true).unwrap();
     }

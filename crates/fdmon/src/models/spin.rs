@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use loom::thread::{self, JoinHandle};
 
-use super::{News, check, check_within, thread as other_thread};
+use super::{News, check, check_within, notifies};
 use crate::sync::{Arc, AtomicU32, Ordering, fence, in_order, kept, ordered};
 use crate::{
     AioContext, EventNotifier, Handlers, ManualClock, MonitorKind, PolicyKind, PollParams,
@@ -298,12 +298,7 @@ fn a_notification_ends_a_spin() {
             assert!(ctx.poll(true).unwrap());
         }
         clock.set_step_ns(1);
-        let news = News::none();
-        let told = news.clone();
-        let other = other_thread(&ctx, move |remote| {
-            told.tell();
-            remote.notify().unwrap();
-        });
+        let (news, other) = notifies(&ctx);
         while !news.is_told() {
             ctx.poll(true).unwrap();
         }
@@ -316,12 +311,7 @@ fn a_notification_ends_a_spin() {
 fn a_turn_is_woken_although_a_nested_one_slept_and_took_notifications_in_its_hook() {
     check_within(4, || {
         let ctx = nesting(MonitorKind::Epoll, nap);
-        let news = News::none();
-        let told = news.clone();
-        let other = other_thread(&ctx, move |remote| {
-            told.tell();
-            remote.notify().unwrap();
-        });
+        let (news, other) = notifies(&ctx);
         while !news.is_told() {
             ctx.poll(true).unwrap();
         }

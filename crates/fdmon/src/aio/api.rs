@@ -265,7 +265,7 @@ impl AioContext {
         section()
     }
 
-    pub(super) fn unplug(&self) {
+    fn unplug(&self) {
         let mut st = self.0.state();
         st.io.plugs -= 1;
         if st.io.plugs == 0 && !st.closed && self.0.home.is_here() {

@@ -14,7 +14,7 @@ use rustix::fd::RawFd;
 use super::api::check_offset;
 use super::request::{IoOp, Request, Segment, Segments, Stage};
 use crate::context::AioContext;
-use crate::error::{Error, ErrorCode, Result};
+use crate::error::{Error, Result};
 use crate::registry::Entry;
 
 /// Two 32-bit words a slot, the low one first: bytes, or an errno if negative.
@@ -123,21 +123,9 @@ impl AioContext {
         self.0.state().reg.io(slot).map_or("pread", |request| request.call())
     }
 
-    /// A plugged section begins.
-    pub fn foreign_plug(&self) {
-        self.0.state().io.plugs += 1;
-    }
-
-    /// …and ends: the outermost submits what was asked for.
-    ///
-    /// # Errors
-    /// `Internal` when none has begun.
-    pub fn foreign_unplug(&self) -> Result<()> {
-        if self.0.state().io.plugs == 0 {
-            return Err(Error::new(ErrorCode::Internal, "unplug without plug; report it"));
-        }
-        self.unplug();
-        Ok(())
+    /// Submits what waits for more.
+    pub fn foreign_submit(&self) {
+        self.plug(|| {});
     }
 
     /// Requests are under way that the other side waits for.

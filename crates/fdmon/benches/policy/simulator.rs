@@ -35,6 +35,9 @@ pub fn run(cell: &Cell, contender: Contender, wake_up_ns: u64) -> Outcome {
     while latencies.len() < EVENTS {
         let start = now;
         let next = due.iter().copied().min().unwrap_or(0);
+        if let Some(policy) = &mut policy {
+            policy.prepare(wake_up, &params);
+        }
         let window = match &policy {
             // Guards: one usable CPU, no spin.
             Some(policy) if cell.placement != Placement::OneCpu => {

@@ -19,6 +19,7 @@ use crate::config::PollParams;
 const STEPS: u32 = 2;
 /// The first bucket ends at 256 ns: so soon, nothing has gone to sleep.
 const FIRST: u32 = 8;
+const AT_ONCE_NS: u64 = 1 << FIRST;
 /// Up to a day.
 const BUCKETS: usize = ((47 - FIRST as usize) << STEPS) + 1;
 /// What an event still counts for after the next one.
@@ -35,9 +36,14 @@ const PRIOR: f32 = 2.0;
 const TIE: f32 = 1.002;
 /// How fast the size of the crowds is followed.
 const FOLLOW: f32 = 0.02;
-/// The window of a regime is chosen anew after so many events, and after each of the first ones; the
-/// other one's half way between.
-const EVERY: u64 = 8;
+/// A window is chosen anew after so many events, twice as many each time it stays as it was, up to
+/// the second; and after each of the first ones.
+const EVERY: u32 = 8;
+const SELDOM: u32 = 32;
+/// Events that were there at once are noted one by one, and counted so many together.
+const TOGETHER: u32 = 64;
+/// …and never more: what was before them has faded by then.
+const MOST: u32 = 1024;
 /// Weights grow instead of decaying one by one, up to this.
 const HEAVY: f32 = 1e6;
 
@@ -63,32 +69,62 @@ impl Default for Histogram {
 impl Histogram {
     fn add(&mut self, bucket: usize) {
         self.weight *= GROWTH;
-        if self.weight > HEAVY {
-            let scale = 1.0 / self.weight;
-            self.counts.iter_mut().for_each(|count| *count *= scale);
-            self.total *= scale;
-            self.weight = 1.0;
-        }
         self.counts[bucket] += self.weight;
         self.total += self.weight;
+        if self.weight > HEAVY {
+            self.scale_down();
+        }
+    }
+
+    /// The same so many times, in one step.
+    #[allow(clippy::cast_possible_wrap, reason = "a thousand at most")]
+    fn add_several(&mut self, bucket: usize, times: u32) {
+        let grown = self.weight * GROWTH.powi(times as i32);
+        let weight = (grown - self.weight) * (GROWTH / (GROWTH - 1.0));
+        self.weight = grown;
+        self.counts[bucket] += weight;
+        self.total += weight;
+        if self.weight > HEAVY {
+            self.scale_down();
+        }
+    }
+
+    #[cold]
+    fn scale_down(&mut self) {
+        let scale = 1.0 / self.weight;
+        self.counts.iter_mut().for_each(|count| *count *= scale);
+        self.total *= scale;
+        self.weight = 1.0;
     }
 }
 
 /// The window for one regime, and how likely it is to see the next event.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 struct Choice {
     window: u64,
     promise: f32,
 }
 
+/// What is known of the gaps after a short one, or after a long one.
+#[derive(Default)]
+struct Regime {
+    gaps: Histogram,
+    choice: Choice,
+    /// It is chosen anew after so many events, of either regime, and how many are left.
+    every: u32,
+    left: u32,
+}
+
 #[derive(Default)]
 pub(crate) struct Cost {
-    /// Gaps after a short one, and after a long one.
-    after: [Histogram; 2],
+    regimes: [Regime; 2],
     all: Histogram,
+    /// Which of them the next gap is of.
     regime: usize,
-    choices: [Choice; 2],
-    events: u64,
+    events: u32,
+    /// Events that were there at once and are not counted yet, and how many of them a spin saw.
+    at_once: u32,
+    at_once_spun: u32,
     /// Hits that spins were to have lately, and had.
     promised: f32,
     kept: f32,
@@ -134,11 +170,44 @@ fn latency_cost(wake_up: WakeUp, params: &PollParams) -> f32 {
 
 impl Cost {
     pub fn window(&self) -> u64 {
-        self.choices[self.regime].window
+        self.regimes[self.regime].choice.window
+    }
+
+    /// Before a turn that may spin: its window is chosen anew if that is due. Not after the turn
+    /// that learned something: there its event waits.
+    #[inline]
+    pub fn prepare(&mut self, wake_up: WakeUp, params: &PollParams) {
+        if self.regimes[self.regime].left == 0 {
+            self.choose_anew(wake_up, params);
+        }
+    }
+
+    /// So many turns found something at once, each without a spin.
+    #[inline]
+    pub fn on_hits(&mut self, turns: u32) {
+        self.at_once = self.at_once.saturating_add(turns);
     }
 
     /// A blocking turn is over.
+    #[inline]
     pub fn on_turn(&mut self, seen: &Seen, wake_up: WakeUp, params: &PollParams) {
+        // Nothing waits for a window that is there already.
+        if !seen.slept && seen.block_ns < AT_ONCE_NS && self.window() != 0 && self.events >= EVERY {
+            self.at_once += 1;
+            self.at_once_spun += u32::from(seen.spun_ns != 0);
+            if self.at_once < TOGETHER {
+                return;
+            }
+            self.count_at_once();
+        } else {
+            self.learn(seen, wake_up, params);
+        }
+    }
+
+    fn learn(&mut self, seen: &Seen, wake_up: WakeUp, params: &PollParams) {
+        if self.at_once != 0 {
+            self.count_at_once();
+        }
         self.check_promise(seen);
         if seen.slept {
             let others = float(seen.events.saturating_sub(1));
@@ -147,24 +216,60 @@ impl Cost {
         let gap = seen.gap_ns(wake_up);
         // All that is beyond the maximum is the same: no window sees it.
         let place = bucket(gap.min(params.max_ns.saturating_mul(2)));
-        self.after[self.regime].add(place);
+        self.regimes[self.regime].gaps.add(place);
         self.all.add(place);
         let sleep = float(wake_up.cpu_ns) + latency_cost(wake_up, params);
         let is_long = float(gap) > sleep.min(float(params.max_ns));
         self.regime = if is_long { LONG } else { SHORT };
-        self.events += 1;
-        for (regime, turn) in [(SHORT, 0), (LONG, EVERY / 2)] {
-            if self.events < EVERY || self.events % EVERY == turn {
-                self.choices[regime] = self.choose(regime, wake_up, params);
-            }
+        self.happened(1);
+        if self.events <= EVERY {
+            self.choose_anew(wake_up, params);
         }
+    }
+
+    /// …that were there at once.
+    #[cold]
+    fn count_at_once(&mut self) {
+        let times = std::mem::take(&mut self.at_once).min(MOST);
+        let spun = std::mem::take(&mut self.at_once_spun).min(times);
+        let faded = MEMORY.powi(times.cast_signed());
+        let promise = self.regimes[self.regime].choice.promise;
+        self.promised = self.promised * faded + promise * spun as f32;
+        self.kept = self.kept * faded + spun as f32;
+        let mut others = times;
+        if self.regime == LONG {
+            self.regimes[LONG].gaps.add(0);
+            self.regime = SHORT;
+            others -= 1;
+        }
+        self.regimes[SHORT].gaps.add_several(0, others);
+        self.all.add_several(0, times);
+        self.happened(1);
+    }
+
+    fn happened(&mut self, events: u32) {
+        self.events = self.events.saturating_add(events);
+        for regime in &mut self.regimes {
+            regime.left = regime.left.saturating_sub(events);
+        }
+    }
+
+    #[inline(never)]
+    fn choose_anew(&mut self, wake_up: WakeUp, params: &PollParams) {
+        let choice = self.choose(self.regime, wake_up, params);
+        let regime = &mut self.regimes[self.regime];
+        let same = bucket(choice.window).abs_diff(bucket(regime.choice.window)) <= 1
+            && (choice.window == 0) == (regime.choice.window == 0);
+        regime.every = if same { (regime.every * 2).clamp(EVERY, SELDOM) } else { EVERY };
+        regime.left = regime.every;
+        regime.choice = choice;
     }
 
     /// Did the spin see what it was to see?
     fn check_promise(&mut self, seen: &Seen) {
         self.promised *= MEMORY;
         self.kept *= MEMORY;
-        let Choice { window, promise } = self.choices[self.regime];
+        let Choice { window, promise } = self.regimes[self.regime].choice;
         let hit = !seen.slept;
         // One that was cut short shows nothing.
         if seen.spun_ns != 0 && (hit || seen.spun_ns >= window) {
@@ -179,7 +284,7 @@ impl Cost {
 
     /// The longest window that costs next to nothing more than the best one.
     fn choose(&self, regime: usize, wake_up: WakeUp, params: &PollParams) -> Choice {
-        let (own, all) = (&self.after[regime], &self.all);
+        let (own, all) = (&self.regimes[regime].gaps, &self.all);
         // The newest event counts as one.
         let own_scale = 1.0 / own.weight;
         let all_scale = if all.total > 0.0 { SHARED / all.total } else { 0.0 };
@@ -249,6 +354,7 @@ mod tests {
         fn tell(&mut self, block_ns: u64, spun_ns: u64, slept: bool) {
             let seen = Seen { block_ns, spun_ns, slept, events: 1 };
             self.policy.on_turn(&seen, self.wake_up, &self.params);
+            self.policy.prepare(self.wake_up, &self.params);
         }
 
         fn events(&mut self, gaps: impl IntoIterator<Item = u64>) -> usize {
@@ -314,7 +420,7 @@ mod tests {
         let mut scene = Scene::new(FAST);
         let hits = scene.events((0..1000).map(|i| if i % 5 == 4 { 200_000 } else { 2000 }));
         assert!(hits >= 790, "{hits} of 800");
-        assert!(scene.policy.choices.iter().all(|choice| choice.window < 4000));
+        assert!(scene.policy.regimes.iter().all(|regime| regime.choice.window < 4000));
     }
 
     /// SPEC 27: bursts of 50, far apart events between them.
@@ -351,6 +457,7 @@ mod tests {
             for _ in 0..200 {
                 let seen = Seen { block_ns: 12_000, spun_ns: 0, slept: true, events };
                 policy.on_turn(&seen, FAST, &params);
+                policy.prepare(FAST, &params);
             }
             policy.window()
         };

@@ -729,7 +729,9 @@ impl State {
 
     /// How long this turn may spin; `None` = not at all.
     fn window(&mut self, shared: &Shared, plan: &Plan) -> Option<u64> {
+        self.spin.policy.prepare(self.spin.wake_up.get(), &self.spin.params);
         let mut window = self.spin.policy.window(&self.spin.params);
+        shared.stats.window_ns.set(window);
         if window == 0 {
             return None;
         }

@@ -60,6 +60,22 @@ impl Policy {
         }
     }
 
+    /// A turn begins that may spin.
+    #[inline]
+    pub fn prepare(&mut self, wake_up: WakeUp, params: &PollParams) {
+        if let Self::Cost(policy) = self {
+            policy.prepare(wake_up, params);
+        }
+    }
+
+    /// So many turns found something at once since it heard of the last one.
+    #[inline]
+    pub fn on_hits(&mut self, turns: u32) {
+        if let Self::Cost(policy) = self {
+            policy.on_hits(turns);
+        }
+    }
+
     /// It wants to hear of every turn, also of one that found something at once.
     pub fn counts_every_turn(&self) -> bool {
         matches!(self, Self::PerHandler(_))
@@ -130,6 +146,7 @@ mod tests {
                     events: 1,
                 };
                 policy.on_turn(&seen, WAKE_UP, &params, [(&mut source, true)].into_iter());
+                policy.prepare(WAKE_UP, &params);
             }
             assert_eq!(policy.window(&params) >= 5000, starts, "{kind:?}");
         }

@@ -34,8 +34,10 @@ const SHARED: f32 = 4.0;
 const PRIOR: f32 = 2.0;
 /// The longest window among those that cost no more than this times the least is taken.
 const TIE: f32 = 1.002;
+/// Entering and leaving spin mode for nothing, as a part of what a sleep and its wake-up take.
+const HOOKS: f32 = 0.125;
 /// How fast the size of the crowds is followed.
-const FOLLOW: f32 = 0.02;
+const FOLLOW: f32 = 0.25;
 /// A window is chosen anew after so many events, twice as many each time it stays as it was, up to
 /// the second; and after each of the first ones.
 const EVERY: u32 = 8;
@@ -121,6 +123,8 @@ pub(crate) struct Cost {
     all: Histogram,
     /// Which of them the next gap is of.
     regime: usize,
+    /// There was a turn since something can be spun for.
+    tried: bool,
     events: u32,
     /// Events that were there at once and are not counted yet, and how many of them a spin saw.
     at_once: u32,
@@ -169,8 +173,17 @@ fn latency_cost(wake_up: WakeUp, params: &PollParams) -> f32 {
 }
 
 impl Cost {
-    pub fn window(&self) -> u64 {
-        self.regimes[self.regime].choice.window
+    pub fn window(&self, params: &PollParams) -> u64 {
+        if self.tried { self.choice().window } else { params.max_ns }
+    }
+
+    /// Something new can be spun for: the next turn tries it, for how long it may.
+    pub fn try_once(&mut self) {
+        self.tried = false;
+    }
+
+    fn choice(&self) -> Choice {
+        self.regimes[self.regime].choice
     }
 
     /// Before a turn that may spin: its window is chosen anew if that is due. Not after the turn
@@ -191,8 +204,9 @@ impl Cost {
     /// A blocking turn is over.
     #[inline]
     pub fn on_turn(&mut self, seen: &Seen, wake_up: WakeUp, params: &PollParams) {
+        self.tried = true;
         // Nothing waits for a window that is there already.
-        if !seen.slept && seen.block_ns < AT_ONCE_NS && self.window() != 0 && self.events >= EVERY {
+        if !seen.slept && seen.block_ns < AT_ONCE_NS && self.choice().window != 0 && self.events >= EVERY {
             self.at_once += 1;
             self.at_once_spun += u32::from(seen.spun_ns != 0);
             if self.at_once < TOGETHER {
@@ -233,7 +247,7 @@ impl Cost {
         let times = std::mem::take(&mut self.at_once).min(MOST);
         let spun = std::mem::take(&mut self.at_once_spun).min(times);
         let faded = MEMORY.powi(times.cast_signed());
-        let promise = self.regimes[self.regime].choice.promise;
+        let promise = self.choice().promise;
         self.promised = self.promised * faded + promise * spun as f32;
         self.kept = self.kept * faded + spun as f32;
         let mut others = times;
@@ -269,7 +283,7 @@ impl Cost {
     fn check_promise(&mut self, seen: &Seen) {
         self.promised *= MEMORY;
         self.kept *= MEMORY;
-        let Choice { window, promise } = self.regimes[self.regime].choice;
+        let Choice { window, promise } = self.choice();
         let hit = !seen.slept;
         // One that was cut short shows nothing.
         if seen.spun_ns != 0 && (hit || seen.spun_ns >= window) {
@@ -294,6 +308,8 @@ impl Cost {
         let trust = self.trust();
         let miss =
             float(wake_up.cpu_ns) + latency_cost(wake_up, params) * (1.0 + self.others / 2.0);
+        // Producers are told to be silent, and to signal again before the sleep.
+        let in_vain = miss + float(wake_up.cpu_ns) * HOOKS;
         // Who does not spin asks the kernel also for what is there at once.
         let at_once = events(0);
         let late = total - at_once;
@@ -309,7 +325,7 @@ impl Cost {
             seen += count;
             spun += count * MIDDLES[place];
             let missed = (total - trust * seen).max(0.0);
-            costs[place] = trust * spun + missed * (float(window(place)) + miss);
+            costs[place] = trust * spun + missed * (float(window(place)) + in_vain);
             least = least.min(costs[place]);
         }
         if least == not_at_all {
@@ -345,7 +361,7 @@ mod tests {
 
         /// One turn whose event comes this long after its start. `true` = found by spinning.
         fn event(&mut self, gap: u64) -> bool {
-            let window = self.policy.window();
+            let window = self.policy.window(&self.params);
             let hit = gap <= window;
             self.tell(if hit { gap } else { gap + self.wake_up.latency_ns }, window.min(gap), !hit);
             hit
@@ -389,10 +405,10 @@ mod tests {
     fn events_beyond_what_a_sleep_costs_are_not_spun_for() {
         let mut scene = Scene::new(FAST);
         assert_eq!(scene.events([20_000; 100]), 0);
-        assert_eq!(scene.policy.window(), 0);
+        assert_eq!(scene.policy.window(&scene.params), 0);
         let mut scene = Scene::new(SLOW);
         assert_eq!(scene.events([MAX * 2; 100]), 0);
-        assert_eq!(scene.policy.window(), 0);
+        assert_eq!(scene.policy.window(&scene.params), 0);
     }
 
     /// SPEC 27
@@ -403,7 +419,7 @@ mod tests {
         assert_eq!(scene.events([20_000; 100]), 99);
         scene.params.latency_weight = 0.0;
         scene.events([20_000; 200]);
-        assert_eq!(scene.policy.window(), 0);
+        assert_eq!(scene.policy.window(&scene.params), 0);
     }
 
     /// SPEC 27: they cost a spin nothing, and a sleep its calls; rare late ones do not change that.
@@ -431,7 +447,7 @@ mod tests {
         scene.events((0..1000).map(burst));
         let hits = scene.events((0..100).map(burst));
         assert!(hits >= 48, "{hits} of 50");
-        assert_eq!(scene.policy.window(), 0, "nothing is spun for between bursts");
+        assert_eq!(scene.policy.window(&scene.params), 0, "nothing is spun for between bursts");
     }
 
     /// SPEC 27, 28: the producer waits for this very CPU, so no spin sees anything, whatever the
@@ -441,7 +457,7 @@ mod tests {
         let mut scene = Scene::new(FAST);
         let mut spins = 0;
         for _ in 0..1000 {
-            let window = scene.policy.window();
+            let window = scene.policy.window(&scene.params);
             spins += u32::from(window != 0);
             scene.tell(window.max(1000) + FAST.latency_ns, window, true);
         }
@@ -459,7 +475,7 @@ mod tests {
                 policy.on_turn(&seen, FAST, &params);
                 policy.prepare(FAST, &params);
             }
-            policy.window()
+            policy.window(&params)
         };
         assert_eq!(window(1), 0);
         assert!(window(8) >= 9000);
@@ -474,7 +490,7 @@ mod tests {
             for slept in [false, true] {
                 scene.tell(ns, ns, slept);
                 scene.tell(ns, 0, slept);
-                assert!(scene.policy.window() <= scene.params.max_ns);
+                assert!(scene.policy.window(&scene.params) <= scene.params.max_ns);
             }
         }
         let mut scene = Scene::new(FAST);

@@ -55,7 +55,7 @@ impl Policy {
         match self {
             Self::Classic(policy) => policy.window(),
             Self::PerHandler(policy) => policy.window(),
-            Self::Cost(policy) => policy.window(),
+            Self::Cost(policy) => policy.window(params),
             Self::Fixed => params.max_ns,
         }
     }
@@ -65,6 +65,13 @@ impl Policy {
     pub fn prepare(&mut self, wake_up: WakeUp, params: &PollParams) {
         if let Self::Cost(policy) = self {
             policy.prepare(wake_up, params);
+        }
+    }
+
+    /// The spin list has its first member.
+    pub fn try_once(&mut self) {
+        if let Self::Cost(policy) = self {
+            policy.try_once();
         }
     }
 

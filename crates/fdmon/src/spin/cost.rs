@@ -13,6 +13,7 @@
 //! - *Crowds.* A wake-up that finds n events has delayed them all, so it weighs (n + 1) / 2 times.
 
 use super::policy::{Seen, WakeUp};
+use super::trial::Trials;
 use crate::config::PollParams;
 
 /// Four buckets an octave.
@@ -42,7 +43,7 @@ const FOLLOW: f32 = 0.25;
 /// the second; and after each of the first ones.
 const EVERY: u32 = 8;
 const SELDOM: u32 = 32;
-/// Events that were there at once are noted one by one, and counted so many together.
+/// Events that were there at once, or out of any window's reach, are noted one by one, and counted so many together.
 const TOGETHER: u32 = 64;
 /// …and never more: what was before them has faded by then.
 const MOST: u32 = 1024;
@@ -79,9 +80,8 @@ impl Histogram {
     }
 
     /// The same so many times, in one step.
-    #[allow(clippy::cast_possible_wrap, reason = "a thousand at most")]
     fn add_several(&mut self, bucket: usize, times: u32) {
-        let grown = self.weight * GROWTH.powi(times as i32);
+        let grown = self.weight * power(GROWTH, times);
         let weight = (grown - self.weight) * (GROWTH / (GROWTH - 1.0));
         self.weight = grown;
         self.counts[bucket] += weight;
@@ -112,6 +112,7 @@ struct Choice {
 struct Regime {
     gaps: Histogram,
     choice: Choice,
+    trials: Trials,
     /// It is chosen anew after so many events, of either regime, and how many are left.
     every: u32,
     left: u32,
@@ -129,11 +130,17 @@ pub(crate) struct Cost {
     /// Events that were there at once and are not counted yet, and how many of them a spin saw.
     at_once: u32,
     at_once_spun: u32,
+    /// …and that were too far away for any window.
+    far: u32,
+    /// The last turn, of which nothing was learned yet.
+    untold: Option<Seen>,
     /// Hits that spins were to have lately, and had.
     promised: f32,
     kept: f32,
     /// Events that a wake-up finds, less one.
     others: f32,
+    /// What a wake-up took, as the last turn shows.
+    took: Option<u64>,
 }
 
 fn bucket(ns: u64) -> usize {
@@ -172,9 +179,26 @@ fn latency_cost(wake_up: WakeUp, params: &PollParams) -> f32 {
     float(wake_up.latency_ns) * params.latency_weight as f32
 }
 
+fn power(base: f32, times: u32) -> f32 {
+    base.powi(times.cast_signed())
+}
+
+/// All that is beyond the maximum is the same: no window sees it.
+fn beyond(params: &PollParams) -> u64 {
+    params.max_ns.saturating_mul(2)
+}
+
+fn sleep_cost(wake_up: WakeUp, params: &PollParams) -> f32 {
+    float(wake_up.cpu_ns) + latency_cost(wake_up, params)
+}
+
 impl Cost {
     pub fn window(&self, params: &PollParams) -> u64 {
-        if self.tried { self.choice().window } else { params.max_ns }
+        if !self.tried {
+            return params.max_ns;
+        }
+        let regime = &self.regimes[self.regime];
+        regime.trials.window().unwrap_or(regime.choice.window).min(params.max_ns)
     }
 
     /// Something new can be spun for: the next turn tries it, for how long it may.
@@ -186,13 +210,24 @@ impl Cost {
         self.regimes[self.regime].choice
     }
 
-    /// Before a turn that may spin: its window is chosen anew if that is due. Not after the turn
-    /// that learned something: there its event waits.
+    /// Before a turn that may spin: learns from the turn before it. Not right after that one, where
+    /// its event waited; here the time would be spun away.
     #[inline]
     pub fn prepare(&mut self, wake_up: WakeUp, params: &PollParams) {
+        if let Some(seen) = self.untold.take() {
+            self.learn(&seen, wake_up, params);
+        }
         if self.regimes[self.regime].left == 0 {
             self.choose_anew(wake_up, params);
         }
+        let sleep = sleep_cost(wake_up, params);
+        self.regimes[self.regime].trials.prepare(sleep, float(params.max_ns));
+    }
+
+    /// What a wake-up took, if the last turn shows it.
+    #[inline]
+    pub fn take_wake_up(&mut self) -> Option<u64> {
+        self.took.take()
     }
 
     /// So many turns found something at once, each without a spin.
@@ -205,59 +240,82 @@ impl Cost {
     #[inline]
     pub fn on_turn(&mut self, seen: &Seen, wake_up: WakeUp, params: &PollParams) {
         self.tried = true;
-        // Nothing waits for a window that is there already.
-        if !seen.slept && seen.block_ns < AT_ONCE_NS && self.choice().window != 0 && self.events >= EVERY {
+        if self.events < EVERY {
+            self.learn(seen, wake_up, params);
+            self.choose_anew(wake_up, params);
+        } else if !seen.slept && seen.block_ns < AT_ONCE_NS && self.choice().window != 0 {
             self.at_once += 1;
             self.at_once_spun += u32::from(seen.spun_ns != 0);
-            if self.at_once < TOGETHER {
-                return;
-            }
-            self.count_at_once();
-        } else {
-            self.learn(seen, wake_up, params);
+        } else if self.is_as_far(seen, wake_up, params) {
+            self.far += 1;
+        } else if let Some(before) = self.untold.replace(*seen) {
+            self.learn(&before, wake_up, params); // no turn between them could spin
+        }
+        if self.at_once.max(self.far) >= TOGETHER {
+            self.count_alike(params);
         }
     }
 
+    /// One of many that no window sees, and nothing else to learn from it.
+    fn is_as_far(&self, seen: &Seen, wake_up: WakeUp, params: &PollParams) -> bool {
+        seen.slept
+            && seen.spun_ns == 0
+            && seen.events <= 1
+            && self.regime == LONG
+            && self.untold.is_none()
+            && self.regimes[LONG].trials.window().is_none()
+            && seen.gap_ns(wake_up) > params.max_ns
+    }
+
     fn learn(&mut self, seen: &Seen, wake_up: WakeUp, params: &PollParams) {
-        if self.at_once != 0 {
-            self.count_at_once();
+        if self.at_once | self.far != 0 {
+            self.count_alike(params);
         }
-        self.check_promise(seen);
+        let regime = &mut self.regimes[self.regime];
+        let trial = regime.trials.window().is_some();
+        self.took = regime.trials.on_turn(seen);
+        if !trial {
+            self.check_promise(seen);
+        }
         if seen.slept {
             let others = float(seen.events.saturating_sub(1));
             self.others += (others - self.others) * FOLLOW;
         }
         let gap = seen.gap_ns(wake_up);
-        // All that is beyond the maximum is the same: no window sees it.
-        let place = bucket(gap.min(params.max_ns.saturating_mul(2)));
+        let place = bucket(gap.min(beyond(params)));
         self.regimes[self.regime].gaps.add(place);
         self.all.add(place);
-        let sleep = float(wake_up.cpu_ns) + latency_cost(wake_up, params);
-        let is_long = float(gap) > sleep.min(float(params.max_ns));
+        let is_long = float(gap) > sleep_cost(wake_up, params).min(float(params.max_ns));
         self.regime = if is_long { LONG } else { SHORT };
         self.happened(1);
-        if self.events <= EVERY {
-            self.choose_anew(wake_up, params);
-        }
     }
 
-    /// …that were there at once.
+    /// Events that were there at once, or far away, all alike.
     #[cold]
-    fn count_at_once(&mut self) {
-        let times = std::mem::take(&mut self.at_once).min(MOST);
-        let spun = std::mem::take(&mut self.at_once_spun).min(times);
-        let faded = MEMORY.powi(times.cast_signed());
-        let promise = self.choice().promise;
-        self.promised = self.promised * faded + promise * spun as f32;
-        self.kept = self.kept * faded + spun as f32;
-        let mut others = times;
-        if self.regime == LONG {
-            self.regimes[LONG].gaps.add(0);
-            self.regime = SHORT;
-            others -= 1;
+    fn count_alike(&mut self, params: &PollParams) {
+        let far = std::mem::take(&mut self.far).min(MOST);
+        if far != 0 {
+            let place = bucket(beyond(params));
+            self.regimes[LONG].gaps.add_several(place, far);
+            self.all.add_several(place, far);
+            self.others *= power(1.0 - FOLLOW, far);
         }
-        self.regimes[SHORT].gaps.add_several(0, others);
-        self.all.add_several(0, times);
+        let at_once = std::mem::take(&mut self.at_once).min(MOST);
+        let spun = std::mem::take(&mut self.at_once_spun).min(at_once);
+        if at_once != 0 {
+            let others = if self.regime == LONG {
+                self.regimes[LONG].gaps.add(0);
+                self.regime = SHORT;
+                at_once - 1
+            } else {
+                at_once
+            };
+            self.regimes[SHORT].gaps.add_several(0, others);
+            self.all.add_several(0, at_once);
+        }
+        let faded = power(MEMORY, far + at_once);
+        self.promised = self.promised * faded + self.choice().promise * float(spun.into());
+        self.kept = self.kept * faded + float(spun.into());
         self.happened(1);
     }
 
@@ -394,9 +452,76 @@ mod tests {
 
     /// SPEC 27
     #[test]
-    fn events_that_come_soon_are_spun_for_after_the_first_one() {
+    fn events_counted_together_weigh_as_if_counted_one_by_one() {
+        let (mut one_by_one, mut together) = (Histogram::default(), Histogram::default());
+        for place in [3, 0, 5] {
+            (0..TOGETHER).for_each(|_| one_by_one.add(place));
+            together.add_several(place, TOGETHER);
+        }
+        let share = |histogram: &Histogram, place| histogram.counts[place] / histogram.total;
+        for place in [0, 3, 5] {
+            let apart = share(&one_by_one, place) - share(&together, place);
+            assert!(apart.abs() < 1e-4, "{place}: {apart}");
+        }
+    }
+
+    /// SPEC 27
+    #[test]
+    fn what_can_be_spun_for_anew_is_tried_once_for_as_long_as_may_be() {
+        let mut scene = Scene::new(FAST);
+        assert_eq!(scene.policy.window(&scene.params), MAX);
+        assert_eq!(scene.events([MAX * 4; 50]), 0);
+        assert_eq!(scene.policy.window(&scene.params), 0);
+        scene.policy.try_once();
+        assert_eq!(scene.policy.window(&scene.params), MAX);
+        assert!(scene.event(20_000));
+        assert_eq!(scene.policy.window(&scene.params), 0);
+    }
+
+    /// SPEC 27: spinning for late events is not worth it, were it not for those of short turns.
+    #[test]
+    fn hits_of_short_turns_count() {
+        let window = |hits| {
+            let mut scene = Scene::new(FAST);
+            for _ in 0..100 {
+                scene.event(9000);
+                scene.policy.on_hits(hits);
+            }
+            scene.policy.window(&scene.params)
+        };
+        assert_eq!(window(0), 0);
+        assert!(window(20) > 0);
+    }
+
+    /// SPEC 27: many far ones, noted and not yet counted, are no reason to miss what comes then.
+    #[test]
+    fn events_that_come_soon_after_many_far_ones_are_spun_for() {
         let mut scene = Scene::new(SLOW);
-        assert!(!scene.event(5000));
+        scene.events([MAX * 10; 10_000]);
+        let hits = scene.events([3000; 200]);
+        assert!(hits > 150, "{hits} of 200");
+    }
+
+    /// SPEC 27: at a steady pace it finds out what a wake-up takes, in both states.
+    #[test]
+    fn a_wake_up_shows_where_turns_that_sleep_are_compared_with_turns_that_spin() {
+        for believed in [FAST, SLOW] {
+            let (mut scene, mut found) = (Scene::new(believed), Vec::new());
+            for _ in 0..200 {
+                let (gap, window) = (20_000, scene.policy.window(&scene.params));
+                let slept = gap > window;
+                scene.tell(if slept { gap + 8000 } else { gap }, window.min(gap), slept);
+                found.extend(scene.policy.take_wake_up());
+            }
+            assert!(found.len() >= 3, "{believed:?}: {found:?}");
+            assert!(found.iter().all(|ns| ns.abs_diff(8000) < 100), "{believed:?}: {found:?}");
+        }
+    }
+
+    /// SPEC 27
+    #[test]
+    fn events_that_come_soon_are_spun_for() {
+        let mut scene = Scene::new(SLOW);
         assert_eq!(scene.events([5000; 100]), 100);
     }
 
@@ -404,7 +529,8 @@ mod tests {
     #[test]
     fn events_beyond_what_a_sleep_costs_are_not_spun_for() {
         let mut scene = Scene::new(FAST);
-        assert_eq!(scene.events([20_000; 100]), 0);
+        let hits = scene.events([20_000; 100]);
+        assert!((1..8).contains(&hits), "{hits}: the first one and some trials");
         assert_eq!(scene.policy.window(&scene.params), 0);
         let mut scene = Scene::new(SLOW);
         assert_eq!(scene.events([MAX * 2; 100]), 0);
@@ -416,7 +542,7 @@ mod tests {
     fn latency_that_is_worth_more_is_spun_for_longer() {
         let mut scene = Scene::new(FAST);
         scene.params.latency_weight = 20.0;
-        assert_eq!(scene.events([20_000; 100]), 99);
+        assert_eq!(scene.events([20_000; 100]), 100);
         scene.params.latency_weight = 0.0;
         scene.events([20_000; 200]);
         assert_eq!(scene.policy.window(&scene.params), 0);

@@ -10,6 +10,7 @@ mod per_handler;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod wake_up;
 
 use crate::clock::Clock;
@@ -747,6 +748,9 @@ impl State {
             spin.policy.on_hits(untold.try_into().unwrap_or(u32::MAX));
         }
         spin.policy.prepare(spin.wake_up.get(), &spin.params);
+        if let Some(took) = spin.policy.take_wake_up() {
+            spin.wake_up.woken(took);
+        }
         let mut window = spin.policy.window(&spin.params);
         shared.stats.window_ns.set(window);
         if window == 0 {

@@ -83,6 +83,12 @@ impl Policy {
         }
     }
 
+    /// What a wake-up took, if the last turn shows it.
+    #[inline]
+    pub fn take_wake_up(&mut self) -> Option<u64> {
+        if let Self::Cost(policy) = self { policy.take_wake_up() } else { None }
+    }
+
     /// It wants to hear of every turn, also of one that found something at once.
     pub fn counts_every_turn(&self) -> bool {
         matches!(self, Self::PerHandler(_))

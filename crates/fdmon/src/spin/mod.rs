@@ -128,6 +128,9 @@ impl SpinState {
     /// New parameters: the spin state starts anew.
     pub fn set_params(&mut self, params: PollParams) {
         self.policy = Policy::new(params.policy);
+        if !self.members.is_empty() && params.max_ns != 0 {
+            self.policy.try_once();
+        }
         for member in &mut self.members {
             member.estimate = per_handler::Estimate::default();
         }

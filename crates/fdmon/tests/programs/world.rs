@@ -1407,7 +1407,7 @@ impl PollSource for Asked {
         world.count("poll_end");
         world.note(|| format!("{side}: handler {} ends", self.life));
         world.see_returned(side);
-        let seen = world.tell(side, |m| m.has_failed_in_loop()).then(|| world.seen(side));
+        let seen = world.tell(side, |m| m.has_failed_in_loop(self.life)).then(|| world.seen(side));
         world.tell(side, |model| model.ends(self.life, seen));
         self.run(&world, self.code.end);
     }

@@ -205,7 +205,8 @@ impl Handler {
 struct Stray {
     errors: Vec<u32>,
     panics: Vec<u32>,
-    /// Which of the panics happened in a call between turns: the next such call resumes them.
+    /// Which panics happened in a call between turns: the next such call resumes them, also one
+    /// after a `prepare`, which reports nothing.
     between: BTreeSet<u32>,
 }
 
@@ -676,6 +677,13 @@ fn mask(interest: Interest) -> u32 {
 }
 
 fn collect(handler: &mut Handler, phase: u64, hit: bool, events: u32) {
+    take_place(handler, phase);
+    handler.hit |= hit;
+    handler.events |= events;
+}
+
+/// This phase collects something for it, or may: that is its place in the order, unless it has one.
+fn take_place(handler: &mut Handler, phase: u64) {
     if !handler.is_due() {
         handler.latest = phase;
         // What may have been collected before has its place, if it was.
@@ -683,6 +691,4 @@ fn collect(handler: &mut Handler, phase: u64, hit: bool, events: u32) {
             handler.since = phase;
         }
     }
-    handler.hit |= hit;
-    handler.events |= events;
 }

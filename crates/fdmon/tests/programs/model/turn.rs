@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Handler, Life, Model, Source, Thrown, What, Which, Work, collect};
+use super::{Handler, Life, Model, Source, Stray, Thrown, What, Which, Work, collect, take_place};
 use crate::files::Readiness;
 
 /// An idle bottom half limits a sleep to this.
@@ -159,9 +159,9 @@ impl Model {
     /// The outermost turn reports what failed since the last one.
     fn adopt_stray(&mut self, frame: &mut Frame) {
         if self.frames.is_empty() {
-            let stray = std::mem::take(&mut self.stray);
-            frame.failed |= !stray.panics.is_empty() || !stray.errors.is_empty();
-            (frame.errors, frame.panics) = (stray.errors, stray.panics);
+            let Stray { errors, panics, .. } = &mut self.stray;
+            frame.failed |= !panics.is_empty() || !errors.is_empty();
+            (frame.errors, frame.panics) = (std::mem::take(errors), std::mem::take(panics));
         }
     }
 
@@ -425,10 +425,11 @@ impl Model {
 
     /// A turn that failed in its search does not sleep: whoever is told the end then hears of the
     /// end of `poll_until`, before which the search was over. Unless it failed as others were told
-    /// the end, and this one's turn has come.
-    pub fn has_failed_in_loop(&self) -> bool {
+    /// the end, and this one's turn has come; or this one is being removed, by a hook of the search.
+    pub fn has_failed_in_loop(&self, life: Life) -> bool {
         let failed = |f: &Frame| f.finding && f.looped && f.failed && !f.left_spin_mode;
-        self.frames.last().is_some_and(failed)
+        let spun_on = self.live.values().any(|handler| handler.life == life && handler.begun);
+        spun_on && self.frames.last().is_some_and(failed)
     }
 
     pub fn ends(&mut self, life: Life, seen: Option<Seen>) {
@@ -484,16 +485,17 @@ impl Model {
             return;
         }
         let asked = || self.live.values().filter(|h| is_asked(h));
-        let fresh = asked().filter(|h| h.source == Source::Word && h.fresh).count();
-        let others = (others || fresh > 1) && frame.plan == Some(Plan::Spin);
+        let words = || asked().filter(|h| h.source == Source::Word);
+        let fresh = words().filter(|h| h.fresh).count();
+        // A word that was set before ends the spin with its first round.
+        let set = words().any(|h| !h.fresh && h.says_yes());
+        let others = (others || set || fresh > 1) && frame.plan == Some(Plan::Spin);
         let mut unasked = None;
         for handler in self.live.values_mut().filter(|h| is_asked(h)) {
             match handler.source {
                 // Set in the last round, it was asked after that or before.
                 Source::Word if handler.fresh && others && !frame.left_spin_mode => {
-                    if !handler.is_due() {
-                        (handler.since, handler.latest) = (self.phase, self.phase);
-                    }
+                    take_place(handler, self.phase);
                     handler.may_hit = true;
                 }
                 Source::Word if handler.says_yes() => {
@@ -543,9 +545,7 @@ impl Model {
                     handler.parked = true;
                 } else if free && before != events {
                     // The kernel was asked before that, or after.
-                    if !handler.is_due() {
-                        (handler.since, handler.latest) = (self.phase, self.phase);
-                    }
+                    take_place(handler, self.phase);
                     handler.may_hear.push(events);
                     if before != 0 {
                         collect(handler, self.phase, false, before);
@@ -581,9 +581,7 @@ impl Model {
             if !self.sees || handler.running || was.iter().all(|was| *was == handler.events) {
                 continue;
             }
-            if !handler.is_due() {
-                (handler.since, handler.latest) = (phase, phase);
-            }
+            take_place(handler, phase);
             handler.may_hear.extend(was);
         }
     }

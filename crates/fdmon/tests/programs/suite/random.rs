@@ -69,7 +69,7 @@ fn run_programs() {
     let (seed, first) = (number("FDMON_SEED", 1), number("FDMON_FIRST", 0));
     let count = number("FDMON_PROGRAMS", 1000);
     let strategy = programs();
-    // What to see of a fault that was made on purpose: how many programs notice it.
+    // What to see of a fault that was made on purpose: how many programs notice it, and which.
     let (counts, mut failures) = (number("FDMON_COUNT_FAILURES", 0) != 0, 0);
     let mut all = Tally::default();
     for at in first..first + count {
@@ -80,7 +80,10 @@ fn run_programs() {
                     *all.entry(what).or_default() += times;
                 }
             }
-            Err(_) if counts => failures += 1,
+            Err(failure) if counts => {
+                println!("{at} of seed {seed}, {}: {}", on(), failure.what);
+                failures += 1;
+            }
             Err(_) => {
                 let (program, failure) = shrink(&mut tree);
                 let which = format!(

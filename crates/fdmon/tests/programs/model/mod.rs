@@ -93,6 +93,10 @@ pub struct Handler {
     running: bool,
     /// A ring has a request for it that has not completed.
     armed: bool,
+    /// …that was put in before its last callback had returned: what completes it is a hint…
+    armed_early: bool,
+    /// …and there was something.
+    hinted: bool,
     /// It became ready while it ran, and is not watched until it has returned.
     parked: bool,
     /// What its file was ready for since the kernel was asked last, each time that it changed…
@@ -126,6 +130,8 @@ impl Handler {
             owed: false,
             running: false,
             armed: false,
+            armed_early: false,
+            hinted: false,
             parked: false,
             was_ready: Vec::new(),
             may_hear: Vec::new(),
@@ -317,9 +323,9 @@ impl Model {
         self.live.insert(at, handler);
     }
 
-    /// Nothing of it runs any more but its `poll_end`.
-    pub fn remove(&mut self, at: u8) {
-        self.live.remove(&at);
+    /// Nothing of it runs any more but its `poll_end`. `false` = there was none.
+    pub fn remove(&mut self, at: u8) -> bool {
+        self.live.remove(&at).is_some()
     }
 
     /// …to be added elsewhere.
@@ -329,6 +335,10 @@ impl Model {
 
     /// Somebody did something to a file.
     pub fn note_files(&mut self, files: &Readiness) {
+        if self.outer.is_some() {
+            self.arm_early();
+        }
+        self.note_hints(files);
         for (at, events) in self.ready_files(files) {
             if let Some(handler) = self.live.get_mut(&at).filter(|h| !h.running) {
                 if !handler.armed {
@@ -344,6 +354,21 @@ impl Model {
             for handler in self.live.values_mut().filter(|h| !h.running && !h.is_due()) {
                 handler.armed = true;
             }
+        }
+    }
+
+    /// A ring is asked for everything, and not for what it has to say.
+    fn arm_early(&mut self) {
+        let (sees, disabled) = (self.sees, self.disabled > 0);
+        for handler in self.live.values_mut().filter(|h| h.running || h.is_due()) {
+            let held_back = handler.parked || (handler.external && disabled);
+            handler.armed_early |= sees && !held_back && !handler.wanted.is_empty();
+        }
+    }
+
+    fn note_hints(&mut self, files: &Readiness) {
+        for (at, _) in self.ready_files(files) {
+            self.live.get_mut(&at).into_iter().for_each(|h| h.hinted |= h.armed_early);
         }
     }
 
@@ -375,15 +400,19 @@ impl Model {
         true
     }
 
-    pub fn disable_external(&mut self) {
+    /// `false` = they were disabled before.
+    pub fn disable_external(&mut self) -> bool {
         self.disabled += 1;
-        if self.disabled == 1 {
+        let first = self.disabled == 1;
+        if first {
             for handler in self.live.values_mut().filter(|h| h.external) {
                 handler.end();
                 handler.member = false;
+                (handler.armed_early, handler.hinted) = (false, false);
                 handler.drop_collected();
             }
         }
+        first
     }
 
     pub fn enable_external(&mut self) {

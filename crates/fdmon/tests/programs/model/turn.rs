@@ -221,6 +221,8 @@ impl Model {
                 Plan::Awake
             } else if self.may_spin() {
                 self.enter_spin_mode();
+                self.arm_early(); // so that what there is can be seen while spinning
+                self.note_hints(&frame.begin.files);
                 Plan::Spin
             } else {
                 Plan::Sleep
@@ -594,6 +596,11 @@ impl Model {
             let held_back = handler.running || handler.parked || (handler.external && disabled);
             let said = ready.iter().any(|(of, _)| of == at) || !handler.may_hear.is_empty();
             handler.armed = sees && !held_back && !said && !handler.wanted.is_empty();
+            // One that is asked for in a turn within its callback.
+            let held_back = handler.parked || (handler.external && disabled);
+            let early = sees && handler.running && !held_back;
+            handler.armed_early = early && !handler.wanted.is_empty();
+            handler.hinted = false;
         }
     }
 
@@ -747,7 +754,9 @@ impl Model {
             _ if awake || found || frame.hit || frame.failed => ns == Some(0),
             // A ring sees that something was ready, and asks for it in `check`.
             Some(0) => {
-                let was = self.sees && self.live.values().any(|h| !h.was_ready.is_empty());
+                // …also if that was before its last callback had returned.
+                let told = |h: &Handler| !h.was_ready.is_empty() || h.hinted;
+                let was = self.sees && self.live.values().any(told);
                 ready || unwatched || was || (self.sees && self.signalled) || self.is_unsure()
             }
             Some(ns) if idle => ns <= IDLE && left.is_none_or(|left| ns <= left),
@@ -799,6 +808,8 @@ impl Model {
         if asked {
             self.take_files(seen);
         } else {
+            self.arm_early(); // the next turn may be one that does not sleep
+            self.note_hints(&seen.files);
             let collected = |(at, _): &(u8, u32)| {
                 let handler = &self.live[at];
                 handler.running || handler.is_due() || !handler.may_hear.is_empty()

@@ -739,7 +739,10 @@ impl Model {
         let timed = self.deadline().is_some_and(|deadline| deadline <= seen.now);
         let awake = frame.plan == Some(Plan::Awake) || frame.notified || timed || self.has_work();
         let found = frame.hit || frame.failed || (asked && ready);
-        let may_have_found = ns == Some(0) && self.is_unsure();
+        // What a ring told ended the spin, although it is so no more.
+        let told = asked && self.live.values().any(|handler| !handler.was_ready.is_empty());
+        let told = self.sees && told && seen.spin_hits > frame.begin.spin_hits;
+        let may_have_found = ns == Some(0) && (self.is_unsure() || told);
         if self.mode && !frame.left_spin_mode && !awake && !found && !may_have_found {
             self.leave_before_sleep();
             self.take_round(seen, false);

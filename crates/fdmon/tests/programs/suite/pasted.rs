@@ -329,7 +329,7 @@ fn what_the_end_of_a_loop_panicked_with_comes_out_of_a_call_between_prepare_and_
 fn a_call_that_is_refused_or_has_nothing_to_do_throws_nothing() {
     let ends = |end| {
         let code = Code { end, ..Code::default() };
-        Handler { poll: Poll::Code { code, ready: Call::default() }, ..reads(false, vec![]) }
+        Handler { poll: Poll::Code { code, ready: Call::default() }, ..reads(true, vec![]) }
     };
     holds(&Program {
         spin: Spin::Fixed,
@@ -337,8 +337,6 @@ fn a_call_that_is_refused_or_has_nothing_to_do_throws_nothing() {
             Step::Register { at: 2, handler: ends(Hook::Panics) },
             Step::Ready { at: 2 },
             Step::Poll,
-            Step::Once { steps: Steps(vec![Step::Schedule { half: 0 }]) },
-            Step::Block { ns: 1 },
             Step::Block { ns: 1 },
             Step::Once { steps: Steps(vec![Step::Fail]) },
             Step::Until { turns: 1, ns: 1 },
@@ -411,4 +409,24 @@ fn what_a_ring_told_while_the_callback_ran_ends_an_outer_sleep_once_at_most() {
         Step::Embed { between: Steps::default() },
         Step::Embed { between: Steps::default() },
     ]));
+}
+
+/// SPEC 23, 50
+#[test]
+fn what_a_ring_told_in_the_spin_of_prepare_keeps_the_context_in_spin_mode() {
+    let poll = Poll::Word { suppress: true, ready: Call::default() };
+    let member = Handler { poll, ..reads(true, vec![]) };
+    holds(&Program {
+        spin: Spin::Fixed,
+        ..program(vec![
+            Step::Register { at: 1, handler: reads(false, vec![]) },
+            Step::Register { at: 4, handler: member },
+            Step::Ready { at: 4 },
+            Step::Embed { between: Steps::default() },
+            Step::Poll,
+            Step::Ready { at: 1 },
+            Step::Drain { at: 1 },
+            Step::Embed { between: Steps::default() },
+        ])
+    });
 }

@@ -227,6 +227,8 @@ struct World {
     words: [Arc<AtomicU32>; FILES as usize],
     /// By number.
     travels: RefCell<BTreeMap<u32, Travel>>,
+    /// It has been in an outer loop.
+    embedded: [Cell<bool>; 2],
     /// Between prepare and check.
     embedding: [Cell<bool>; 2],
     /// What `prepare` said last.
@@ -264,6 +266,7 @@ impl World {
             sides: [OnceCell::new(), OnceCell::new()],
             words: std::array::from_fn(|_| Arc::default()),
             travels: RefCell::default(),
+            embedded: Default::default(),
             embedding: Default::default(),
             prepared: Default::default(),
             fuel: Cell::new(FUEL),
@@ -1202,6 +1205,9 @@ impl World {
         }
         let again = self.embedding[side].replace(true);
         let backend = ctx.backend_fd().unwrap();
+        if !self.embedded[side].replace(true) && self.on.ring == RingMode::Auto {
+            self.tell(side, Model::has_new_ring);
+        }
         let ns = self.prepare(side, backend);
         self.prepared[side].set(ns);
         let _ = self.steps(side, between, false);

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use fdmon::{Events, Interest, LeakReport};
+use rustix::event::PollFlags;
 
 use crate::files::Readiness;
 use crate::program::{Spin, WINDOW};
@@ -97,6 +98,8 @@ pub struct Handler {
     armed_early: bool,
     /// …and there was something.
     hinted: bool,
+    /// A ring has said that the other side writes no more, for which nobody waits, and says it once.
+    heard_end: bool,
     /// It became ready while it ran, and is not watched until it has returned.
     parked: bool,
     /// What its file was ready for since the kernel was asked last, each time that it changed…
@@ -132,6 +135,7 @@ impl Handler {
             armed: false,
             armed_early: false,
             hinted: false,
+            heard_end: false,
             parked: false,
             was_ready: Vec::new(),
             may_hear: Vec::new(),
@@ -372,6 +376,21 @@ impl Model {
         }
     }
 
+    /// A ring may have something to say that is for nobody: the other side writes no more.
+    fn may_hear_end(&self, files: &Readiness) -> bool {
+        let has_end = |at: u8| files[usize::from(at)] & END != 0;
+        let unheard = |(at, h): (&u8, &Handler)| has_end(*at) && self.is_watched(h) && !h.heard_end;
+        self.sees && self.live.iter().any(unheard)
+    }
+
+    /// Another ring takes the place of the one that nothing can watch from outside, and is asked for
+    /// everything anew.
+    pub fn has_new_ring(&mut self) {
+        for handler in self.live.values_mut() {
+            (handler.armed_early, handler.hinted, handler.heard_end) = (false, false, false);
+        }
+    }
+
     /// This registration is the file's handler.
     pub fn is_live(&self, at: u8, life: Life) -> bool {
         self.live.get(&at).is_some_and(|handler| handler.life == life)
@@ -388,6 +407,7 @@ impl Model {
             return false;
         }
         handler.wanted = interest;
+        handler.heard_end = false;
         let left = |events: u32| {
             // Without interest it is not handed to the kernel, and hears of nothing.
             if interest.is_empty() { 0 } else { events & !mask(Interest::all() - interest) }
@@ -408,7 +428,7 @@ impl Model {
             for handler in self.live.values_mut().filter(|h| h.external) {
                 handler.end();
                 handler.member = false;
-                (handler.armed_early, handler.hinted) = (false, false);
+                (handler.armed_early, handler.hinted, handler.heard_end) = (false, false, false);
                 handler.drop_collected();
             }
         }
@@ -693,6 +713,9 @@ impl Model {
 fn first_window(spin: Spin) -> u64 {
     if spin == Spin::Fixed { WINDOW } else { 0 }
 }
+
+/// Waited for by every request on a ring, and reported to nobody.
+const END: u32 = PollFlags::RDHUP.bits() as u32;
 
 /// Always reported.
 const ALWAYS: u32 = Events::ERR.bits() | Events::HUP.bits();

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Handler, Life, Model, Source, Stray, Thrown, What, Which, Work, collect, take_place};
+use super::{
+    END, Handler, Life, Model, Source, Stray, Thrown, What, Which, Work, collect, take_place,
+};
 use crate::files::Readiness;
 
 /// An idle bottom half limits a sleep to this.
@@ -601,6 +603,7 @@ impl Model {
             let early = sees && handler.running && !held_back;
             handler.armed_early = early && !handler.wanted.is_empty();
             handler.hinted = false;
+            handler.heard_end = handler.armed && files[usize::from(*at)] & END != 0;
         }
     }
 
@@ -760,6 +763,7 @@ impl Model {
                 // …also if that was before its last callback had returned.
                 let told = |h: &Handler| !h.was_ready.is_empty() || h.hinted;
                 let was = self.sees && self.live.values().any(told);
+                let was = was || self.may_hear_end(&seen.files);
                 ready || unwatched || was || (self.sees && self.signalled) || self.is_unsure()
             }
             Some(ns) if idle => ns <= IDLE && left.is_none_or(|left| ns <= left),

@@ -430,3 +430,22 @@ fn what_a_ring_told_in_the_spin_of_prepare_keeps_the_context_in_spin_mode() {
         ])
     });
 }
+
+/// SPEC 44, 50: every request on a ring waits for that as well, and completes for it once.
+#[test]
+fn the_end_of_what_the_other_side_writes_ends_an_outer_sleep_of_who_only_writes_once_at_most() {
+    let write = Some(Call { take: true, ..Call::default() });
+    holds(&program(vec![
+        Step::Fill { at: 4 },
+        Step::Register { at: 4, handler: Handler { write, ..Handler::default() } },
+        Step::Poll,
+        Step::ShutDown { at: 4 },
+        Step::Poll,
+        Step::Embed { between: Steps::default() },
+        Step::Embed { between: Steps::default() },
+        Step::Drain { at: 4 },
+        Step::Embed { between: Steps::default() },
+        Step::Embed { between: Steps::default() },
+        Step::Embed { between: Steps::default() },
+    ]));
+}

@@ -37,6 +37,7 @@ export async function load(log: KvLog, input: Readable, onDurable: (key: string)
     if (waiting.size >= MOST_WAITING) await Promise.race(waiting)
   }
   await Promise.all(waiting)
+  input.destroy() // an open pipe would keep the process alive
   if (failed) throw failed.error
   return records
 }

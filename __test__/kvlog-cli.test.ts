@@ -40,6 +40,7 @@ test('kvlog sets, gets, deletes, lists, loads and checks', (t) => {
 })
 
 test('kvlog tells damage, and leaves the file as it is', (t) => {
+  t.timeout(200_000)
   const path = join(folder, 'damaged')
   kvlog([path, 'set', 'a', '1'])
   kvlog([path, 'set', 'b', '2'])
@@ -55,6 +56,7 @@ test('kvlog tells damage, and leaves the file as it is', (t) => {
 })
 
 test('kvlog ends with 2 for what it does not understand, with 0 for --help', (t) => {
+  t.timeout(200_000)
   const path = join(folder, 'none')
   for (const args of [[], [path], [path, 'put', 'a', '1'], [path, 'set', 'a'], [path, 'get', 'a', 'b'], [path, 'list', '--yaml'], ['--nope']]) {
     const { status, stdout, stderr } = kvlog(args)
@@ -68,6 +70,7 @@ test('kvlog ends with 2 for what it does not understand, with 0 for --help', (t)
 })
 
 test('kvlog on a disk that is full keeps what it acknowledged, and says what failed', (t) => {
+  t.timeout(200_000)
   const path = join(folder, 'full')
   const lines = Array.from({ length: 3000 }, (_, n) => `key ${n}\t${'x'.repeat(100)}\n`).join('')
   // A limit of 200 KB for files, which comes in the middle of a commit: the kernel writes what fits, and then nothing.

@@ -27,8 +27,8 @@ export interface LogFile {
 interface Append {
   change: Change
   bytes: number
-  resolve(): void
-  reject(error: unknown): void
+  resolve: () => void
+  reject: (error: unknown) => void
 }
 
 export class GroupCommit {

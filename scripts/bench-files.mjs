@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { usableCpus } from '../examples/main-job/rows.mjs'
-import { FILE_HANDLE, FS_READ, promiseWay, ways } from './files/ways.mjs'
+import { FILE_HANDLE, FS_READ, promiseWay, SYNC, ways } from './files/ways.mjs'
 import { line, machineLine, median } from './measure.mjs'
 import { seal } from './seal.mjs'
 import { fail, has, root, say, seconds } from './step.mjs'
@@ -84,13 +84,23 @@ function goals() {
   const M = (row) => `${(row.perSecond / 1e6).toFixed(2)} M/s`
   return [
     atLeast('warm, 32 in flight: promises of io_uring at least 5 times as fast as FileHandle.read', ring.overFileHandle, 5),
-    atLeast('warm, 32 in flight: promises of io_uring at least 3 times as fast as fs.read', ring.overFsRead, 3),
+    { ...atLeast('warm, 32 in flight: promises of io_uring at least 3 times as fast as fs.read', ring.overFsRead, 3), reason: limit(ring) },
     {
       goal: 'at most 0.05 submissions a read with maxBatch 32', value: `${ring.submissions.toFixed(3)}`,
       kept: ring.submissions <= 0.05, half: ring.submissions <= 0.1,
     },
     { ...atLeast('warm, 32 in flight: promises of the threads no slower than fs.read', threads.overFsRead, 1), reason: `${M(threads)} against ${M(of(FS_READ))}` },
   ]
+}
+
+/** What keeps a read from being faster: it is a copy, and who copies on several CPUs has more of them. */
+function limit(ring) {
+  const [sync, fs] = [SYNC, FS_READ].map((name) => tables[0].rows.find(({ way }) => way === name))
+  const alone = tables.find(({ cpus }) => cpus !== undefined)?.rows.find(({ way }) => way === RING)
+  if (!sync || !alone) return undefined
+  return `a read costs ${ring.cpuUs.toFixed(2)} µs of CPU, ${sync.cpuUs.toFixed(2)} by fs.readSync, which has nothing around the copy out of the page cache ` +
+    `and is ${sync.overFsRead.toFixed(2)} times as fast as fs.read: its threads copy on ${two ? 'both CPUs' : 'the CPU'}, at ${fs.cpuUs.toFixed(2)} µs each. ` +
+    `Where all have one CPU, it is ${alone.overFsRead.toFixed(2)} times`
 }
 
 function checkGoals() {

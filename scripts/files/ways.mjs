@@ -73,6 +73,7 @@ const callbacks = (engine, maxBatch) => (path) =>
     ctx.run()
   })
 
+export const SYNC = 'fs.readSync, one after the other'
 export const FS_READ = 'fs.read, callback'
 export const FILE_HANDLE = 'FileHandle.read, promise'
 const SIZES = [1, 8, 32]
@@ -86,7 +87,7 @@ const of = (engine) => [
 
 /** By name: opens the file and returns `run({ positions, buffers })`, `close()`, and for a context `stats()`. */
 export const ways = Object.fromEntries([
-  ['fs.readSync, one after the other', fsSync],
+  [SYNC, fsSync],
   [FS_READ, fsCallback],
   [FILE_HANDLE, fileHandle],
   ...of('io_uring'),

@@ -33,12 +33,16 @@ use crate::sync::Arc;
 use crate::turn::{Due, Plan};
 
 pub use api::IoToken;
+#[cfg(feature = "executor")]
+pub(crate) use api::{segment, segment_mut};
 pub use buffer::AlignedBuf;
 pub use foreign::ForeignMemory;
 pub(crate) use foreign::Results;
 pub use request::IoOp;
 pub(crate) use request::Request;
 use request::{Complete, Stage, Step};
+#[cfg(feature = "executor")]
+pub(crate) use request::{Segment, Segments};
 
 use pool::Pool;
 use ring::IoRing;

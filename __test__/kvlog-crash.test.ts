@@ -9,7 +9,9 @@ import { dice } from './dice.js'
 import { onEachEngine, Watched } from './kvlog/kit.js'
 import { crashStates, Recorder } from './kvlog/recorder.js'
 
-const LONG = process.env['FDMON_LONG'] === '1'
+/** For each moment of a run: how many random parts of what is not synced are kept. */
+const SAMPLES = 12
+const LONG_SAMPLES = 200
 
 const CHANGES: readonly Change[] = [
   { key: 'a', value: 'one' }, { key: 'b', value: 'two' }, { key: 'a', value: null },
@@ -135,7 +137,7 @@ test('kvlog: records across the chunks of reading are found', async (t) => {
 })
 
 /** A run of the log by several clients, and what its crash states are: how many, and which break a promise. */
-async function powerFailures(path: string, context: LogContext, recorder: Recorder, seed: number) {
+async function powerFailures(path: string, context: LogContext, recorder: Recorder, samples: number, seed = 7) {
   const roll = dice(seed)
   const log = await KvLog.open(path, { context })
   const changes: Change[] = []
@@ -153,7 +155,7 @@ async function powerFailures(path: string, context: LogContext, recorder: Record
   await log.close()
 
   const seen = { states: 0, torn: 0, unacknowledged: 0, commits: log.commits, broken: [] as string[] }
-  for (const { at, image, acknowledged, kept } of crashStates(recorder.events, LONG ? 200 : 12, roll)) {
+  for (const { at, image, acknowledged, kept } of crashStates(recorder.events, samples, roll)) {
     seen.states++
     const complain = (what: string) => seen.broken.push(`after event ${at}, ${kept} kept: ${what}`)
     try {
@@ -173,7 +175,8 @@ async function powerFailures(path: string, context: LogContext, recorder: Record
 onEachEngine('keeps what it acknowledged through every power failure; the rest is whole or absent', async (t, { folder, context, engine }) => {
   t.timeout(300_000)
   const recorder = new Recorder(context)
-  const found = await powerFailures(join(folder, 'log'), recorder, recorder, 7)
+  const samples = process.env['FDMON_LONG'] === '1' ? LONG_SAMPLES : SAMPLES
+  const found = await powerFailures(join(folder, 'log'), recorder, recorder, samples)
   const { states, torn, unacknowledged, changes, commits, broken } = found
   t.log(`${engine}: ${changes} records in ${commits} commits, ${states} crash states, ${torn} torn, ${unacknowledged} with records that nobody was told of`)
   t.deepEqual(broken, [])
@@ -196,7 +199,7 @@ for (const [fault, of] of Object.entries(faults)) {
     const recorder = new Recorder(context)
     const watched = new Watched(recorder)
     watched.instead = of(recorder)
-    const { broken } = await powerFailures(join(folder, 'log'), watched, recorder, 7)
+    const { broken } = await powerFailures(join(folder, 'log'), watched, recorder, SAMPLES)
     t.true(broken.some((what) => what.includes('acknowledged records')), broken.join('\n'))
   })
 }

@@ -12,12 +12,27 @@ const [path, engine, run] = process.argv.slice(2) as [string, Engine, string]
 const CLIENTS = 8
 const log = await KvLog.open(path, { context: new AioContext({ name: 'writer', aio: { engine } }) })
 
+const pause = new Int32Array(new SharedArrayBuffer(4))
+
+/** The pipe may be full, and is non-blocking where something has touched process.stdout. */
+function print(line: string): void {
+  for (;;) {
+    try {
+      writeSync(1, line)
+      return
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
+      Atomics.wait(pause, 0, 0, 1)
+    }
+  }
+}
+
 async function client(name: number): Promise<never> {
   for (let count = 0; ; count++) {
     const key = `${run}.${name}.${count}`
-    writeSync(1, `+${key}\n`)
+    print(`+${key}\n`)
     await log.set(key, valueOf(key))
-    writeSync(1, `=${key}\n`)
+    print(`=${key}\n`)
   }
 }
 

@@ -1,4 +1,4 @@
-// examples/kvlog after a crash: torn tails, damage, and every state that a power failure can leave.
+// examples/kvlog after a crash: torn tails, damage, and what a power failure may leave of the file at any moment of a run.
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
@@ -172,7 +172,7 @@ async function powerFailures(path: string, context: LogContext, recorder: Record
   return { ...seen, changes: changes.length }
 }
 
-onEachEngine('keeps what it acknowledged through every power failure; the rest is whole or absent', async (t, { folder, context, engine }) => {
+onEachEngine('keeps what it acknowledged through a power failure at any moment; the rest is whole or absent', async (t, { folder, context, engine }) => {
   t.timeout(300_000)
   const recorder = new Recorder(context)
   const samples = process.env['FDMON_LONG'] === '1' ? LONG_SAMPLES : SAMPLES

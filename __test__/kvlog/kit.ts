@@ -23,8 +23,8 @@ export interface Kit {
 export function onEachEngine(title: string, body: (t: ExecutionContext, kit: Kit) => Promise<void>): void {
   for (const engine of engines) {
     test(`${engine}: kvlog ${title}`, async (t) => {
-      const folder = mkdtempSync(join(tmpdir(), 'kvlog-'))
       const context = new AioContext({ name: 'kvlog', aio: { engine } })
+      const folder = mkdtempSync(join(tmpdir(), 'kvlog-'))
       try {
         await body(t, { engine, folder, context })
       } finally {

@@ -21,10 +21,12 @@ const STEPS = {
   fuzz: ['npm run --silent fuzz -- --seconds 300'],
   faults: ['npm run --silent faults'],
   stress: ['cargo test --release --package fdmon --test stress', { FDMON_STRESS_SECONDS: '30' }],
+  kvlog: ['node_modules/.bin/ava "__test__/kvlog*.test.ts"', { FDMON_LONG: '1' }],
   asan: ['npm run --silent asan'],
   valgrind: ['npm run --silent valgrind'],
   'bench:policy': ['npm run --silent bench:policy'],
   'bench:attach': ['npm run --silent bench:attach'],
+  'bench:files': ['npm run --silent bench:files'],
   'main job': ['npm start --silent'],
 }
 

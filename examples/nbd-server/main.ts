@@ -20,6 +20,7 @@ const BATCH = 256
 interface Options {
   readOnly?: true
   spin: number
+  guards: boolean
   name: string
   monitor: 'auto' | 'epoll' | 'poll' | 'io_uring'
   engine: 'auto' | 'io_uring' | 'threads'
@@ -31,6 +32,7 @@ const command = new Command('nbd-server')
   .argument('<socket>', 'where to listen')
   .option('--read-only', 'refuse writes')
   .option('--spin <microseconds>', 'ask for requests for so long before sleeping, where they come that fast', microseconds, 0)
+  .option('--no-guards', 'spin also where this process may use one CPU only: clients must have others')
   .option('--name <export>', 'the name of the export, beside the empty one', '')
   .addOption(new Option('--monitor <name>', 'who waits').choices(['auto', 'epoll', 'poll', 'io_uring']).default('auto'))
   .addOption(new Option('--engine <name>', 'who reads and writes').choices(['auto', 'io_uring', 'threads']).default('auto'))
@@ -50,12 +52,12 @@ function main([file, socket]: [string, string], options: Options): number {
 }
 
 /** Owns the thread until a signal: nothing of Node's own loop is needed, and nothing of it runs. */
-function serve(file: string, socket: string, { readOnly = false, spin, name, monitor, engine }: Options): void {
+function serve(file: string, socket: string, { readOnly = false, spin, guards, name, monitor, engine }: Options): void {
   using signals = signalfd(['SIGINT', 'SIGTERM'])
   using context = new AioContext({
     name: 'nbd-server',
     monitor,
-    poll: { maxNs: spin * 1_000 },
+    poll: { maxNs: spin * 1_000, guards },
     aio: { engine, maxBatch: BATCH },
   })
   const server = new Server(context, { file, socket, name, readOnly, log })

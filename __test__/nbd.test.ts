@@ -281,7 +281,9 @@ test('garbage ends its own connection with one line, and the others go on', asyn
   const content = pattern(MIB)
   const server = await NbdServer.start(t, { content })
   const witness = await RawClient.go(server)
-  const goes = async (): Promise<void> => t.true((await witness.ask(Command.READ, 77, 4096)).data.equals(content.subarray(77, 77 + 4096)))
+  const goes = async (): Promise<void> => {
+    t.true((await witness.ask(Command.READ, 77, 4096)).data.equals(content.subarray(77, 77 + 4096)))
+  }
   const garbage: [RawClient, Buffer, RegExp][] = [
     [new RawClient(server.path), u32(0xdead), /handshake flags 0x0000dead are unknown/],
     [await RawClient.greeted(server), pattern(5000), /an option begins with [0-9a-f]{16} in place of "IHAVEOPT"/],

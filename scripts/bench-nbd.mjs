@@ -21,7 +21,6 @@ const REQUESTS = check ? { 1: 3_000, 64: 12_000 } : { 1: 8_000, 8: 16_000, 64: 3
 const MIB = 1024 * 1024
 const SIZE = 256 * MIB
 const [SERVER_CPU, CLIENT_CPU] = [0, 1]
-const OURS = ['fdmon', 'fdmon, spinning']
 const QEMU = ['qemu-nbd', 'qemu-nbd, io_uring']
 const PEERS = ['nbdkit', ...QEMU]
 

@@ -151,11 +151,9 @@ export class Connection implements Owner {
       this.#received += Math.max(bytes, 0)
       return bytes > 0
     }
-    if (this.#from > 0) {
-      this.#in.copyWithin(0, this.#from, this.#to)
-      this.#to -= this.#from
-      this.#from = 0
-    }
+    if (this.#from < this.#to) this.#in.copyWithin(0, this.#from, this.#to)
+    this.#to -= this.#from
+    this.#from = 0
     const bytes = read(this.#socket, this.#to === 0 ? this.#in : this.#in.subarray(this.#to))
     if (bytes === 0) this.#gone()
     this.#to += Math.max(bytes, 0)

@@ -18,7 +18,7 @@ const LONGEST_SPIN_US = 1_000_000
 const BATCH = 256
 
 interface Options {
-  readOnly?: true
+  readOnly?: boolean
   spin: number
   guards: boolean
   name: string

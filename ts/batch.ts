@@ -6,6 +6,7 @@
 import type { AsyncResource } from 'node:async_hooks'
 import { closed, FdmonError, invalidArg } from './errors.js'
 import type { LeakReport } from './context.js'
+import { FileIo } from './file-io.js'
 import { native } from './native.js'
 import type { NativeContext, NativeHot } from './native-context.js'
 import { asyncContext, nothing, Slot, type Callbacks, type Life } from './slot.js'
@@ -21,6 +22,7 @@ const RUN_READY = 1 << 20
 const BOTTOM_HALF = 1 << 21
 const IDLE = 1 << 22
 const TIMER = 1 << 23
+const IO = 1 << 24
 
 // --- What native answers to `turn`, `more` and `dispatch` -----------------------------------------------------------
 
@@ -59,6 +61,7 @@ export class Loop {
   /** By slot. Native knows slots, only this side knows what they call. */
   readonly table: (Slot | undefined)[] = []
   readonly handlers = new Map<number, Slot>()
+  readonly io = new FileIo(this)
   /** Thrown by callbacks and hooks of the turns that run now; each turn takes what lies above its base. */
   readonly errors: unknown[] = []
   /** Thrown by hooks of `prepareNs()` and `check()`; the next `dispatch()` reports them. */
@@ -316,12 +319,12 @@ export class Loop {
     }
   }
 
-  /** A bottom half or a timer. */
+  /** A bottom half, a timer or a completion. */
   #runOwn(target: Slot, word: number): void {
     const callback = target.callback
     if ((word & TIMER) !== 0) {
       this.table[target.slot] = undefined
-    } else if ((word & BOTTOM_HALF) === 0) {
+    } else if ((word & (BOTTOM_HALF | IO)) === 0) {
       return
     } else if (target.oneShot) {
       this.#recycle(target)
@@ -567,6 +570,7 @@ export class Loop {
     this.life.handlers = 0
     if (this.depth === 0) this.#running.loop = undefined
     for (const target of handlers) target.gone()
+    this.io.end()
     this.#wake(false)
   }
 }

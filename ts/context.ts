@@ -6,6 +6,7 @@ import { BottomHalf } from './bottom-half.js'
 import { checkBoolean, checkFunction, checkKeys, checkObject, checkSignal } from './check.js'
 import { invalidArg } from './errors.js'
 import type { FdLike } from './fd-like.js'
+import type { IoCallback, IoOptions } from './file-io.js'
 import { setHandler, type FdHandlers } from './handlers.js'
 import { native } from './native.js'
 import type { NativeContext } from './native-context.js'
@@ -72,14 +73,25 @@ export interface ContextStats {
   notifiesSent: number
   /** Wake-ups that needed no signal. */
   notifiesElided: number
-  /** Batches of I/O requests handed to the kernel. */
+  /** Times requests of file I/O were handed over, together. */
   submissions: number
-  /** I/O requests that completed. */
+  /** Requests of file I/O that ended. */
   completions: number
-  /** The most requests in one submission. */
+  /** The most callbacks that one turn had to run. */
   batchMax: number
-  /** Moves to another monitor because the kernel refused something. */
+  /** Moves to another monitor, or from a ring to threads, because the kernel refused something. */
   fallbacks: number
+  /** File I/O. */
+  aio: {
+    /** What does it; null = nobody has asked for any. */
+    engine: 'io_uring' | 'threads' | null
+    /** Why it is this one. */
+    reason: string
+    /** Requests that the engine has now. */
+    inFlight: number
+    /** The most of them that were handed over together. */
+    batchMax: number
+  }
   /** Each live handler. */
   handlers: {
     fd: number
@@ -421,6 +433,142 @@ export class AioContext implements Disposable {
     return this
   }
 
+  /**
+   * Reads from this position of the file until the buffer is full or the file ends: how many bytes. For files and block
+   * devices; of pipes and sockets, a handler reads.
+   *
+   * Requests are handed to the kernel together: `aio.maxBatch` of them, at the end of `plug()`, or when a turn is about to
+   * wait. Until the promise settles, keep the descriptor open and leave the buffer alone: do not transfer it.
+   *
+   * The promise settles in a turn, and its reactions run when JavaScript returns to Node: so this is for an attached
+   * context. In `poll()` and `run()`, use `submitRead()`.
+   *
+   * @example
+   * ```ts
+   * import { defaultContext } from 'fdmon'
+   * import { openSync } from 'node:fs'
+   *
+   * const fd = openSync('package.json')
+   * const reads = [0, 64, 128].map((position) => defaultContext().read(fd, Buffer.alloc(64), position))
+   * console.log(await Promise.all(reads)) // [ 64, 64, 64 ]
+   * ```
+   */
+  read(fd: FdLike, buffer: NodeJS.ArrayBufferView, position: number | bigint, options?: IoOptions): Promise<number> {
+    return this.#loop.io.transfer(false, fd, buffer, position, options)
+  }
+
+  /** Writes the whole buffer to the file, from this position on: how many bytes. Otherwise as `read()`. */
+  write(fd: FdLike, buffer: NodeJS.ArrayBufferView, position: number | bigint, options?: IoOptions): Promise<number> {
+    return this.#loop.io.transfer(true, fd, buffer, position, options)
+  }
+
+  /** `read()` into several buffers, one after the other. */
+  readv(
+    fd: FdLike,
+    buffers: readonly NodeJS.ArrayBufferView[],
+    position: number | bigint,
+    options?: IoOptions,
+  ): Promise<number> {
+    return this.#loop.io.transferAll(false, fd, buffers, position, options)
+  }
+
+  /** `write()` of several buffers, one after the other. */
+  writev(
+    fd: FdLike,
+    buffers: readonly NodeJS.ArrayBufferView[],
+    position: number | bigint,
+    options?: IoOptions,
+  ): Promise<number> {
+    return this.#loop.io.transferAll(true, fd, buffers, position, options)
+  }
+
+  /** What was written to the file, and whose end was heard of before this call, reaches the disk. */
+  fsync(fd: FdLike, options?: IoOptions): Promise<void> {
+    return this.#loop.io.sync(false, fd, options)
+  }
+
+  /** `fsync()` less the attributes that reading does not need, such as times. */
+  fdatasync(fd: FdLike, options?: IoOptions): Promise<void> {
+    return this.#loop.io.sync(true, fd, options)
+  }
+
+  /**
+   * `read()` with a callback, which is called within a turn: before the bottom halves and handlers that are due there.
+   *
+   * @example
+   * ```ts
+   * import { AioContext } from 'fdmon'
+   * import { openSync } from 'node:fs'
+   *
+   * using ctx = new AioContext()
+   * const buffer = Buffer.alloc(16)
+   * ctx.submitRead(openSync('package.json'), buffer, 0, (error, bytes) => {
+   *   if (error !== null) throw error
+   *   console.log(bytes) // 16
+   *   ctx.stop()
+   * })
+   * ctx.run()
+   * ```
+   */
+  submitRead(fd: FdLike, buffer: NodeJS.ArrayBufferView, position: number | bigint, done: IoCallback): void {
+    this.#loop.io.submit(false, fd, buffer, position, done)
+  }
+
+  /** `write()` with a callback. */
+  submitWrite(fd: FdLike, buffer: NodeJS.ArrayBufferView, position: number | bigint, done: IoCallback): void {
+    this.#loop.io.submit(true, fd, buffer, position, done)
+  }
+
+  /** `readv()` with a callback. */
+  submitReadv(
+    fd: FdLike,
+    buffers: readonly NodeJS.ArrayBufferView[],
+    position: number | bigint,
+    done: IoCallback,
+  ): void {
+    this.#loop.io.submitAll(false, fd, buffers, position, done)
+  }
+
+  /** `writev()` with a callback. */
+  submitWritev(
+    fd: FdLike,
+    buffers: readonly NodeJS.ArrayBufferView[],
+    position: number | bigint,
+    done: IoCallback,
+  ): void {
+    this.#loop.io.submitAll(true, fd, buffers, position, done)
+  }
+
+  /** `fsync()` with a callback; its number of bytes is 0. */
+  submitFsync(fd: FdLike, done: IoCallback): void {
+    this.#loop.io.submitSync(false, fd, done)
+  }
+
+  /** `fdatasync()` with a callback; its number of bytes is 0. */
+  submitFdatasync(fd: FdLike, done: IoCallback): void {
+    this.#loop.io.submitSync(true, fd, done)
+  }
+
+  /**
+   * Runs a section and submits at once what it has asked for, up to its first `await`. Sections nest: the outermost
+   * submits. Callbacks of `submit…` run within one, so what they ask for goes with the turn's next wait.
+   *
+   * @example
+   * ```ts
+   * import { defaultContext } from 'fdmon'
+   * import { openSync } from 'node:fs'
+   *
+   * const ctx = defaultContext()
+   * const fd = openSync('package.json')
+   * const reads = ctx.plug(() => [0, 64].map((position) => ctx.read(fd, Buffer.alloc(64), position)))
+   * await Promise.all(reads)
+   * console.log(ctx.stats().submissions) // 1
+   * ```
+   */
+  plug<T>(section: () => T): T {
+    return this.#loop.io.plug(section)
+  }
+
   /** What the context has done so far. */
   stats(): ContextStats {
     this.#loop.open()
@@ -430,6 +578,9 @@ export class AioContext implements Disposable {
   /**
    * Releases everything and says what was still alive. Inside a callback it stops all further callbacks at once. Closing a
    * closed context does nothing.
+   *
+   * Requests of file I/O are cancelled, or waited for where they cannot be: each promise settles and each callback of
+   * `submit…` runs, with ERR_FDMON_CLOSED for what was cancelled.
    */
   close(): LeakReport {
     const loop = this.#loop

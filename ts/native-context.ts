@@ -48,6 +48,11 @@ export interface NativeContext {
   timerCancel(slot: number): void
   timerPending(slot: number): boolean
   timerDelete(slot: number): void
+  setResults(results: Int32Array): void
+  ioSlot(): number
+  transfer(slot: number, op: number, fd: number, pieces: Uint8Array[], position: bigint): void
+  ioCancel(slot: number): void
+  ioSubmit(): void
   prepare(): number
   check(): boolean
   backendFd(): number
@@ -83,6 +88,8 @@ export interface NativeHot {
   schedule(slot: number): void
   /** Of a timer; other delays go through `timerArm()`. */
   arm(slot: number, delayNs: number): void
+  /** Of file I/O: 0 read, 1 write, 2 fsync, 3 fdatasync. */
+  transfer(slot: number, op: number, fd: number, view: Uint8Array, position: number): void
 }
 
 /** A `WordCondition` after the checks. */

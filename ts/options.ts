@@ -118,15 +118,21 @@ export interface BusyPoll {
 export interface AioParams {
   /** Requests that are collected before one submission; 0 = 32; at most 4096. @default 0 */
   maxBatch?: number
-  /** Completions that a sleep waits for, where the kernel can. @default 0 */
+  /**
+   * Completions that a sleep collects once there is one, for `minWaitNs` at most: fewer wake-ups, and later ones. Only on a
+   * ring; at most 4096. @default 0
+   */
   minBatch?: number
-  /** How long a sleep waits for `minBatch`, in nanoseconds. @default 0 */
+  /** How long, in nanoseconds, a sleep goes on for `minBatch`; every other event waits as long. @default 0 */
   minWaitNs?: number
-  /** Threads that the pool keeps. @default 0 */
+  /** Threads that the pool keeps when there is nothing to do. @default 0 */
   threadPoolMin?: number
-  /** Threads that the pool may have. @default 64 */
+  /** Threads that the pool has at most, 1 to 4096; one that is idle for 10 s ends. @default 64 */
   threadPoolMax?: number
-  /** What does the work. @default 'auto' */
+  /**
+   * What does the work: `io_uring`, a ring of the context's own, whatever its monitor is; `threads`, a bounded pool; or
+   * `auto`: a ring where the kernel allows one, else threads. `stats().aio` says which, and why. @default 'auto'
+   */
   engine?: 'auto' | 'io_uring' | 'threads'
 }
 

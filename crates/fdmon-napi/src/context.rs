@@ -38,7 +38,7 @@ const KERNEL: u32 = 16;
 /// `NativeContext`
 #[napi]
 pub struct NativeContext {
-    core: Rc<Core>,
+    pub(crate) core: Rc<Core>,
 }
 
 impl std::fmt::Debug for NativeContext {
@@ -202,7 +202,7 @@ impl NativeContext {
 
     /// The functions that are called most, without what a method costs.
     #[napi(
-        ts_return_type = "{ turn(request: number): number; schedule(slot: number): void; arm(slot: number, delayNs: number): void }"
+        ts_return_type = "{ turn(request: number): number; schedule(slot: number): void; arm(slot: number, delayNs: number): void; transfer(slot: number, op: number, fd: number, view: Uint8Array | undefined, position: number): void }"
     )]
     pub fn hot<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
         hot::functions(env, &self.core)
@@ -521,7 +521,7 @@ fn low(bits: u32) -> u8 {
     bits.to_le_bytes()[0]
 }
 
-fn slot_or_full(slot: Option<u32>) -> i32 {
+pub(crate) fn slot_or_full(slot: Option<u32>) -> i32 {
     slot.and_then(|slot| i32::try_from(slot).ok()).unwrap_or(FULL)
 }
 

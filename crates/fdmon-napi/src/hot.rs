@@ -9,19 +9,23 @@ use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::rc::Rc;
 
+use fdmon::{ErrorCode, ForeignMemory};
 use napi::bindgen_prelude::{Object, Unknown};
 use napi::{Env, check_status, sys};
 
 use crate::core::Core;
+use crate::error::Failure;
+use crate::memory::TypedArray;
 
 type Callback = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
 
-/// `{ turn, schedule, arm }`
+/// `{ turn, schedule, arm, transfer }`
 pub(crate) fn functions<'env>(env: &'env Env, core: &Rc<Core>) -> napi::Result<Object<'env>> {
     let mut object = Object::new(env)?;
     object.set("turn", function(env, core, c"turn".to_bytes(), turn)?)?;
     object.set("schedule", function(env, core, c"schedule".to_bytes(), schedule)?)?;
     object.set("arm", function(env, core, c"arm".to_bytes(), arm)?)?;
+    object.set("transfer", function(env, core, c"transfer".to_bytes(), transfer)?)?;
     Ok(object)
 }
 
@@ -62,19 +66,22 @@ unsafe extern "C" fn release(_env: sys::napi_env, data: *mut c_void, _hint: *mut
 }
 
 /// One call: its context and its arguments.
-struct Call<'call> {
+struct Call<'call, const N: usize> {
     env: Env,
     core: &'call Core,
-    arguments: [sys::napi_value; 2],
+    arguments: [sys::napi_value; N],
 }
 
-impl Call<'_> {
+impl<const N: usize> Call<'_, N> {
     /// # Safety
     /// `env` and `info` are those of a call of a function made by [`function`].
-    unsafe fn new<'call>(env: sys::napi_env, info: sys::napi_callback_info) -> Option<Call<'call>> {
+    unsafe fn new<'call>(
+        env: sys::napi_env,
+        info: sys::napi_callback_info,
+    ) -> Option<Call<'call, N>> {
         let mut data = ptr::null_mut();
-        let mut count = 2;
-        let mut arguments = [ptr::null_mut(); 2];
+        let mut count = N;
+        let mut arguments = [ptr::null_mut(); N];
         let this = ptr::null_mut();
         let into = arguments.as_mut_ptr();
         // SAFETY: by this function's contract; missing arguments become `undefined`.
@@ -108,7 +115,7 @@ impl Call<'_> {
 /// `turn(depth * 2 + blocking)`: one turn up to its first batch. The one native call of most turns.
 unsafe extern "C" fn turn(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
     // SAFETY: made by `function`.
-    let Some(call) = (unsafe { Call::new(env, info) }) else { return ptr::null_mut() };
+    let Some(call) = (unsafe { Call::<1>::new(env, info) }) else { return ptr::null_mut() };
     let request = call.small(0);
     let core = call.core;
     let answer = core.fill(&call.env, request >> 1, |ctx, running, waiting, batch| {
@@ -129,7 +136,7 @@ unsafe extern "C" fn schedule(
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
     // SAFETY: made by `function`.
-    if let Some(call) = unsafe { Call::new(env, info) } {
+    if let Some(call) = unsafe { Call::<1>::new(env, info) } {
         let slot = call.small(0);
         let _ = call.core.guard(&call.env, || {
             call.core.open()?.foreign_schedule(slot, false);
@@ -143,11 +150,40 @@ unsafe extern "C" fn schedule(
 /// `arm(slot, delayNs)`: of a timer, for a delay that is a number.
 unsafe extern "C" fn arm(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
     // SAFETY: made by `function`.
-    if let Some(call) = unsafe { Call::new(env, info) } {
+    if let Some(call) = unsafe { Call::<2>::new(env, info) } {
         let (slot, delay) = (call.small(0), crate::options::whole(call.number(1)));
         let _ = call.core.guard(&call.env, || {
             let deadline = call.core.open()?.now_ns().saturating_add(delay);
             call.core.arm(slot, deadline)
+        });
+    }
+    ptr::null_mut()
+}
+
+/// `transfer(slot, op, fd, view, position)`: asks for file I/O; a sync has no view.
+unsafe extern "C" fn transfer(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    // SAFETY: made by `function`.
+    if let Some(call) = unsafe { Call::<5>::new(env, info) } {
+        let (slot, op, fd) = (call.small(0), call.small(1), call.small(2).cast_signed());
+        let position = crate::options::whole(call.number(4));
+        let _ = call.core.guard(&call.env, || {
+            let op = crate::aio::op(op);
+            let memory = if crate::aio::is_sync(op) {
+                ForeignMemory::None
+            } else {
+                // SAFETY: the argument belongs to the call that is running.
+                let bytes = unsafe { TypedArray::of(call.env.raw(), call.arguments[3]) }
+                    .map_err(|error| Failure::new(ErrorCode::InvalidArg, error.reason.clone()))?;
+                ForeignMemory::One(bytes.data.cast(), bytes.length)
+            };
+            // SAFETY: TypeScript keeps the view until the request has ended, and by the contract
+            // that users are told nobody touches its bytes or closes the fd.
+            unsafe { call.core.open()?.foreign_transfer(slot, op, fd, memory, position) }?;
+            call.core.touched();
+            Ok(())
         });
     }
     ptr::null_mut()

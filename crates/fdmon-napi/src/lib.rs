@@ -16,6 +16,7 @@
     allow(dead_code, unused_imports, reason = "#[napi] registers nothing in a test build")
 )]
 
+mod aio;
 mod attach;
 mod batch;
 mod capabilities;

@@ -138,13 +138,29 @@ impl NativeAioParams {
         if let Some(value) = self.max_batch {
             to.max_batch = value;
         }
-        match self.engine.as_deref() {
-            Some("io_uring") => Err(Failure::new(
-                ErrorCode::Unsupported,
-                "engine = 'io_uring' is not part of this build; pass 'auto'",
-            )),
-            _ => Ok(to),
+        if let Some(value) = self.min_batch {
+            to.min_batch = value;
         }
+        if let Some(value) = self.min_wait_ns {
+            to.min_wait_ns = whole(value);
+        }
+        if let Some(value) = self.thread_pool_min {
+            to.pool_min = value;
+        }
+        if let Some(value) = self.thread_pool_max {
+            to.pool_max = value;
+        }
+        if to.pool_min > to.pool_max {
+            let message = format!(
+                "threadPoolMin = {} is out of range; pass 0 to threadPoolMax, which is {}",
+                to.pool_min, to.pool_max
+            );
+            return Err(Failure::new(ErrorCode::InvalidArg, message));
+        }
+        if let Some(value) = &self.engine {
+            to.engine = value.parse()?;
+        }
+        Ok(to)
     }
 }
 

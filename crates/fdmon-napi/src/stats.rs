@@ -39,7 +39,18 @@ pub struct Stats {
     pub completions: f64,
     pub batch_max: f64,
     pub fallbacks: f64,
+    pub aio: AioStats,
     pub handlers: Vec<HandlerStats>,
+}
+
+/// `ContextStats.aio`
+#[napi(object, object_from_js = false)]
+#[derive(Debug)]
+pub struct AioStats {
+    pub engine: Either<&'static str, Null>,
+    pub reason: String,
+    pub in_flight: f64,
+    pub batch_max: f64,
 }
 
 /// One row of `ContextStats.handlers`
@@ -78,6 +89,14 @@ impl From<&ContextStats> for Stats {
             completions: stats.completions as f64,
             batch_max: stats.batch_max as f64,
             fallbacks: stats.fallbacks as f64,
+            aio: AioStats {
+                engine: stats
+                    .aio_engine
+                    .map_or(Either::B(Null), |engine| Either::A(engine.as_str())),
+                reason: stats.aio_reason.clone(),
+                in_flight: stats.io_in_flight as f64,
+                batch_max: stats.io_batch_max as f64,
+            },
             handlers: stats
                 .handlers
                 .iter()

@@ -266,19 +266,121 @@ pub struct RingParams {
     pub restricted: bool,
 }
 
-/// How file I/O is batched.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+/// What does the file I/O of a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum IoEngine {
+    /// A ring where there is one, else threads; which, the statistics say.
+    #[default]
+    Auto,
+    /// io_uring(7), of the context's own, whatever its monitor is.
+    IoUring,
+    /// A bounded pool of threads.
+    Threads,
+}
+
+impl IoEngine {
+    /// The name, as the npm package spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::IoUring => "io_uring",
+            Self::Threads => "threads",
+        }
+    }
+}
+
+impl std::fmt::Display for IoEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for IoEngine {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::Auto, Self::IoUring, Self::Threads]
+            .into_iter()
+            .find(|engine| engine.as_str() == name)
+            .ok_or_else(|| {
+                Error::invalid_arg(
+                    "engine",
+                    format_args!("'{name}'"),
+                    "'auto', 'io_uring' or 'threads'",
+                )
+            })
+    }
+}
+
+/// How file I/O is done and batched.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AioParams {
     /// Requests submitted together at most; 0 = 32. At most 4096.
     pub max_batch: u32,
+    /// Completions that a sleep collects once there is one, for [`AioParams::min_wait_ns`] at most:
+    /// fewer wake-ups, and later ones. Only on a ring. Default 0: none but the first; at most 4096.
+    pub min_batch: u32,
+    /// How long, in nanoseconds, a sleep goes on for [`AioParams::min_batch`]; every other event
+    /// waits as long. Default 0, at most a day.
+    pub min_wait_ns: u64,
+    /// Threads that the pool keeps when there is nothing to do. Default 0, at most 4096.
+    pub pool_min: u32,
+    /// Threads that the pool has at most: 1 to 4096. Default 64.
+    pub pool_max: u32,
+    /// What does it. Default [`IoEngine::Auto`].
+    pub engine: IoEngine,
 }
+
+impl Default for AioParams {
+    fn default() -> Self {
+        Self {
+            max_batch: 0,
+            min_batch: 0,
+            min_wait_ns: 0,
+            pool_min: 0,
+            pool_max: 64,
+            engine: IoEngine::Auto,
+        }
+    }
+}
+
+/// The most that the counts of [`AioParams`] may be.
+const MOST: u32 = 4096;
 
 impl AioParams {
     pub(crate) fn validate(&self) -> Result<()> {
-        if self.max_batch > 4096 {
-            return Err(Error::invalid_arg("max_batch", self.max_batch, "0 to 4096 (0 = 32)"));
+        let Self { max_batch, min_batch, min_wait_ns, pool_min, pool_max, engine: _ } = *self;
+        if max_batch > MOST {
+            return Err(Error::invalid_arg("max_batch", max_batch, "0 to 4096 (0 = 32)"));
+        }
+        if min_batch > MOST {
+            return Err(Error::invalid_arg("min_batch", min_batch, "0 to 4096"));
+        }
+        if min_wait_ns > DAY_NS {
+            return Err(Error::invalid_arg(
+                "min_wait_ns",
+                min_wait_ns,
+                "0 to 86400000000000 (a day)",
+            ));
+        }
+        if !(1..=MOST).contains(&pool_max) {
+            return Err(Error::invalid_arg("pool_max", pool_max, "1 to 4096"));
+        }
+        if pool_min > pool_max {
+            return Err(Error::invalid_arg(
+                "pool_min",
+                pool_min,
+                format_args!("0 to pool_max, which is {pool_max}"),
+            ));
         }
         Ok(())
+    }
+
+    /// Requests in one submission.
+    pub(crate) fn batch(&self) -> u32 {
+        if self.max_batch == 0 { 32 } else { self.max_batch }
     }
 }
 
@@ -313,5 +415,24 @@ mod tests {
             assert!(error.is_invalid_arg());
             assert!(error.to_string().starts_with(option), "{error}");
         }
+    }
+
+    /// SPEC 13, 48
+    #[test]
+    fn parameters_of_file_io_out_of_range_name_the_option_and_the_value() {
+        let cases = [
+            (AioParams { max_batch: 4097, ..Default::default() }, "max_batch = 4097 "),
+            (AioParams { min_batch: 4097, ..Default::default() }, "min_batch = 4097 "),
+            (AioParams { min_wait_ns: u64::MAX, ..Default::default() }, "min_wait_ns = "),
+            (AioParams { pool_max: 0, ..Default::default() }, "pool_max = 0 "),
+            (AioParams { pool_min: 65, ..Default::default() }, "pool_min = 65 "),
+        ];
+        for (params, option) in cases {
+            let error = params.validate().unwrap_err();
+            assert!(error.is_invalid_arg());
+            assert!(error.to_string().starts_with(option), "{error}");
+        }
+        assert!("threads".parse::<IoEngine>().is_ok_and(|engine| engine == IoEngine::Threads));
+        assert!("disk".parse::<IoEngine>().unwrap_err().to_string().starts_with("engine = 'disk'"));
     }
 }

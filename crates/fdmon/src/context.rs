@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::ack;
+use crate::aio::Aio;
 use crate::clock::{Clock, ManualClock};
-use crate::config::{AioParams, MonitorKind, PollParams, RingParams};
+use crate::config::{AioParams, IoEngine, MonitorKind, PollParams, RingParams};
 use crate::embed::Outer;
 use crate::error::{Error, Failures, Result};
 use crate::fork::Home;
@@ -55,7 +56,8 @@ pub(crate) struct State {
     pub timers: TimerHeap,
     /// Bottom halves and jobs that arrived, in order; due from the next turn on.
     pub scheduled: VecDeque<Arc<Node>>,
-    pub aio: AioParams,
+    /// File I/O.
+    pub io: Aio,
     /// Turns that run now, one inside the other.
     pub depth: u32,
     /// `run` and `poll_until` that go on now.
@@ -180,7 +182,7 @@ impl Builder {
             spin: SpinState::new(poll),
             timers: TimerHeap::default(),
             scheduled: VecDeque::new(),
-            aio: self.aio,
+            io: Aio::new(self.aio),
             depth: 0,
             loops: 0,
             closed: false,
@@ -193,6 +195,9 @@ impl Builder {
         state.note_spinning();
         shared.stats.window_ns.set(state.spin.first_window());
         state.set_busy_poll(&shared, busy_poll)?;
+        if state.io.params.engine == IoEngine::IoUring {
+            state.make_engine(&shared, IoEngine::IoUring)?;
+        }
         ack::came_home();
         Ok(AioContext(Rc::new(Inner {
             state: RefCell::new(state),
@@ -410,18 +415,19 @@ impl AioContext {
     /// The I/O parameters.
     #[must_use]
     pub fn aio_params(&self) -> AioParams {
-        self.0.state().aio.clone()
+        self.0.state().io.params.clone()
     }
 
-    /// Sets the I/O parameters.
+    /// Sets the I/O parameters. Another engine takes over when the one before has nothing in flight.
     ///
     /// # Errors
-    /// `Closed`, `InvalidArg`
+    /// `Closed`, `InvalidArg`; `Unsupported` for an engine that cannot be had, after which the old
+    /// parameters are in force.
     pub fn set_aio_params(&self, params: AioParams) -> Result<()> {
         params.validate()?;
         let mut st = self.0.open_state()?;
-        lock(&self.0.shared.wanted).aio = params.clone();
-        st.aio = params;
+        st.set_io_params(&self.0.shared, params.clone())?;
+        lock(&self.0.shared.wanted).aio = params;
         Ok(())
     }
 
@@ -432,7 +438,8 @@ impl AioContext {
     }
 
     /// Releases everything and says what was still alive. Inside a callback all further
-    /// callbacks stop at once; a second call reports nothing.
+    /// callbacks stop at once; a second call reports nothing. Requests of file I/O are cancelled or
+    /// waited for, and hear of their end in this call: the context does nothing for them any more.
     pub fn close(&self) -> LeakReport {
         if self.is_closed() {
             return LeakReport::default();
@@ -469,18 +476,23 @@ impl AioContext {
         if st.closed {
             return LeakReport::default(); // by one of the hooks
         }
+        let io = st.finish_io(&self.0.shared);
         let report = LeakReport {
             handlers: st.reg.handlers,
             bottom_halves: st.reg.halves,
             timers: st.reg.timers,
-            io: 0,
+            io,
         };
         st.closed = true;
         st.reg.hints.set(Hints::CLOSED);
         ack::left_home();
         self.0.shared.close();
+        let completions = st.take_ended();
         let remains = st.dismantle(&self.0.shared);
         drop(st);
+        for (complete, outcome) in completions {
+            self.0.guarded(|| complete.complete(self, outcome)); // no completion is lost
+        }
         drop(remains); // users' drop code runs outside the borrow
         self.tell();
         report
@@ -588,7 +600,15 @@ impl AioContext {
             let changed = std::mem::take(&mut wanted.poll_changed);
             (wanted.poll.clone(), wanted.aio.clone(), changed)
         };
-        self.0.state().aio = aio;
+        {
+            let mut st = self.0.state();
+            if st.io.params != aio
+                && let Err(refusal) = st.set_io_params(&self.0.shared, aio)
+            {
+                st.fail(None, Box::new(refusal)); // as of kernel busy polling, below
+                lock(&self.0.shared.wanted).aio = st.io.params.clone();
+            }
+        }
         if !poll_changed {
             return;
         }

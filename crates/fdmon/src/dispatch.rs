@@ -164,8 +164,13 @@ impl State {
     }
 
     pub(crate) fn issue_half(&mut self, shared: &Shared, slot: u32) -> Option<Due> {
-        if self.reg.words.get(slot) & word::BOTTOM_HALF == 0 {
-            return None;
+        let pending = self.reg.words.get(slot);
+        if pending & word::BOTTOM_HALF == 0 {
+            return if pending & word::IO != 0 {
+                self.issue_io(shared, slot, pending)
+            } else {
+                None
+            };
         }
         let half = self.reg.half(slot)?;
         if !matches!(half.callback, Callback::Foreign) {
@@ -256,6 +261,10 @@ impl AioContext {
                 true
             }
             Due::Half(slot) => self.run_half(slot),
+            Due::Io(slot) => {
+                self.run_completion(slot);
+                true
+            }
             Due::Job(node) => {
                 if let Some(job) = node.take_job() {
                     self.0.guarded(|| job(&mut self.ops()));

@@ -241,7 +241,9 @@ impl AioContext {
             }
         }
         if !plan.awake {
-            self.0.state().submit_due(&self.0.shared);
+            let mut st = self.0.state();
+            plan.awake = !st.io_lets_sleep(&self.0.shared);
+            st.submit_due(&self.0.shared);
         }
         let ns = self.timeout_of(&mut plan)?;
         drop(turn);
@@ -304,11 +306,12 @@ impl AioContext {
                 plan
             }
         };
+        st.io_has_slept(&self.0, &plan);
         if st.reg.hints.any(Hints::DUE) {
             st.reg.forget_stale(); // of handlers that were removed since `prepare` found them
         }
         plan.slept |= !plan.awake;
-        let found = readable || plan.hit || plan.asked || shared.is_notified();
+        let found = readable || plan.hit || plan.asked || shared.is_notified() || st.io_is_ready();
         // What the spin of `prepare` found may have been removed since, and another be there.
         let asked = plan.asked && st.reg.has_due();
         plan.asked = false; // when the kernel was, the spin has noted
@@ -389,7 +392,7 @@ impl AioContext {
             && (st.timers.deadline().is_some()
                 || !st.scheduled.is_empty()
                 || !self.0.shared.inbox.is_empty()
-                || st.reg.hints.any(Hints::DUE))
+                || st.reg.hints.any(Hints::DUE | Hints::IO))
     }
 }
 

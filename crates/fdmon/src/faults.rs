@@ -15,6 +15,8 @@ pub enum Completed {
     Change,
     /// A poll was to be taken back.
     Cancel,
+    /// A request of file I/O.
+    Io,
 }
 
 /// What rings are like that are made from now on.

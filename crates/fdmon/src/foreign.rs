@@ -455,7 +455,7 @@ impl crate::context::State {
         if pending & word::ISSUED == 0 {
             return;
         }
-        if pending & word::BOTTOM_HALF != 0 {
+        if pending & (word::BOTTOM_HALF | word::IO) != 0 {
             self.reg.halves_due.push_back(DueHalf::Slot(slot));
         } else if pending & word::TIMER != 0 {
             self.reg.timers_due.push(slot);

@@ -98,6 +98,8 @@ pub mod word {
     pub const IDLE: u32 = 1 << 22;
     /// A timer expired.
     pub const TIMER: u32 = 1 << 23;
+    /// A request of file I/O has ended.
+    pub const IO: u32 = 1 << 24;
     /// Handed out in a batch whose other side has not taken it yet.
     pub const ISSUED: u32 = 1 << 30;
     /// All `RUN_*` bits.

@@ -51,6 +51,7 @@
 #![deny(unsafe_code)] // opened only where memory is shared with others; each use has its reason
 
 mod ack;
+mod aio;
 mod bottom_half;
 mod clock;
 mod config;
@@ -91,9 +92,12 @@ mod word_source;
 mod words;
 
 pub use ack::Ack;
+pub use aio::{AlignedBuf, ForeignMemory, IoOp, IoToken};
 pub use bottom_half::BottomHalf;
 pub use clock::ManualClock;
-pub use config::{AioParams, BusyPoll, MonitorKind, PolicyKind, PollParams, RingMode, RingParams};
+pub use config::{
+    AioParams, BusyPoll, IoEngine, MonitorKind, PolicyKind, PollParams, RingMode, RingParams,
+};
 pub use context::{AioContext, Builder, LeakReport};
 pub use embed::{OuterLoop, WakeFds};
 pub use error::{Error, ErrorCode, Outcome, Result};
@@ -111,6 +115,7 @@ pub use remote::{BottomHalfId, Remote};
 pub use remote_handlers::{Registered, SendToken};
 pub use send_handlers::SendHandlers;
 pub use spin::guards::Cpus;
+pub use stable_deref_trait::StableDeref;
 pub use stats::{ContextStats, Guard, HandlerStats};
 pub use timer::Timer;
 pub use trace::{Noted, SpinResult, TraceBuffer, TraceKinds, TracePoint};

@@ -1,10 +1,14 @@
 //! ① What callbacks may do: the context as they are given it.
 
+use std::io;
+use std::ops::DerefMut;
 use std::time::Duration;
 
 use rustix::fd::{AsFd, BorrowedFd, RawFd};
+use stable_deref_trait::StableDeref;
 
 use crate::ack::Ack;
+use crate::aio::IoToken;
 use crate::context::AioContext;
 use crate::error::{Error, Outcome, Result};
 use crate::handler::{Handlers, Source, Token};
@@ -193,6 +197,75 @@ impl Ops<'_> {
         let timer = self.ctx.timer(f)?;
         timer.arm(delay)?;
         Ok(timer)
+    }
+
+    /// As [`AioContext::read_at`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_at<B>(
+        &mut self,
+        fd: impl AsFd + 'static,
+        buffer: B,
+        offset: u64,
+        done: impl FnOnce(&mut Ops<'_>, io::Result<usize>, B) + 'static,
+    ) -> Result<IoToken>
+    where
+        B: StableDeref<Target = [u8]> + DerefMut + 'static,
+    {
+        self.ctx.read_at(fd, buffer, offset, done)
+    }
+
+    /// As [`AioContext::write_at`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_at<B>(
+        &mut self,
+        fd: impl AsFd + 'static,
+        buffer: B,
+        offset: u64,
+        done: impl FnOnce(&mut Ops<'_>, io::Result<usize>, B) + 'static,
+    ) -> Result<IoToken>
+    where
+        B: StableDeref<Target = [u8]> + 'static,
+    {
+        self.ctx.write_at(fd, buffer, offset, done)
+    }
+
+    /// As [`AioContext::fsync`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn fsync(
+        &mut self,
+        fd: impl AsFd + 'static,
+        done: impl FnOnce(&mut Ops<'_>, io::Result<()>) + 'static,
+    ) -> Result<IoToken> {
+        self.ctx.fsync(fd, done)
+    }
+
+    /// As [`AioContext::fdatasync`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn fdatasync(
+        &mut self,
+        fd: impl AsFd + 'static,
+        done: impl FnOnce(&mut Ops<'_>, io::Result<()>) + 'static,
+    ) -> Result<IoToken> {
+        self.ctx.fdatasync(fd, done)
+    }
+
+    /// As [`AioContext::cancel_io`].
+    pub fn cancel_io(&mut self, token: &IoToken) {
+        self.ctx.cancel_io(token);
+    }
+
+    /// As [`AioContext::plug`].
+    pub fn plug<T>(&mut self, section: impl FnOnce(&mut Ops<'_>) -> T) -> T {
+        let ctx = self.ctx;
+        ctx.plug(|| section(self))
     }
 
     /// As [`AioContext::disable_external`].

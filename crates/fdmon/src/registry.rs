@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use rustix::fd::RawFd;
 
+use crate::aio::Request;
 use crate::error::{Error, ErrorCode, Outcome, Result};
 use crate::handler::{Handler, NOWHERE};
 use crate::inbox::Node;
@@ -52,6 +53,8 @@ pub(crate) enum Entry {
     Handler(Box<Handler>),
     Half(Half),
     Timer(TimerEntry),
+    /// Of file I/O.
+    Io(Box<Request>),
 }
 
 pub(crate) struct Slot {
@@ -126,7 +129,7 @@ impl Fifo {
     }
 }
 
-/// One entry of the list of due bottom halves.
+/// One entry of the list of due bottom halves, and of completions of file I/O before them.
 pub(crate) enum DueHalf {
     Slot(u32),
     Job(Arc<Node>),
@@ -172,6 +175,8 @@ impl Hints {
 
     /// The policy counts every turn, also a hit at once.
     pub const COUNTS_ALL: u32 = 1 << 16;
+    /// Requests of file I/O have not ended.
+    pub const IO: u32 = 1 << 17;
 
     /// With nothing but these set, a turn has nothing more to run or to tidy up.
     pub const QUIET: u32 = Self::SPINS
@@ -179,6 +184,7 @@ impl Hints {
         | Self::CODE_MEMBERS
         | Self::LOOKS
         | Self::COUNTS_ALL
+        | Self::IO
         | Self::TRACED;
 
     #[inline]
@@ -286,7 +292,7 @@ impl Registry {
             Entry::Handler(_) => self.handlers += 1,
             Entry::Half(_) => self.halves += 1,
             Entry::Timer(_) => self.timers += 1,
-            Entry::Free => {}
+            Entry::Io(_) | Entry::Free => {}
         }
         self.words.set(slot, 0);
         if self.free.last() == Some(&slot) {
@@ -308,6 +314,7 @@ impl Registry {
             Entry::Handler(_) => self.handlers -= 1,
             Entry::Half(_) => self.halves -= 1,
             Entry::Timer(_) => self.timers -= 1,
+            Entry::Io(_) => {}
             Entry::Free => return entry,
         }
         self.hints.set(Hints::GRAVES);

@@ -7,7 +7,7 @@ use std::ops::DerefMut;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{LazyLock, Mutex as StdMutex, PoisonError};
 
-use crate::config::{AioParams, MonitorKind, PollParams};
+use crate::config::{AioParams, IoEngine, MonitorKind, PollParams};
 use crate::error::{Error, Result};
 use crate::fork::Home;
 use crate::inbox::{Inbox, Job, Node};
@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub stats: Counters,
     pub guard: AtomicU8,
     pub monitor: Mutex<(MonitorKind, String)>,
+    /// What does file I/O, and why; none = nobody has asked for any.
+    pub aio: Mutex<(Option<IoEngine>, String)>,
     /// By slot. Locked at registration and by readers, never by a turn.
     pub handlers: Mutex<Vec<Option<Arc<HandlerCounters>>>>,
     /// Bottom halves by slot, for those who only have the number.
@@ -79,6 +81,7 @@ impl Shared {
             stats: Counters::default(),
             guard: AtomicU8::new(0),
             monitor: Mutex::default(),
+            aio: Mutex::default(),
             handlers: Mutex::default(),
             halves: Mutex::default(),
         });
@@ -93,6 +96,7 @@ impl Shared {
 
     pub fn stats(&self) -> ContextStats {
         let (monitor, monitor_reason) = lock(&self.monitor).clone();
+        let (aio_engine, aio_reason) = lock(&self.aio).clone();
         let c = &self.stats;
         ContextStats {
             monitor,
@@ -115,6 +119,10 @@ impl Shared {
             completions: c.completions.get(),
             batch_max: c.batch_max.get().max(c.events.get().min(1)),
             fallbacks: c.fallbacks.get(),
+            aio_engine,
+            aio_reason,
+            io_in_flight: c.io_in_flight.get(),
+            io_batch_max: c.io_batch_max.get(),
             handlers: lock(&self.handlers)
                 .iter()
                 .flatten()

@@ -68,6 +68,8 @@ pub(crate) struct Counters {
     pub completions: Counter,
     pub batch_max: Counter,
     pub fallbacks: Counter,
+    pub io_in_flight: Counter,
+    pub io_batch_max: Counter,
 }
 
 impl Counters {
@@ -202,13 +204,21 @@ pub struct ContextStats {
     pub notifies_sent: u64,
     /// Notifications that cost no system call because the loop was awake.
     pub notifies_elided: u64,
-    /// I/O submissions.
+    /// Times requests of file I/O were handed over, together.
     pub submissions: u64,
-    /// I/O completions.
+    /// Requests of file I/O that ended.
     pub completions: u64,
     /// Most callbacks that one turn had to run.
     pub batch_max: u64,
-    /// Moves to another monitor because the kernel refused something.
+    /// What does file I/O; `None` = nobody has asked for any.
+    pub aio_engine: Option<crate::config::IoEngine>,
+    /// Why it is that one, in words.
+    pub aio_reason: String,
+    /// Requests of file I/O that the engine has now.
+    pub io_in_flight: u64,
+    /// Most of them that were handed over together.
+    pub io_batch_max: u64,
+    /// Moves to another monitor, or from a ring to threads, because the kernel refused something.
     pub fallbacks: u64,
     /// One row a live handler.
     pub handlers: Vec<HandlerStats>,

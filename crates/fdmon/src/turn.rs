@@ -77,6 +77,8 @@ impl Plan {
 pub(crate) enum Due {
     Half(u32),
     Job(Arc<Node>),
+    /// A request of file I/O that has ended.
+    Io(u32),
     /// With its body, taken out for the call.
     Handler {
         slot: u32,
@@ -226,7 +228,7 @@ impl AioContext {
     /// Reads the parameters once and computes the timeout.
     #[inline]
     pub(crate) fn plan<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Held<'a> {
-        let shared = &*self.0.shared;
+        let shared = &self.0.shared;
         shared.stats.turns.bump();
         plan.failures_before = st.failures.of_others(st.depth);
         plan.accepted = shared.stats.accepted.get();
@@ -240,6 +242,9 @@ impl AioContext {
         }
         if st.reg.hints.any(Hints::DUE) {
             st.reg.forget_stale();
+        }
+        if st.reg.hints.any(Hints::IO) {
+            st.drive_io(shared);
         }
         if st.reg.hints.any(Hints::PARKED | Hints::MOVE_UP | Hints::TRACED) || has_subscriber() {
             st.rearrange(shared);
@@ -261,7 +266,7 @@ impl AioContext {
     /// Asks the kernel: sleeps if there is nothing yet, or looks if it must be looked at.
     #[inline]
     fn wait<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan) -> Result<Held<'a>> {
-        let shared = &*self.0.shared;
+        let shared = &self.0.shared;
         if plan.stale {
             st.set_deadline_again(&self.0, plan);
         }
@@ -274,6 +279,7 @@ impl AioContext {
                 self.leave_spin_mode_before_sleep(plan);
                 st = self.0.state();
             }
+            plan.awake = plan.awake || !st.io_lets_sleep(shared);
         }
         let skip = plan.awake && (plan.asked || !st.kernel_is_due(&self.0, plan));
         if may_sleep {
@@ -282,6 +288,7 @@ impl AioContext {
         let result = if skip { Ok(()) } else { st.ask(&self.0, plan) };
         if may_sleep {
             shared.has_slept();
+            st.io_has_slept(&self.0, plan);
         }
         result.map(|()| st)
     }
@@ -298,13 +305,16 @@ impl AioContext {
     /// After the wait: accept, move the window, put what is due on its lists.
     #[inline]
     pub(crate) fn settle<'a>(&'a self, mut st: Held<'a>, plan: &Plan) -> Held<'a> {
-        let shared = &*self.0.shared;
+        let shared = &self.0.shared;
         in_order("settle: order", || shared.accept(), || st.drain_inbox(shared));
         let mut now = 0;
         if plan.counted || st.reg.hints.any(Hints::TIMERS) {
             now = self.0.clock.now();
         }
         st.spin.turn_now = 0;
+        if st.reg.hints.any(Hints::IO) {
+            st.drive_io(shared);
+        }
         if plan.counted {
             st.count_turn(shared, plan, now);
         }

@@ -363,7 +363,8 @@ impl State {
                 Err(errno) => return Err(cannot_wait(errno)),
             };
             // Anything else that ended the wait means nothing: go on with the time that is left.
-            if found || plan.awake || (shared.is_notified() && kept("ask: re-check")) {
+            let notified = shared.is_notified() && kept("ask: re-check");
+            if found || plan.awake || notified || self.io_is_ready() {
                 plan.asked = true;
                 return Ok(());
             }

@@ -111,8 +111,11 @@ impl Attachment {
 
     /// The loop lives as long as there is something to wait for.
     fn refresh(&self) {
-        let alive = self.referenced.get()
-            && (self.kept.get() || self.core.maybe().is_some_and(|ctx| ctx.has_pending_work()));
+        let ctx = self.core.maybe();
+        let waits = ctx.as_ref().is_some_and(|ctx| ctx.has_pending_work());
+        // File I/O ends soon, and somebody waits for it: as Node's own it keeps the process alive.
+        let alive = (self.referenced.get() && (self.kept.get() || waits))
+            || ctx.is_some_and(|ctx| ctx.has_io());
         if !self.over.get() && self.alive.replace(alive) != alive {
             self.prepare.keep_alive(alive);
         }

@@ -603,7 +603,7 @@ fn token_of(user_data: u64) -> MonitorToken {
 
 /// What kind of request has this `user_data`.
 #[cfg(feature = "faults")]
-pub(super) fn kind_of(user_data: u64) -> crate::faults::Completed {
+pub(crate) fn kind_of(user_data: u64) -> crate::faults::Completed {
     use crate::faults::Completed;
     match user_data {
         CANCEL => Completed::Cancel,

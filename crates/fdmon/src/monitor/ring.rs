@@ -34,6 +34,9 @@ const SUBMISSIONS: u32 = 256;
 /// Completions that fit before the kernel has to keep some aside.
 const COMPLETIONS: u32 = 1024;
 
+/// In the flags of the completion queue: no completion writes the eventfd (Linux 5.8).
+const EVENTFD_DISABLED: u32 = 1;
+
 /// The kernel does this much deferred work in one call anyway.
 const WORK_A_CALL: u32 = 20;
 
@@ -54,7 +57,9 @@ const OPERATIONS: [IoringOp; 8] = [
     IoringOp::Writev,
     IoringOp::Fsync,
 ];
-const REGISTRATIONS: [IoringRegisterOp; 4] = [
+const REGISTRATIONS: [IoringRegisterOp; 6] = [
+    IoringRegisterOp::RegisterEventfd,
+    IoringRegisterOp::UnregisterEventfd,
     IoringRegisterOp::RegisterRingFds,
     IoringRegisterOp::UnregisterRingFds,
     IoringRegisterOp::RegisterNapi,
@@ -186,8 +191,12 @@ pub(crate) struct Ring {
 
     completion_head: Word,
     completion_tail: Word,
+    completion_flags: Word,
     completions: NonNull<io_uring_cqe>,
     completion_mask: u32,
+    /// What kind of request has this `user_data`.
+    #[cfg(feature = "faults")]
+    pub kind_of: fn(u64) -> crate::faults::Completed,
     /// Completions before this one were changed, if they were to be.
     #[cfg(feature = "faults")]
     rewritten: std::cell::Cell<u32>,
@@ -297,8 +306,11 @@ impl Ring {
             unsubmitted: 0,
             completion_head,
             completion_tail: queues.word(cq.tail),
+            completion_flags: queues.word(cq.flags),
             completions: queues.at(cq.cqes, params.cq_entries),
             completion_mask: params.cq_entries - 1,
+            #[cfg(feature = "faults")]
+            kind_of: super::io_uring::kind_of,
             #[cfg(feature = "faults")]
             rewritten: completion_head.get(Ordering::Relaxed).into(),
             seen: completion_head.get(Ordering::Relaxed),
@@ -377,6 +389,16 @@ impl Ring {
         let on = usecs != 0;
         let op = if on { IoringRegisterOp::RegisterNapi } else { IoringRegisterOp::UnregisterNapi };
         self.register(op, &mut [napi])
+    }
+
+    /// Completions write this eventfd, unless they are silenced.
+    pub fn register_eventfd(&self, eventfd: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.register(IoringRegisterOp::RegisterEventfd, &mut [eventfd.as_raw_fd()])
+    }
+
+    /// Whether completions write the eventfd. To stay silent is a wish: they may write it.
+    pub fn silence(&self, silent: bool) {
+        self.completion_flags.set(if silent { EVENTFD_DISABLED } else { 0 });
     }
 
     fn unregister_fd(&mut self) {
@@ -493,7 +515,7 @@ impl Ring {
             // SAFETY: the kernel wrote it before the tail, and keeps it until the head passes it;
             // only this thread looks at it.
             let entry = unsafe { place.as_mut() };
-            let kind = super::io_uring::kind_of(entry.user_data.u64_());
+            let kind = (self.kind_of)(entry.user_data.u64_());
             if let Some(result) = crate::faults::rewritten(kind, entry.res) {
                 entry.res = result;
                 entry.flags.remove(rustix::io_uring::IoringCqeFlags::MORE);
@@ -588,6 +610,29 @@ impl Ring {
         }
     }
 
+    /// Sleeps until so many completions are there that were not taken yet, or for this long.
+    pub fn collect(&mut self, count: u32, ns: u64) -> Result<(), Errno> {
+        self.lower_work();
+        let wanted = self.kept() + count;
+        self.sleep_at_most(wanted, ns)
+    }
+
+    /// Requests that the kernel has not been given.
+    pub fn unsubmitted(&self) -> u32 {
+        self.unsubmitted
+    }
+
+    /// How many requests fit between two calls.
+    pub fn size(&self) -> u32 {
+        self.submission_mask + 1
+    }
+
+    /// Takes back what the kernel has not been given.
+    pub fn rewind(&mut self) {
+        self.tail = self.tail.wrapping_sub(std::mem::take(&mut self.unsubmitted));
+        self.submission_tail.set(self.tail);
+    }
+
     #[inline(never)]
     fn sleep_at_most(&mut self, wanted: u32, ns: u64) -> Result<(), Errno> {
         self.enter(wanted, self.flags, Some(&timespec(ns)))
@@ -614,7 +659,8 @@ impl Ring {
             let ts = io_uring_ptr::new(ptr::from_ref(timeout).cast_mut().cast());
             let arg = io_uring_getevents_arg { ts, ..io_uring_getevents_arg::default() };
             let flags = flags | IoringEnterFlags::EXT_ARG;
-            // SAFETY: every request's memory stays valid until it completes: polls have none.
+            // SAFETY: every request's memory stays valid until it completes: polls have none, and
+            // who asks for file I/O says so.
             unsafe { io_uring_enter_arg(name, self.unsubmitted, wanted, flags, Some(&arg)) }
         } else {
             // SAFETY: as above.

@@ -311,6 +311,7 @@ impl AioContext {
             st = self.0.state();
         }
         st = self.round(st, plan);
+        st.look_at_io(plan);
         if plan.awake {
             shared.stats.spin_hits.bump(); // at the first look: no time went by
             return st;
@@ -394,6 +395,7 @@ impl AioContext {
                 spin_loop();
             }
             st = self.round(st, plan);
+            st.look_at_io(plan);
             let found = plan.awake || shared.is_notified();
             if found && guards {
                 st.spin.guards.found(yielded, yielded_at);

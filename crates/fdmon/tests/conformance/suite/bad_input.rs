@@ -136,8 +136,8 @@ fn parameters_out_of_range_are_refused_at_every_door() {
         }
     }
     for error in [
-        builder().aio(AioParams { max_batch: 4_097 }).build().unwrap_err(),
-        ctx.set_aio_params(AioParams { max_batch: 4_097 }).unwrap_err(),
+        builder().aio(AioParams { max_batch: 4_097, ..AioParams::default() }).build().unwrap_err(),
+        ctx.set_aio_params(AioParams { max_batch: 4_097, ..AioParams::default() }).unwrap_err(),
     ] {
         assert!(error.to_string().starts_with("max_batch = 4097"), "{error}");
     }

@@ -53,12 +53,13 @@ fn a_thread_has_a_context_of_its_own_that_may_spin_for_32768_ns() {
 /// SPEC 31, 52
 #[test]
 fn its_parameters_change_while_it_runs() {
-    let thread = io_thread().aio(AioParams { max_batch: 4 }).spawn().unwrap();
+    let thread =
+        io_thread().aio(AioParams { max_batch: 4, ..AioParams::default() }).spawn().unwrap();
     assert_eq!(ask(&thread, |ops| ops.context().aio_params().max_batch), 4);
     for max_ns in [0, 50_000, 7, 0] {
         let params = PollParams { max_ns, grow: 3, shrink: 2, ..spin() };
         thread.set_poll_params(params.clone()).unwrap();
-        thread.set_aio_params(AioParams { max_batch: 9 }).unwrap();
+        thread.set_aio_params(AioParams { max_batch: 9, ..AioParams::default() }).unwrap();
         assert_eq!(thread.poll_params(), params);
         // In force from the next turn on, which may be the one that runs this.
         ask(&thread, |_| ());
@@ -68,7 +69,8 @@ fn its_parameters_change_while_it_runs() {
     }
     let error = thread.set_poll_params(PollParams { weight: 99, ..spin() }).unwrap_err();
     assert!(error.is_invalid_arg() && thread.poll_params().weight != 99);
-    let error = thread.set_aio_params(AioParams { max_batch: 5000 }).unwrap_err();
+    let error =
+        thread.set_aio_params(AioParams { max_batch: 5000, ..AioParams::default() }).unwrap_err();
     assert!(error.is_invalid_arg() && thread.aio_params().max_batch == 9);
 }
 

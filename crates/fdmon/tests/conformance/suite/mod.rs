@@ -11,6 +11,7 @@ mod bottom_half;
 mod close;
 mod external;
 mod failures;
+mod file_io;
 mod hooks;
 mod interest;
 mod io_threads;

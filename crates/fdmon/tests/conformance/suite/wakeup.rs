@@ -67,7 +67,7 @@ fn what_the_home_thread_changes_itself_notifies_nobody() {
     ctx.deregister(&token);
     ctx.set_poll_params(spin()).unwrap();
     ctx.set_poll_params(PollParams::default()).unwrap();
-    ctx.set_aio_params(AioParams { max_batch: 8 }).unwrap();
+    ctx.set_aio_params(AioParams { max_batch: 8, ..AioParams::default() }).unwrap();
     ctx.stop();
     ctx.run().unwrap();
     let stats = ctx.stats();
@@ -260,12 +260,14 @@ fn a_remote_reads_statistics_and_parameters_and_changes_them_from_the_next_turn_
     let (from_afar, wanted) = (remote.clone(), changed.clone());
     std::thread::spawn(move || {
         from_afar.set_poll_params(wanted.clone()).unwrap();
-        from_afar.set_aio_params(AioParams { max_batch: 4 }).unwrap();
+        from_afar.set_aio_params(AioParams { max_batch: 4, ..AioParams::default() }).unwrap();
         assert_eq!(from_afar.poll_params(), wanted);
         let error =
             from_afar.set_poll_params(PollParams { cpu_budget: 2.0, ..spin() }).unwrap_err();
         assert!(error.is_invalid_arg() && error.to_string().contains("cpu_budget = 2"));
-        let error = from_afar.set_aio_params(AioParams { max_batch: 5_000 }).unwrap_err();
+        let error = from_afar
+            .set_aio_params(AioParams { max_batch: 5_000, ..AioParams::default() })
+            .unwrap_err();
         assert!(error.is_invalid_arg() && error.to_string().contains("max_batch = 5000"));
     })
     .join()

@@ -35,7 +35,7 @@ function disk(): Buffer {
   return bytes
 }
 
-test('nbdinfo shows the export by name and as default, what it can do, and that it is listed', async (t) => {
+test.serial('nbdinfo shows the export by name and as default, what it can do, and that it is listed', async (t) => {
   const server = await NbdServer.start(t, { content: disk(), args: ['--name', 'disk'] })
   for (const name of ['', 'disk']) {
     const info = JSON.parse(await client('nbdinfo', '--json', '--no-content', server.uri(name))) as Record<string, any>
@@ -50,7 +50,7 @@ test('nbdinfo shows the export by name and as default, what it can do, and that 
   await server.stop(t)
 })
 
-test('nbdcopy brings a disk there and back over several connections, byte for byte', async (t) => {
+test.serial('nbdcopy brings a disk there and back over several connections, byte for byte', async (t) => {
   const content = disk()
   const folder = temporary(t)
   const [source, back] = [join(folder, 'source'), join(folder, 'back')]
@@ -66,7 +66,7 @@ test('nbdcopy brings a disk there and back over several connections, byte for by
   t.deepEqual(server.lines, [])
 })
 
-test('nbdsh: asynchronous requests, and the errors that the protocol has for the wrong ones', async (t) => {
+test.serial('nbdsh: asynchronous requests, and the errors that the protocol has for the wrong ones', async (t) => {
   const server = await NbdServer.start(t, { content: disk() })
   const script = `
 import errno
@@ -103,7 +103,7 @@ print("all is well")
   t.deepEqual(server.lines, [])
 })
 
-test('qemu-img shows, converts and compares', async (t) => {
+test.serial('qemu-img shows, converts and compares', async (t) => {
   const content = disk()
   const folder = temporary(t)
   const [source, qcow2, back] = [join(folder, 'source'), join(folder, 'qcow2'), join(folder, 'back')]
@@ -121,7 +121,7 @@ test('qemu-img shows, converts and compares', async (t) => {
   t.deepEqual(server.lines, [])
 })
 
-test('qemu-io writes patterns and finds them again, flushes and discards', async (t) => {
+test.serial('qemu-io writes patterns and finds them again, flushes and discards', async (t) => {
   const server = await NbdServer.start(t, { content: 64 * MIB })
   const commands = [
     'write -P 0x5a 0 1M', 'write -P 0xa5 512k 64k', 'read -P 0x5a 0 512k', 'read -P 0xa5 512k 64k', 'read -P 0x5a 576k 448k',
@@ -137,7 +137,7 @@ test('qemu-io writes patterns and finds them again, flushes and discards', async
   t.deepEqual(server.lines, [])
 })
 
-test('fio writes at random at depth 32 from two jobs and verifies all of it', async (t) => {
+test.serial('fio writes at random at depth 32 from two jobs and verifies all of it', async (t) => {
   const server = await NbdServer.start(t, { content: 16 * MIB })
   const job = (name: string, offset: number): string[] => [`--name=${name}`, `--offset=${offset}`, `--size=${8 * MIB}`]
   const output = await client(

@@ -22,6 +22,7 @@ import {
   temporary,
   u32,
 } from './nbd-kit.js'
+import { monitors } from './on-each.js'
 
 const [EXPORT_NAME, ABORT, LIST, STARTTLS, INFO, GO, STRUCTURED_REPLY] = [1, 2, 3, 5, 6, 7, 8]
 const [ACK, REP_SERVER, REP_INFO] = [1, 2, 3]
@@ -31,7 +32,7 @@ const WRITABLE = CAN.all | CAN.flush | CAN.fua | CAN.trim | CAN.zeroes | CAN.mul
 
 // --- Negotiation ------------------------------------------------------------------------------------------------------------
 
-test('options that the server does not know are refused, and the negotiation goes on', async (t) => {
+test.serial('options that the server does not know are refused, and the negotiation goes on', async (t) => {
   const server = await NbdServer.start(t)
   const client = await RawClient.greeted(server)
   for (const [number, data] of [[STARTTLS], [STRUCTURED_REPLY], [99, pattern(300)], [0xffff_ffff]] as const) {
@@ -48,7 +49,7 @@ test('options that the server does not know are refused, and the negotiation goe
   t.deepEqual(server.lines, [])
 })
 
-test('LIST names the export, and INFO tells its size, flags, name and block sizes', async (t) => {
+test.serial('LIST names the export, and INFO tells its size, flags, name and block sizes', async (t) => {
   const server = await NbdServer.start(t, { content: 3 * MIB, args: ['--name', 'größe'] })
   const client = await RawClient.greeted(server)
   const name = Buffer.from('größe')
@@ -76,7 +77,7 @@ test('LIST names the export, and INFO tells its size, flags, name and block size
   t.deepEqual(server.lines, [])
 })
 
-test('INFO and GO whose lengths do not fit together are invalid, and change nothing', async (t) => {
+test.serial('INFO and GO whose lengths do not fit together are invalid, and change nothing', async (t) => {
   const server = await NbdServer.start(t)
   const client = await RawClient.greeted(server)
   const bad = [Buffer.alloc(0), Buffer.alloc(5), Buffer.concat([u32(9), Buffer.alloc(4)]), infoData('', [1]).subarray(0, 7), Buffer.concat([infoData(''), Buffer.alloc(2)])]
@@ -92,7 +93,7 @@ test('INFO and GO whose lengths do not fit together are invalid, and change noth
   t.is((await client.optionReply()).type, ACK)
 })
 
-test('EXPORT_NAME answers with 124 zeroes or without them, as the client asked', async (t) => {
+test.serial('EXPORT_NAME answers with 124 zeroes or without them, as the client asked', async (t) => {
   const server = await NbdServer.start(t, { content: 2 * MIB, args: ['--name', 'disk'] })
   for (const [flags, name, length] of [[1, 'disk', 134], [3, 'disk', 10], [3, '', 10]] as const) {
     const client = await RawClient.greeted(server, flags)
@@ -112,7 +113,7 @@ test('EXPORT_NAME answers with 124 zeroes or without them, as the client asked',
   t.deepEqual(server.lines, ['nbd-server: connection 4: there is no export "other"'])
 })
 
-test('a negotiation and requests that come byte by byte, or all at once, are the same', async (t) => {
+test.serial('a negotiation and requests that come byte by byte, or all at once, are the same', async (t) => {
   const content = pattern(MIB)
   const server = await NbdServer.start(t, { content })
   const data = pattern(100, 5)
@@ -144,7 +145,7 @@ test('a negotiation and requests that come byte by byte, or all at once, are the
 
 // --- Requests ---------------------------------------------------------------------------------------------------------------
 
-test('what is out of bounds or unknown gets the error of the protocol, and the connection goes on', async (t) => {
+test.serial('what is out of bounds or unknown gets the error of the protocol, and the connection goes on', async (t) => {
   const content = pattern(MIB)
   const server = await NbdServer.start(t, { content })
   const client = await RawClient.go(server)
@@ -176,7 +177,7 @@ test('what is out of bounds or unknown gets the error of the protocol, and the c
   t.deepEqual(server.lines, [])
 })
 
-test('a read-only export says so, refuses what changes it, and serves a file that cannot be written', async (t) => {
+test.serial('a read-only export says so, refuses what changes it, and serves a file that cannot be written', async (t) => {
   const content = pattern(MIB)
   const server = await NbdServer.start(t, { content, args: ['--read-only'] })
   const client = await RawClient.greeted(server)
@@ -190,11 +191,9 @@ test('a read-only export says so, refuses what changes it, and serves a file tha
   t.true((await client.ask(Command.READ, 0, MIB)).data.equals(content))
 })
 
-for (const engine of ['io_uring', 'threads']) {
-  for (const monitor of ['io_uring', 'epoll', 'poll']) {
-    const without = process.env['FDMON_WITHOUT_IO_URING'] === '1' && [engine, monitor].includes('io_uring')
-    const declare = without ? test.skip : test
-    declare(`engine ${engine} on ${monitor}: a thousand requests at once are each answered once, rightly, with and without spinning`, async (t) => {
+for (const engine of monitors.includes('io_uring') ? ['io_uring', 'threads'] : ['threads']) {
+  for (const monitor of monitors) {
+    test.serial(`engine ${engine} on ${monitor}: a thousand requests at once are each answered once, rightly, with and without spinning`, async (t) => {
       const content = pattern(4 * MIB)
       for (const spin of ['0', '100']) {
         const server = await NbdServer.start(t, { content, args: ['--engine', engine, '--monitor', monitor, '--spin', spin] })
@@ -226,7 +225,7 @@ for (const engine of ['io_uring', 'threads']) {
   }
 }
 
-test('the longest payloads go both ways, and a longer one ends the connection', async (t) => {
+test.serial('the longest payloads go both ways, and a longer one ends the connection', async (t) => {
   const server = await NbdServer.start(t, { content: 40 * MIB })
   const client = await RawClient.go(server)
   const data = Buffer.alloc(32 * MIB, pattern(65_537))
@@ -243,9 +242,9 @@ test('the longest payloads go both ways, and a longer one ends the connection', 
   t.deepEqual(server.lines, ['nbd-server: connection 1: a write has 33554433 bytes, more than 33554432'])
 })
 
-test('a flush and a write with FUA make the kernel write the file to the disk', async (t) => {
+test.serial('a flush and a write with FUA make the kernel write the file to the disk', async (t) => {
   const trace = join(temporary(t), 'trace')
-  const under = ['strace', '-f', '-qq', '-e', 'trace=fdatasync', '-o', trace]
+  const under = ['strace', '-D', '-f', '-qq', '-e', 'trace=fdatasync', '-o', trace]
   const server = await NbdServer.start(t, { args: ['--engine', 'threads'], under })
   const client = await RawClient.go(server)
   const syncs = (): number => (readFileSync(trace, 'utf8').match(/fdatasync\(\d+\) += 0|fdatasync resumed>\) += 0/g) ?? []).length
@@ -263,7 +262,7 @@ test('a flush and a write with FUA make the kernel write the file to the disk', 
   client.socket.destroy()
 })
 
-test('a file at its limit is no space, and one that became shorter an I/O error', async (t) => {
+test.serial('a file at its limit is no space, and one that became shorter an I/O error', async (t) => {
   // The limit counts blocks of 512 bytes: 256 KiB.
   const server = await NbdServer.start(t, { under: ['sh', '-c', 'ulimit -f 512; exec "$@"', 'sh'] })
   const client = await RawClient.go(server)
@@ -277,7 +276,7 @@ test('a file at its limit is no space, and one that became shorter an I/O error'
 
 // --- Clients that misbehave -------------------------------------------------------------------------------------------------
 
-test('garbage ends its own connection with one line, and the others go on', async (t) => {
+test.serial('garbage ends its own connection with one line, and the others go on', async (t) => {
   const content = pattern(MIB)
   const server = await NbdServer.start(t, { content })
   const witness = await RawClient.go(server)
@@ -302,7 +301,7 @@ test('garbage ends its own connection with one line, and the others go on', asyn
   t.is(server.lines.length, garbage.length, server.stderr)
 })
 
-test('half a request waits without holding up others, and is half a request when its client leaves', async (t) => {
+test.serial('half a request waits without holding up others, and is half a request when its client leaves', async (t) => {
   const server = await NbdServer.start(t)
   const witness = await RawClient.go(server)
   const halves = [
@@ -323,7 +322,7 @@ test('half a request waits without holding up others, and is half a request when
   t.is(server.lines.length, 4)
 })
 
-test('clients that vanish with requests in flight leave everything to the others as it was', async (t) => {
+test.serial('clients that vanish with requests in flight leave everything to the others as it was', async (t) => {
   const server = await NbdServer.start(t, { content: 8 * MIB })
   const witness = await RawClient.go(server)
   const block = pattern(65_536, 4)
@@ -347,7 +346,7 @@ test('clients that vanish with requests in flight leave everything to the others
   for (const line of server.lines) t.regex(line, /connection \d+: the client (left|is gone)/)
 })
 
-test('a client that does not take its replies is read no more, and what it holds is bounded', async (t) => {
+test.serial('a client that does not take its replies is read no more, and what it holds is bounded', async (t) => {
   const server = await NbdServer.start(t, { content: MIB })
   const witness = await RawClient.go(server)
   const client = await RawClient.go(server)
@@ -363,7 +362,7 @@ test('a client that does not take its replies is read no more, and what it holds
   await server.stop(t)
 })
 
-test('two connections see each other\'s writes at once, as the flag for several connections says', async (t) => {
+test.serial('two connections see each other\'s writes at once, as the flag for several connections says', async (t) => {
   const server = await NbdServer.start(t)
   const clients = [await RawClient.go(server), await RawClient.go(server)] as const
   for (let round = 0; round < 50; round++) {
@@ -378,7 +377,7 @@ test('two connections see each other\'s writes at once, as the flag for several 
 // --- The command ------------------------------------------------------------------------------------------------------------
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  test(`${signal} ends the server with 0, and what it has read of a client is answered before`, async (t) => {
+  test.serial(`${signal} ends the server with 0, and what it has read of a client is answered before`, async (t) => {
     const server = await NbdServer.start(t)
     const [client, idle] = [await RawClient.go(server), await RawClient.go(server)]
     t.is((await client.ask(Command.WRITE, 0, pattern(4096))).error, 0)
@@ -391,7 +390,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   })
 }
 
-test('a socket that a killed server left is taken over; one that is in use, or no socket, is not', async (t) => {
+test.serial('a socket that a killed server left is taken over; one that is in use, or no socket, is not', async (t) => {
   const server = await NbdServer.start(t)
   const second = runServer(server.file, server.path)
   t.is(second.status, 1)
@@ -409,7 +408,7 @@ test('a socket that a killed server left is taken over; one that is in use, or n
   t.is(readFileSync(file, 'utf8'), 'precious')
 })
 
-test('what is wrong with the arguments ends it with 2, what is wrong with the file with 1', (t) => {
+test.serial('what is wrong with the arguments ends it with 2, what is wrong with the file with 1', (t) => {
   const folder = temporary(t)
   const socket = join(folder, 'socket')
   for (const args of [[], [main], [main, socket, '--spin', '-1'], [main, socket, '--spin', '1.5'], [main, socket, '--monitor', 'kqueue'], [main, socket, '--nonsense'], [main, socket, 'more']]) {

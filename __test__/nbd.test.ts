@@ -362,6 +362,22 @@ test.serial('a client that does not take its replies is read no more, and what i
   await server.stop(t)
 })
 
+test.serial('without a descriptor for them clients wait, and are let in when others leave', async (t) => {
+  const server = await NbdServer.start(t, { under: ['sh', '-c', 'ulimit -n 64; exec "$@"', 'sh'] })
+  const clients = Array.from({ length: 80 }, () => new RawClient(server.path))
+  await clients[0]!.receive(18)
+  await server.logged(/nobody is let in for now: .*(EMFILE|Too many open files)/)
+  const leaving = clients.splice(1, 60)
+  for (const client of leaving) client.socket.destroy()
+  for (const client of clients.slice(1)) await client.receive(18)
+  for (const client of clients) client.socket.write(Buffer.concat([u32(3), option(GO, infoData(''))]))
+  for (const client of clients) {
+    for (const type of [REP_INFO, ACK]) t.is((await client.optionReply()).type, type)
+    t.is((await client.ask(Command.READ, 0, 4096)).error, 0)
+  }
+  await server.stop(t)
+})
+
 test.serial('two connections see each other\'s writes at once, as the flag for several connections says', async (t) => {
   const server = await NbdServer.start(t)
   const clients = [await RawClient.go(server), await RawClient.go(server)] as const

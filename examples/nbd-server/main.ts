@@ -14,6 +14,8 @@ import { signalfd } from 'fdmon/fd'
 import { messageOf, Server } from './server.js'
 
 const LONGEST_SPIN_US = 1_000_000
+/** What a nanosecond of a client's waiting is worth in CPU time, to somebody who asks for --spin. */
+const LATENCY_WEIGHT = 50
 /** Requests that are handed to the kernel in one go, at most. */
 const BATCH = 256
 
@@ -57,7 +59,7 @@ function serve(file: string, socket: string, { readOnly = false, spin, guards, n
   using context = new AioContext({
     name: 'nbd-server',
     monitor,
-    poll: { maxNs: spin * 1_000, guards },
+    poll: { maxNs: spin * 1_000, latencyWeight: LATENCY_WEIGHT, guards },
     aio: { engine, maxBatch: BATCH },
   })
   const server = new Server(context, { file, socket, name, readOnly, log })

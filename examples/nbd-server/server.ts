@@ -17,7 +17,7 @@ export interface ServerOptions {
   log(line: string): void
 }
 
-/** How long nobody is let in when no descriptor is left. */
+/** When to try again to let somebody in where no descriptor was left. */
 const FULL_NS = 100_000_000
 const SECTOR = 512
 
@@ -32,6 +32,7 @@ export class Server implements Shared {
   readonly #registration: Registration
   readonly #connections = new Set<Connection>()
   #known = 0
+  #isFull = false
   /** Connections with replies that the end of this turn's completions sends. */
   readonly #late: Connection[] = []
   readonly #flush
@@ -56,9 +57,11 @@ export class Server implements Shared {
   read(): void {
     try {
       for (let socket = accept(this.#listener); socket !== undefined; socket = accept(this.#listener)) this.#add(socket)
+      this.#isFull = false
     } catch (error) {
       // No descriptor is left (EMFILE): who waits goes on waiting, and is asked for again when one may be free.
-      this.#options.log(`nobody is let in for ${FULL_NS / 1e6} ms: ${messageOf(error)}`)
+      if (!this.#isFull) this.#options.log(`nobody is let in for now: ${messageOf(error)}`)
+      this.#isFull = true
       this.#registration.setInterest({ read: false })
       this.context.timer(() => this.#registration.setInterest({ read: true })).arm(FULL_NS)
     }

@@ -14,11 +14,15 @@ const main = join(root, 'examples', 'nbd-server', 'main.mjs')
 export const SERVERS = {
   fdmon: (file, socket) => [process.execPath, main, file, socket],
   // Pinned it may use one CPU only, where the guards do not let it spin; but the client has another one.
-  'fdmon, spinning': (file, socket) => [process.execPath, main, file, socket, '--spin', '100', '--no-guards'],
+  'fdmon, spinning': (file, socket) => [...SERVERS.fdmon(file, socket), '--spin', '100', '--no-guards'],
+  'fdmon on epoll, spinning': (file, socket) => [...SERVERS['fdmon, spinning'](file, socket), '--monitor', 'epoll'],
   nbdkit: (file, socket) => ['nbdkit', '--foreground', '--unix', socket, 'file', file],
   'qemu-nbd': (file, socket) => ['qemu-nbd', '--persistent', '--shared=0', '--format=raw', '--cache=writeback', `--socket=${socket}`, file],
   'qemu-nbd, io_uring': (file, socket) => [...SERVERS['qemu-nbd'](file, socket).slice(0, -1), '--aio=io_uring', file],
 }
+
+const running = []
+process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')))
 
 /** Starts a server on one CPU; resolves when it listens. */
 export async function start(name, { file, folder, cpu }) {
@@ -26,6 +30,7 @@ export async function start(name, { file, folder, cpu }) {
   const command = SERVERS[name](file, socket)
   const child = spawn('taskset', ['-c', String(cpu), ...command], { cwd: root, stdio: ['ignore', 'ignore', 'pipe'] })
   let stderr = ''
+  running.push(child)
   child.stderr.on('data', (text) => (stderr += text))
   child.on('error', (error) => fail(`${name}: ${error.message}`))
   const end = Date.now() + WAIT_MS
@@ -33,7 +38,6 @@ export async function start(name, { file, folder, cpu }) {
     if (child.exitCode !== null || Date.now() > end) fail(`${name} does not start: ${command.join(' ')}\n${stderr}`)
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
-  process.on('exit', () => child.kill('SIGKILL'))
   return { name, uri: `nbd+unix:///?socket=${socket}`, pid: child.pid, stop: () => child.kill('SIGKILL') }
 }
 

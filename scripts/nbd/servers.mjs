@@ -50,6 +50,11 @@ export function cpuSeconds(pid) {
   return Math.max(exact, (Number(fields[11]) + Number(fields[12])) / TICKS)
 }
 
+/** Whether the kernel gave requests of its ring to threads, since it could not do them at once without blocking. */
+export function hasKernelWorkers(pid) {
+  return readdirSync(`/proc/${pid}/task`).some((thread) => readFileSync(`/proc/${pid}/task/${thread}/comm`, 'utf8').startsWith('iou-wrk-'))
+}
+
 function sumOfThreads(pid) {
   let ns = 0
   for (const thread of readdirSync(`/proc/${pid}/task`)) {

@@ -32,7 +32,23 @@ export interface IoOptions {
   signal?: AbortSignal
 }
 
-/** What `submit…` calls when a request has ended. */
+/**
+ * What `submit…` calls when a request has ended.
+ *
+ * @example
+ * ```ts
+ * import { AioContext, type IoCallback } from 'fdmon'
+ * import { openSync } from 'node:fs'
+ *
+ * using ctx = new AioContext()
+ * const done: IoCallback = (error, bytes) => {
+ *   console.log(error ?? `${bytes} bytes`) // 16 bytes
+ *   ctx.stop()
+ * }
+ * ctx.submitRead(openSync('package.json'), Buffer.alloc(16), 0, done)
+ * ctx.run()
+ * ```
+ */
 export type IoCallback = (error: FdmonError | null, bytes: number) => void
 
 const READ = 0

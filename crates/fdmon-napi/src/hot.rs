@@ -181,8 +181,11 @@ unsafe extern "C" fn transfer(
             };
             // SAFETY: TypeScript keeps the view until the request has ended, and by the contract
             // that users are told nobody touches its bytes or closes the fd.
-            unsafe { call.core.open()?.foreign_transfer(slot, op, fd, memory, position) }?;
-            call.core.touched();
+            let first =
+                unsafe { call.core.open()?.foreign_transfer(slot, op, fd, memory, position) }?;
+            if first {
+                call.core.touched();
+            }
             Ok(())
         });
     }

@@ -395,6 +395,7 @@ impl AioContext {
         {
             let mut st = self.0.state();
             st.spin.set_params(params);
+            st.spin.forget_hits(&self.0.shared);
             st.note_spinning();
             let from_ns = self.0.shared.stats.window_ns.get();
             let to_ns = st.spin.first_window();

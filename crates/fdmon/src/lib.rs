@@ -60,6 +60,8 @@ mod cpu_clock;
 mod dispatch;
 mod embed;
 mod error;
+#[cfg(feature = "executor")]
+mod executor;
 #[cfg(feature = "faults")]
 #[doc(hidden)]
 pub mod faults;
@@ -101,6 +103,8 @@ pub use config::{
 pub use context::{AioContext, Builder, LeakReport};
 pub use embed::{OuterLoop, WakeFds};
 pub use error::{Error, ErrorCode, Outcome, Result};
+#[cfg(feature = "executor")]
+pub use executor::{IoFuture, Task};
 pub use foreign::{ForeignBatch, ForeignHandler, ForeignHooks};
 pub use handler::{Handlers, Probe, Source, Token};
 pub use interest::{Callbacks, Events, Interest, word};

@@ -13,7 +13,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fdmon::{
-    AioContext, Error, EventNotifier, Handlers, MonitorKind, PollParams, RingParams, probe_io_uring,
+    AioContext, AioParams, Error, EventNotifier, Handlers, IoEngine, MonitorKind, PollParams,
+    RingParams, probe_io_uring,
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -535,4 +536,99 @@ fn refused_later_it_can_be_closed_and_peers_see_the_hang_up() {
         }
         panic!("the reader of the pipe is still there");
     });
+}
+
+/// Reads the first bytes of a file: what they are, through which engine, and why that one.
+fn read_of(ctx: &AioContext) -> (Vec<u8>, Option<IoEngine>, String) {
+    let bytes = Rc::new(RefCell::new(Vec::new()));
+    let into = Rc::clone(&bytes);
+    let file = Rc::new(fs::File::open("Cargo.toml").unwrap());
+    ctx.read_at(file, vec![0; 9], 0, move |_, result, buffer| {
+        assert_eq!(result.unwrap(), 9);
+        *into.borrow_mut() = buffer;
+    })
+    .unwrap();
+    ctx.poll_until(|| !bytes.borrow().is_empty()).unwrap();
+    let stats = ctx.stats();
+    (bytes.take(), stats.aio_engine, stats.aio_reason)
+}
+
+/// SPEC 47
+#[test]
+fn without_a_ring_file_io_goes_through_threads_and_says_why() {
+    for call in calls() {
+        for (name, _) in ERRNOS {
+            refusing(&[&format!("{call}={name}")], || {
+                let ctx = AioContext::builder().monitor(MonitorKind::Poll).build().unwrap();
+                let (bytes, engine, reason) = read_of(&ctx);
+                assert_eq!((&*bytes, engine), (&b"[package]"[..], Some(IoEngine::Threads)));
+                assert_eq!(reason, format!("auto: io_uring refused: {name} ({call}); threads"));
+                let asked = AioParams { engine: IoEngine::IoUring, ..AioParams::default() };
+                let error = ctx.set_aio_params(asked.clone()).unwrap_err();
+                assert!(error.is_unsupported(), "{error}");
+                assert!(error.to_string().starts_with("engine = 'io_uring' is refused"), "{error}");
+                assert!(AioContext::builder().aio(asked).build().unwrap_err().is_unsupported());
+                assert_eq!(read_of(&ctx).1, Some(IoEngine::Threads), "it goes on as before");
+            });
+        }
+    }
+}
+
+/// SPEC 47, 49
+#[test]
+fn a_sandbox_that_comes_later_turns_file_io_over_to_threads() {
+    if !ring_here() {
+        return;
+    }
+    within(|| {
+        let ctx = AioContext::builder().monitor(MonitorKind::Poll).build().unwrap();
+        assert_eq!(read_of(&ctx).1, Some(IoEngine::IoUring));
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        // The ring has one request that waits, and two that it was not given.
+        let ends = Rc::new(RefCell::new(Vec::new()));
+        let ask = |fd: Rc<OwnedFd>| {
+            let ends = Rc::clone(&ends);
+            let done = move |_: &mut fdmon::Ops<'_>, result: std::io::Result<usize>, _| {
+                ends.borrow_mut().push(result.map_err(|error| error.raw_os_error()));
+            };
+            ctx.read_at(fd, vec![0; 9], 0, done).unwrap();
+        };
+        ask(Rc::new(read));
+        assert!(!ctx.poll(false).unwrap());
+        let file = || Rc::new(OwnedFd::from(fs::File::open("Cargo.toml").unwrap()));
+        ask(file());
+        ask(file());
+        refuse(&["io_uring_enter=EPERM".parse().unwrap()]).unwrap();
+        ctx.poll_until(|| ends.borrow().len() == 2).unwrap();
+        assert_eq!(ends.take(), [Ok(9), Ok(9)]);
+        let (bytes, engine, reason) = read_of(&ctx);
+        assert_eq!((&*bytes, engine), (&b"[package]"[..], Some(IoEngine::Threads)));
+        assert_eq!(reason, "io_uring refused: EPERM (io_uring_enter); threads");
+        assert_eq!((ctx.stats().fallbacks, ctx.stats().io_in_flight), (1, 1));
+        // Nobody can say what became of the first: it keeps its memory, and close does not hang.
+        assert_eq!(ctx.close().io, 1);
+        assert!(ends.borrow().is_empty());
+        drop(write);
+    });
+}
+
+/// SPEC 47
+#[test]
+fn without_a_thread_to_be_had_file_io_is_done_all_the_same() {
+    if !alone("FDMON_TEST_THREADS", "none") {
+        return;
+    }
+    // Threads count towards the limit on address space: no stack fits any more.
+    let ctx = AioContext::builder()
+        .aio(AioParams { engine: IoEngine::Threads, ..AioParams::default() })
+        .build()
+        .unwrap();
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let used: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    let limit = used * 4096 + 64 * 1024;
+    let old = getrlimit(Resource::As);
+    setrlimit(Resource::As, Rlimit { current: Some(limit), maximum: old.maximum }).unwrap();
+    let (bytes, engine, _) = read_of(&ctx);
+    assert_eq!((&*bytes, engine), (&b"[package]"[..], Some(IoEngine::Threads)));
+    setrlimit(Resource::As, old).unwrap();
 }

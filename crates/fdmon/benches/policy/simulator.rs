@@ -29,12 +29,18 @@ pub fn run(cell: &Cell, contender: Contender, wake_up_ns: u64) -> Outcome {
     let mut due: Vec<u64> = gaps.iter_mut().map(|gaps| gaps.draw(&mut rng)).collect();
     let mut estimates = vec![Estimate::default(); due.len()];
     let mut policy = policy_of(contender);
+    if let Some(policy) = &mut policy {
+        policy.try_once();
+    }
     let mut budget = Budget::default();
     let (mut now, mut cpu_ns, mut calls) = (0, 0, 0);
     let mut latencies = Vec::with_capacity(EVENTS + due.len());
     while latencies.len() < EVENTS {
         let start = now;
         let next = due.iter().copied().min().unwrap_or(0);
+        if let Some(policy) = &mut policy {
+            policy.prepare(wake_up, &params);
+        }
         let window = match &policy {
             // Guards: one usable CPU, no spin.
             Some(policy) if cell.placement != Placement::OneCpu => {

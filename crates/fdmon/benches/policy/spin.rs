@@ -11,3 +11,5 @@ pub mod cost;
 pub mod per_handler;
 #[path = "../../src/spin/policy.rs"]
 pub mod policy;
+#[path = "../../src/spin/trial.rs"]
+pub mod trial;

@@ -40,11 +40,11 @@ where
 }
 
 /// A piece of memory that is only read. The kernel is told what to do with it by the operation.
-fn segment(bytes: &[u8]) -> Segment {
+pub(crate) fn segment(bytes: &[u8]) -> Segment {
     Segment::new(bytes.as_ptr().cast_mut(), bytes.len())
 }
 
-fn segment_mut(bytes: &mut [u8]) -> Segment {
+pub(crate) fn segment_mut(bytes: &mut [u8]) -> Segment {
     Segment::new(bytes.as_mut_ptr(), bytes.len())
 }
 
@@ -83,7 +83,7 @@ impl AioContext {
         B: StableDeref<Target = [u8]> + DerefMut + 'static,
     {
         let segments = |buffer: &mut B| Segments::One(segment_mut(buffer));
-        self.ask_io(IoOp::Read, fd, buffer, offset, segments, done)
+        self.ask_io(IoOp::Read, fd, buffer, offset, segments, done).map_err(without_buffer)
     }
 
     /// Writes the buffer to the file from this offset on, all of it unless it fails. Otherwise as
@@ -102,7 +102,7 @@ impl AioContext {
         B: StableDeref<Target = [u8]> + 'static,
     {
         let segments = |buffer: &mut B| Segments::One(segment(buffer));
-        self.ask_io(IoOp::Write, fd, buffer, offset, segments, done)
+        self.ask_io(IoOp::Write, fd, buffer, offset, segments, done).map_err(without_buffer)
     }
 
     /// [`AioContext::read_at`] into several buffers, one after the other.
@@ -123,7 +123,7 @@ impl AioContext {
             let all = buffers.iter_mut().map(|buffer| segment_mut(buffer)).collect();
             Segments::Many { all, at: 0 }
         };
-        self.ask_io(IoOp::Read, fd, buffers, offset, segments, done)
+        self.ask_io(IoOp::Read, fd, buffers, offset, segments, done).map_err(without_buffer)
     }
 
     /// [`AioContext::write_at`] of several buffers, one after the other.
@@ -144,7 +144,7 @@ impl AioContext {
             let all = buffers.iter().map(|buffer| segment(buffer)).collect();
             Segments::Many { all, at: 0 }
         };
-        self.ask_io(IoOp::Write, fd, buffers, offset, segments, done)
+        self.ask_io(IoOp::Write, fd, buffers, offset, segments, done).map_err(without_buffer)
     }
 
     /// Everything that was written to the file, and whose end was heard of before this, reaches the
@@ -180,6 +180,7 @@ impl AioContext {
     ) -> Result<IoToken> {
         let nothing = |(): &mut ()| Segments::One(Segment::NONE);
         self.ask_io(op, fd, (), 0, nothing, |ops, result, ()| done(ops, result.map(drop)))
+            .map_err(without_buffer)
     }
 
     /// [`AioContext::read_at`] and [`AioContext::write_at`] with memory that somebody else owns.
@@ -204,9 +205,12 @@ impl AioContext {
         let segments = |_: &mut ()| Segments::One(Segment::new(base.as_ptr(), len));
         let fd = crate::monitor::borrow(fd);
         self.ask_io(op, fd, (), offset, segments, |ops, result, ()| done(ops, result))
+            .map_err(without_buffer)
     }
 
-    fn ask_io<K: AsFd + 'static, B: 'static>(
+    /// Asks for I/O on memory that `segments` finds in the buffer. The buffer comes back with an
+    /// error.
+    pub(crate) fn ask_io<K: AsFd + 'static, B: 'static>(
         &self,
         op: IoOp,
         fd: K,
@@ -214,12 +218,18 @@ impl AioContext {
         offset: u64,
         segments: impl FnOnce(&mut B) -> Segments,
         done: impl FnOnce(&mut Ops<'_>, io::Result<usize>, B) + 'static,
-    ) -> Result<IoToken> {
-        check_offset(offset)?;
+    ) -> std::result::Result<IoToken, (Error, B)> {
         let shared = &self.0.shared;
-        let mut st = self.0.open_state()?;
-        st.have_engine(shared)?;
-        let slot = st.io_slot()?;
+        let ready = check_offset(offset).and_then(|()| {
+            let mut st = self.0.open_state()?;
+            st.have_engine(shared)?;
+            let slot = st.io_slot()?;
+            Ok((st, slot))
+        });
+        let (mut st, slot) = match ready {
+            Ok(ready) => ready,
+            Err(error) => return Err((error, buffer)),
+        };
         let raw = fd.as_fd().as_raw_fd();
         // Pointers are taken where the buffers stay.
         let mut owned = Box::new(Owned { _fd: fd, buffer, done });
@@ -272,6 +282,10 @@ impl AioContext {
             st.submit_io(&self.0.shared, false);
         }
     }
+}
+
+fn without_buffer<B>((error, _): (Error, B)) -> Error {
+    error
 }
 
 /// Files end at 2^63 - 1.

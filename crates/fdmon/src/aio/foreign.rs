@@ -73,7 +73,8 @@ impl AioContext {
         Ok(Some(slot))
     }
 
-    /// Asks for one operation. `memory` are the pieces, one after the other; none for a sync.
+    /// Asks for one operation. `memory` are the pieces, one after the other; none for a sync. `true` =
+    /// it is the first that waits since requests were submitted: who is about to sleep must not.
     ///
     /// # Safety
     /// Until the request has ended (its slot came in a batch, or the context is closed), each piece
@@ -89,7 +90,7 @@ impl AioContext {
         fd: RawFd,
         memory: ForeignMemory<'_>,
         offset: u64,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         check_offset(offset)?;
         let shared = &self.0.shared;
         let mut st = self.0.open_state()?;
@@ -109,7 +110,7 @@ impl AioContext {
             }
         };
         st.ask_io(shared, slot, op, fd, offset, segments, None);
-        Ok(())
+        Ok(st.io.queue.len() <= 1)
     }
 
     /// Asks for the end of the request in this slot.

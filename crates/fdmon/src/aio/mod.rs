@@ -18,7 +18,7 @@ mod request;
 mod ring;
 
 use std::collections::VecDeque;
-use std::mem::ManuallyDrop;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
@@ -33,12 +33,16 @@ use crate::sync::Arc;
 use crate::turn::{Due, Plan};
 
 pub use api::IoToken;
+#[cfg(feature = "executor")]
+pub(crate) use api::{segment, segment_mut};
 pub use buffer::AlignedBuf;
 pub use foreign::ForeignMemory;
 pub(crate) use foreign::Results;
 pub use request::IoOp;
 pub(crate) use request::Request;
 use request::{Complete, Stage, Step};
+#[cfg(feature = "executor")]
+pub(crate) use request::{Segment, Segments};
 
 use pool::Pool;
 use ring::IoRing;
@@ -154,6 +158,9 @@ impl Registry {
         (0_u32..).zip(&self.slots).filter_map(is_there).collect()
     }
 }
+
+/// Requests of which the kernel did not say what became of them, by address: never freed.
+static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
 /// How long a close waits in one call for requests to end, and how many calls in a row may fail.
 const WAIT_NS: u64 = 100_000_000;
@@ -517,7 +524,10 @@ impl State {
             // The kernel does not say what became of them: they keep their memory for ever.
             for slot in reg.io_slots(Stage::InFlight) {
                 if let Some(request) = reg.io(slot) {
-                    let _kept = ManuallyDrop::new(std::mem::replace(request, Request::free()));
+                    let request = Box::new(std::mem::replace(request, Request::free()));
+                    KEPT.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(Box::into_raw(request).expose_provenance());
                 }
             }
         }

@@ -10,6 +10,7 @@ mod per_handler;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod wake_up;
 
 use crate::clock::Clock;
@@ -68,6 +69,9 @@ pub(crate) struct SpinState {
     pub last_look: u64,
     /// Non-blocking turns in a row that neither found nor asked anything.
     quiet: u32,
+    /// Hits that the policy has heard of. It hears of those of short turns when the next one may
+    /// spin.
+    hits_told: u64,
     /// When this turn stopped waiting, if that was read from the clock.
     pub turn_now: u64,
     /// Time that went by without an event of this context, while its outer loop had events.
@@ -103,6 +107,7 @@ impl SpinState {
             sweep: idle::Sweep::default(),
             last_look: 0,
             quiet: 0,
+            hits_told: 0,
             turn_now: idle::UNKNOWN,
             carried: 0,
             #[cfg(test)]
@@ -123,12 +128,20 @@ impl SpinState {
     /// New parameters: the spin state starts anew.
     pub fn set_params(&mut self, params: PollParams) {
         self.policy = Policy::new(params.policy);
+        if !self.members.is_empty() && params.max_ns != 0 {
+            self.policy.try_once();
+        }
         for member in &mut self.members {
             member.estimate = per_handler::Estimate::default();
         }
         self.params = params;
         self.budget.reset();
         self.guards = guards::Guards::default();
+    }
+
+    /// Hits so far are none of the policy's.
+    pub fn forget_hits(&mut self, shared: &Shared) {
+        self.hits_told = shared.stats.spin_hits.get();
     }
 
     /// The window that the parameters give before anything is known of the traffic.
@@ -313,6 +326,7 @@ impl AioContext {
         st = self.round(st, plan);
         st.look_at_io(plan);
         if plan.awake {
+            st.spin.hits_told += 1;
             shared.stats.spin_hits.bump(); // at the first look: no time went by
             return st;
         }
@@ -329,6 +343,7 @@ impl AioContext {
         // The deadline came while it spun: the turn is over without a sleep.
         plan.awake |= plan.deadline.is_some_and(|deadline| now >= deadline);
         if found {
+            st.spin.hits_told += 1;
             shared.stats.spin_hits.bump();
         } else {
             shared.stats.spin_misses.bump();
@@ -731,7 +746,18 @@ impl State {
 
     /// How long this turn may spin; `None` = not at all.
     fn window(&mut self, shared: &Shared, plan: &Plan) -> Option<u64> {
-        let mut window = self.spin.policy.window(&self.spin.params);
+        let Self { spin, .. } = self;
+        let hits = shared.stats.spin_hits.get();
+        let untold = hits.wrapping_sub(std::mem::replace(&mut spin.hits_told, hits));
+        if untold != 0 {
+            spin.policy.on_hits(untold.try_into().unwrap_or(u32::MAX));
+        }
+        spin.policy.prepare(spin.wake_up.get(), &spin.params);
+        if let Some(took) = spin.policy.take_wake_up() {
+            spin.wake_up.woken(took);
+        }
+        let mut window = spin.policy.window(&spin.params);
+        shared.stats.window_ns.set(window);
         if window == 0 {
             return None;
         }
@@ -795,6 +821,9 @@ impl State {
         if joined {
             let code = if word.is_none() { Hints::CODE_MEMBERS } else { 0 };
             self.reg.hints.set(Hints::MEMBERS | code);
+            if self.spin.members.is_empty() {
+                self.spin.policy.try_once();
+            }
             self.spin.members.push(Member {
                 slot,
                 word,

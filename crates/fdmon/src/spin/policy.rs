@@ -55,9 +55,38 @@ impl Policy {
         match self {
             Self::Classic(policy) => policy.window(),
             Self::PerHandler(policy) => policy.window(),
-            Self::Cost(policy) => policy.window(),
+            Self::Cost(policy) => policy.window(params),
             Self::Fixed => params.max_ns,
         }
+    }
+
+    /// A turn begins that may spin.
+    #[inline]
+    pub fn prepare(&mut self, wake_up: WakeUp, params: &PollParams) {
+        if let Self::Cost(policy) = self {
+            policy.prepare(wake_up, params);
+        }
+    }
+
+    /// The spin list has its first member.
+    pub fn try_once(&mut self) {
+        if let Self::Cost(policy) = self {
+            policy.try_once();
+        }
+    }
+
+    /// So many turns found something at once since it heard of the last one.
+    #[inline]
+    pub fn on_hits(&mut self, turns: u32) {
+        if let Self::Cost(policy) = self {
+            policy.on_hits(turns);
+        }
+    }
+
+    /// What a wake-up took, if the last turn shows it.
+    #[inline]
+    pub fn take_wake_up(&mut self) -> Option<u64> {
+        if let Self::Cost(policy) = self { policy.take_wake_up() } else { None }
     }
 
     /// It wants to hear of every turn, also of one that found something at once.
@@ -130,6 +159,7 @@ mod tests {
                     events: 1,
                 };
                 policy.on_turn(&seen, WAKE_UP, &params, [(&mut source, true)].into_iter());
+                policy.prepare(WAKE_UP, &params);
             }
             assert_eq!(policy.window(&params) >= 5000, starts, "{kind:?}");
         }

@@ -1,4 +1,4 @@
-//! Idle removal through whole turns. Only monitors that see readiness without a system call take
+//! Idle removal, and what a wake-up takes, through whole turns. Only monitors that see readiness without a system call take
 //! idle members off the spin list; here poll and epoll are told to do it as well.
 
 use std::cell::{Cell, RefCell};
@@ -224,5 +224,30 @@ fn on_monitors_that_do_not_see_readiness_nobody_leaves() {
         let scene = scene(kind, IDLE_NS, false);
         scene.idle_for(3 * IDLE_NS);
         assert!(scene.polling());
+    }
+}
+
+/// SPEC 27: each reading of the clock takes a while here, and a turn that sleeps reads it later than
+/// one that spins to the same deadline.
+#[test]
+fn what_a_wake_up_takes_is_learned_from_turns_that_sleep_and_turns_that_spin() {
+    for kind in MONITORS {
+        let clock = ManualClock::new();
+        clock.set_step_ns(50);
+        let params = PollParams { max_ns: 32_768, guards: false, ..Default::default() };
+        let builder = AioContext::builder().monitor(kind).poll(params).manual_clock(clock);
+        let ctx = builder.build().unwrap();
+        let timer = ctx.timer(|_| Ok(())).unwrap();
+        let turns = |turns| {
+            for _ in 0..turns {
+                timer.arm(Duration::from_nanos(3000)).unwrap();
+                ctx.poll(true).unwrap();
+            }
+            ctx.stats()
+        };
+        assert_eq!(turns(8).wake_up_ns, 0, "that is assumed");
+        let stats = turns(200);
+        assert!((1..500).contains(&stats.wake_up_ns), "{kind:?}: {}", stats.wake_up_ns);
+        assert!(stats.sleeps < 20, "{kind:?}: few turns sleep to find out: {}", stats.sleeps);
     }
 }

@@ -1,5 +1,6 @@
 //! ②′ What a wake-up takes: measured once a process by a few short sleeps, and followed by the
-//! lateness of the context's own timed sleeps.
+//! lateness of the context's own timed sleeps, until the traffic shows what it takes to be woken by
+//! a descriptor.
 
 use std::num::NonZeroU64;
 use std::sync::OnceLock;
@@ -19,6 +20,10 @@ const SLEEPS: usize = 5;
 const SLEEP: Duration = Duration::from_micros(50);
 /// The estimate goes this part of the way to each new sample.
 const FOLLOW: u64 = 8;
+/// Wake-ups by descriptors that are remembered, and that it takes to believe them: their median is
+/// what a wake-up takes.
+const RECENT: usize = 8;
+const ENOUGH: usize = 3;
 /// Later than that, something else held it up.
 const ODD_NS: u64 = 1_000_000;
 
@@ -28,11 +33,14 @@ pub(crate) struct Estimate {
     /// What the kernel may add to a timed sleep of this thread, to gather wake-ups.
     slack_ns: u64,
     measured: bool,
+    /// What the last wake-ups by descriptors took, and how many there were.
+    recent: [u64; RECENT],
+    woken: usize,
 }
 
 impl Default for Estimate {
     fn default() -> Self {
-        Self { now: ASSUMED, slack_ns: 0, measured: false }
+        Self { now: ASSUMED, slack_ns: 0, measured: false, recent: [0; RECENT], woken: 0 }
     }
 }
 
@@ -57,10 +65,27 @@ impl Estimate {
         self.now = *OF_PROCESS.get_or_init(|| sleep_and_measure(self.slack_ns));
     }
 
+    /// A wake-up by a descriptor took so long.
+    #[cold]
+    pub fn woken(&mut self, took_ns: u64) {
+        if took_ns >= ODD_NS {
+            return;
+        }
+        self.recent[self.woken % RECENT] = took_ns;
+        self.woken += 1;
+        if self.woken < ENOUGH {
+            return;
+        }
+        let mut sorted = self.recent;
+        let known = &mut sorted[..self.woken.min(RECENT)];
+        known.sort_unstable();
+        self.now.latency_ns = known[known.len() / 2];
+    }
+
     /// A timed sleep of this length was over so much later than it should.
     pub fn overslept(&mut self, slept_ns: u64, late_ns: u64) {
-        if !self.measured {
-            return; // nor is the slack known
+        if !self.measured || self.woken >= ENOUGH {
+            return; // the slack is not known, or something better is
         }
         // ppoll and epoll take a thousandth of the time as slack where that is more.
         let slack = self.slack_ns.max(slept_ns / 1000);
@@ -104,6 +129,24 @@ mod tests {
         assert_eq!(estimate.get().latency_ns, 2875, "gathered, or held up by something else");
         estimate.overslept(200_000_000, 208_000);
         assert_eq!(estimate.get().latency_ns, 2875 - 359 + 1000, "a thousandth of a long sleep");
+    }
+
+    /// SPEC 27
+    #[test]
+    fn wake_ups_by_descriptors_count_more_than_late_timers() {
+        let mut estimate = Estimate { slack_ns: 0, measured: true, ..Default::default() };
+        estimate.overslept(1000, 16_000);
+        let timers = estimate.get().latency_ns;
+        estimate.woken(8000);
+        estimate.woken(ODD_NS);
+        estimate.woken(90_000);
+        assert_eq!(estimate.get().latency_ns, timers, "two say too little");
+        estimate.woken(7000);
+        assert_eq!(estimate.get().latency_ns, 8000, "the median");
+        estimate.overslept(1_000_000, 160_000);
+        assert_eq!(estimate.get().latency_ns, 8000);
+        (0..RECENT).for_each(|_| estimate.woken(30_000));
+        assert_eq!(estimate.get().latency_ns, 30_000, "the older ones are forgotten");
     }
 
     /// SPEC 27

@@ -10,6 +10,7 @@
 
 mod complete;
 mod elsewhere;
+mod file_io;
 mod injector;
 mod ledger;
 mod lives;

@@ -270,7 +270,7 @@ test('the pool has at most threadPoolMax threads, and as many as it needs [SPEC 
   const text = (max: number): string => `
     import { execFileSync } from 'node:child_process'
     const ctx = new AioContext({ aio: { engine: 'threads', threadPoolMax: ${max} } })
-    const fd = openSync('package.json')
+    const fd = openSync('package.json', 'r')
     let ended = 0, most = 0
     const count = 'cat /proc/' + process.pid + '/task/*/comm | grep -c "^fdmon-io$" || true'
     for (let at = 0; at < 300; at++) ctx.submitFsync(fd, () => void ended++)
@@ -396,9 +396,9 @@ async function program(text: string): Promise<string> {
 test('requests keep the process alive until they have ended, also of a context that is unref()ed [SPEC 51]', async (t) => {
   const text = `
     const ctx = new AioContext().attach({ ref: false })
-    ctx.read(openSync('package.json'), Buffer.alloc(8), 0).then((bytes) => console.log(bytes))`
+    ctx.read(openSync('package.json', 'r'), Buffer.alloc(8), 0).then((bytes) => console.log(bytes))`
   t.is(await program(text), '8 0')
-  t.is(await program(`defaultContext().read(openSync('package.json'), Buffer.alloc(8), 0).then(console.log)`), '8 0')
+  t.is(await program(`defaultContext().read(openSync('package.json', 'r'), Buffer.alloc(8), 0).then(console.log)`), '8 0')
 })
 
 test('a process and a worker end with requests in flight [SPEC 49]', async (t) => {
@@ -420,7 +420,7 @@ test('a process and a worker end with requests in flight [SPEC 49]', async (t) =
     const worker = new Worker(
       `const { AioContext } = require('fdmon'), { openSync } = require('node:fs')
        const ctx = new AioContext({ aio: { engine: ${round % 2 === 0 ? `'io_uring'` : `'threads'`} } }).attach()
-       const fd = openSync('package.json'), pipe = openSync(${JSON.stringify(path)}, ${constants.O_RDWR})
+       const fd = openSync('package.json', 'r'), pipe = openSync(${JSON.stringify(path)}, ${constants.O_RDWR})
        for (let at = 0; at < 40; at++) ctx.read(${round % 2 === 0 ? 'pipe' : 'fd'}, Buffer.alloc(8), 0)
        const again = () => ctx.read(fd, Buffer.alloc(4096), 0).then(again)
        for (let at = 0; at < 8; at++) again()
@@ -438,7 +438,7 @@ test('a context that is dropped with requests in flight is not collected before 
     import { setFlagsFromString } from 'node:v8'
     import { runInNewContext } from 'node:vm'
     setFlagsFromString('--expose-gc')
-    const gc = runInNewContext('gc'), fd = openSync('package.json')
+    const gc = runInNewContext('gc'), fd = openSync('package.json', 'r')
     let ended = 0
     for (let round = 0; round < 200; round++) {
       const ctx = new AioContext({ aio: { engine: round % 2 === 0 ? 'io_uring' : 'threads' } })

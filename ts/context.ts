@@ -448,7 +448,7 @@ export class AioContext implements Disposable {
    * import { defaultContext } from 'fdmon'
    * import { openSync } from 'node:fs'
    *
-   * const fd = openSync('package.json')
+   * const fd = openSync('package.json', 'r')
    * const reads = [0, 64, 128].map((position) => defaultContext().read(fd, Buffer.alloc(64), position))
    * console.log(await Promise.all(reads)) // [ 64, 64, 64 ]
    * ```
@@ -502,7 +502,7 @@ export class AioContext implements Disposable {
    *
    * using ctx = new AioContext()
    * const buffer = Buffer.alloc(16)
-   * ctx.submitRead(openSync('package.json'), buffer, 0, (error, bytes) => {
+   * ctx.submitRead(openSync('package.json', 'r'), buffer, 0, (error, bytes) => {
    *   if (error !== null) throw error
    *   console.log(bytes) // 16
    *   ctx.stop()
@@ -559,7 +559,7 @@ export class AioContext implements Disposable {
    * import { openSync } from 'node:fs'
    *
    * const ctx = defaultContext()
-   * const fd = openSync('package.json')
+   * const fd = openSync('package.json', 'r')
    * const reads = ctx.plug(() => [0, 64].map((position) => ctx.read(fd, Buffer.alloc(64), position)))
    * await Promise.all(reads)
    * console.log(ctx.stats().submissions) // 1

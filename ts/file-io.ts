@@ -20,7 +20,7 @@ import { asyncContext, nothing, Slot } from './slot.js'
  * import { openSync } from 'node:fs'
  *
  * const options: IoOptions = { signal: AbortSignal.timeout(1_000) }
- * const bytes = await defaultContext().read(openSync('package.json'), Buffer.alloc(64), 0, options)
+ * const bytes = await defaultContext().read(openSync('package.json', 'r'), Buffer.alloc(64), 0, options)
  * console.log(bytes) // 64
  * ```
  */
@@ -45,7 +45,7 @@ export interface IoOptions {
  *   console.log(error ?? `${bytes} bytes`) // 16 bytes
  *   ctx.stop()
  * }
- * ctx.submitRead(openSync('package.json'), Buffer.alloc(16), 0, done)
+ * ctx.submitRead(openSync('package.json', 'r'), Buffer.alloc(16), 0, done)
  * ctx.run()
  * ```
  */

@@ -408,7 +408,12 @@ test('a process and a worker end with requests in flight [SPEC 49]', async (t) =
     const fd = openSync(${JSON.stringify(path)}, ${constants.O_RDWR})
     const ctx = new AioContext({ aio: { engine: 'io_uring' } }).attach()
     for (let at = 0; at < 40; at++) ctx.read(fd, Buffer.alloc(8), 0)
-    setTimeout(() => { console.log(ctx.stats().aio.inFlight); ${exit} }, 20)`
+    const waits = setInterval(() => {
+      if (ctx.stats().aio.inFlight !== 40) return
+      clearInterval(waits)
+      console.log(40)
+      ${exit}
+    }, 1)`
   t.is(await program(text('process.exit(3)')), '40 3')
   t.regex(await program(text(`throw new Error('on purpose')`)), /^40[^]*on purpose[^]* 1$/)
   for (let round = 0; round < 10; round++) {

@@ -65,6 +65,7 @@ instructions('turn that does not block, nothing to do, the kernel is asked', 100
 systemCalls('turn that does not block, all handlers on the spin list', 0, ['idle', ...SPIN], [1000, 101_000])
 systemCalls('the same with doorbells (the kernel is asked every 50 µs)', undefined, ['idle', '--doorbell', ...SPIN], [1000, 101_000])
 onTheRing()
+fileReads()
 registering()
 await roundTrips()
 kernelPolling()
@@ -128,6 +129,13 @@ function onTheRing() {
     return systemCalls(`turn with 64 ready of 256, their writes and reads included, ${monitor}`, budget, args, [100, 2100])
   }
   burst('io_uring', burst('epoll'))
+}
+
+/** Reads of 4 KiB that the page cache answers, 32 in flight, each asking for the next. The kernel's part is not in the instructions. */
+function fileReads() {
+  const reads = (engine) => ['reads', '--monitor', 'epoll', '--engine', engine]
+  instructions('file read of 4 KiB, 32 in flight, ring', undefined, reads('io_uring'), [3200, 32_000])
+  systemCalls('file read of 4 KiB, 32 in flight, ring', 0.05, reads('io_uring'), [3200, 32_000])
 }
 
 /** A plain eventfd after 50 µs of idle, on two CPUs: spun by the kernel's readiness, and slept for, in turn. */

@@ -1,6 +1,5 @@
 // The numbered behaviours that tests refer to as "SPEC 18", one line each, and which of them are still to be built.
 
-const io = 'open: async I/O'
 
 /** `[number, what it says, why it may have no test yet]` */
 export const items = [
@@ -50,9 +49,9 @@ export const items = [
   [44, 'the io_uring monitor'],
   [45, 'choosing the monitor: auto, FDMON_MONITOR, refusals'],
   [46, 'which monitor runs changes no behaviour'],
-  [47, 'async reads and writes at an offset', io],
-  [48, 'batching and plugged sections', io],
-  [49, 'limits, cancelling and closing with requests in flight', io],
+  [47, 'async reads and writes at an offset'],
+  [48, 'batching and plugged sections'],
+  [49, 'limits, cancelling and closing with requests in flight'],
   [50, 'embedding: prepare, check, dispatch'],
   [51, "attaching to Node's own loop"],
   [52, 'I/O threads'],

@@ -17,14 +17,16 @@ const FILE = join(root, 'docs', 'VERIFIED.md')
 const STEPS = {
   ci: ['bash .ci/run'],
   loom: ['npm run --silent loom'],
-  programs: ['cargo test --package fdmon --test programs', { FDMON_PROGRAMS: '5000' }],
+  programs: ['cargo test --package fdmon --test programs', { FDMON_PROGRAMS: '5000', FDMON_SEED: '1-4' }],
   fuzz: ['npm run --silent fuzz -- --seconds 300'],
   faults: ['npm run --silent faults'],
   stress: ['cargo test --release --package fdmon --test stress', { FDMON_STRESS_SECONDS: '30' }],
+  kvlog: ['node_modules/.bin/ava "__test__/kvlog*.test.ts"', { FDMON_LONG: '1' }],
   asan: ['npm run --silent asan'],
   valgrind: ['npm run --silent valgrind'],
   'bench:policy': ['npm run --silent bench:policy'],
   'bench:attach': ['npm run --silent bench:attach'],
+  'bench:files': ['npm run --silent bench:files'],
   'main job': ['npm start --silent'],
 }
 
@@ -53,14 +55,15 @@ say(`verify: ${results.length - failed.length} of ${results.length} steps passed
 process.exitCode = failed.length > 0 ? 1 : 0
 
 function runStep(name) {
-  const [command, variables] = STEPS[name]
+  const [command, variables = {}] = STEPS[name]
   say(`--- ${name}: ${shown(STEPS[name])}`)
   const since = performance.now()
   const env = { ...process.env, ...variables }
   const { status, signal, error } = spawnSync('bash', ['-c', command], { cwd: root, env, stdio: ['ignore', 'inherit', 'inherit'] })
   const minutes = ((performance.now() - since) / 60_000).toFixed(1)
   const ok = !error && status === 0
-  const result = ok ? 'passed' : `FAILED: ${error?.message ?? (signal ? `ended by ${signal}` : `exit code ${status}`)}`
+  const how = ok ? 'passed' : `FAILED: ${error?.message ?? (signal ? `ended by ${signal}` : `exit code ${status}`)}`
+  const result = variables.FDMON_SEED ? `${how}, seeds ${variables.FDMON_SEED}` : how
   say(`${name}: ${result}, ${minutes} min`)
   return { name, minutes, ok, result }
 }

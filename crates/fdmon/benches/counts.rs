@@ -7,6 +7,7 @@
 //! counts idle     --monitor epoll --rounds 1000 [--handlers N] [--kernel]
 //! counts register --monitor epoll --fds 10000 --rounds 10000
 //! counts burst    --monitor epoll --ready 64 --idle 192 --rounds 1000
+//! counts reads    --monitor epoll --engine io_uring --rounds 10000
 //! counts pingpong --monitor epoll --rounds 1000 --max-ns 200000
 //! counts oneway   --monitor epoll --rounds 1000 --max-ns 200000 [--bare]
 //! ```
@@ -15,14 +16,15 @@
 #![allow(clippy::print_stdout, reason = "a program for scripts, which read its output")]
 
 use std::cell::Cell;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use fdmon::{
-    AioContext, EventNotifier, Handlers, ManualClock, MonitorKind, PolicyKind, PollParams,
-    WordSource,
+    AioContext, AioParams, EventNotifier, Handlers, IoEngine, ManualClock, MonitorKind, PolicyKind,
+    PollParams, WordSource,
 };
 use lexopt::ValueExt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -45,6 +47,7 @@ struct Args {
     doorbell: bool,
     kernel: bool,
     bare: bool,
+    engine: IoEngine,
     max_ns: u64,
     clock_step: Option<u64>,
 }
@@ -63,6 +66,7 @@ impl Args {
             doorbell: false,
             kernel: false,
             bare: false,
+            engine: IoEngine::Auto,
             max_ns: 32_768,
             clock_step: None,
         };
@@ -77,6 +81,7 @@ impl Args {
                 lexopt::Arg::Long("ready") => args.ready = parser.value()?.parse()?,
                 lexopt::Arg::Long("handlers") => args.handlers = parser.value()?.parse()?,
                 lexopt::Arg::Long("turn") => args.blocking = parser.value()? == "blocking",
+                lexopt::Arg::Long("engine") => args.engine = parser.value()?.parse()?,
                 lexopt::Arg::Long("doorbell") => args.doorbell = true,
                 lexopt::Arg::Long("kernel") => args.kernel = true,
                 lexopt::Arg::Long("bare") => args.bare = true,
@@ -115,6 +120,7 @@ fn main() -> Outcome<()> {
         "idle" => idle(&args)?,
         "register" => register(&args)?,
         "burst" => burst(&args)?,
+        "reads" => reads(&args)?,
         "pingpong" => pingpong(&args)?,
         "oneway" => oneway(&args)?,
         "" => return Ok(()), // cargo bench runs it without a word
@@ -193,6 +199,47 @@ fn burst(args: &Args) -> Outcome<String> {
     }
     assert_eq!(ran.get() as usize, args.ready * args.rounds as usize, "one turn runs all");
     Ok(counters(&ctx, ran.get()))
+}
+
+/// Reads of 4 KiB from a file in memory, 32 in flight, each asking for the next: a round is a read.
+fn reads(args: &Args) -> Outcome<String> {
+    struct Reading {
+        file: Rc<OwnedFd>,
+        left: Cell<u32>,
+        flying: Cell<u32>,
+    }
+
+    fn ask(ctx: &AioContext, reading: &Rc<Reading>, buffer: Vec<u8>) -> fdmon::Result<()> {
+        let Some(left) = reading.left.get().checked_sub(1) else { return Ok(()) };
+        reading.left.set(left);
+        reading.flying.set(reading.flying.get() + 1);
+        let (file, again) = (Rc::clone(&reading.file), Rc::clone(reading));
+        let offset = u64::from(left % 64) * 4096;
+        let done = move |ops: &mut fdmon::Ops<'_>, result: std::io::Result<usize>, buffer| {
+            assert_eq!(result.ok(), Some(4096));
+            again.flying.set(again.flying.get() - 1);
+            ask(ops.context(), &again, buffer).expect("the context is open");
+        };
+        ctx.read_at(file, buffer, offset, done).map(drop)
+    }
+
+    let aio = AioParams { engine: args.engine, ..AioParams::default() };
+    let ctx = AioContext::builder().monitor(args.monitor).aio(aio).build()?;
+    // This program, which is in the page cache.
+    let file = std::fs::File::open(std::env::current_exe()?)?;
+    let reading = Rc::new(Reading {
+        file: Rc::new(file.into()),
+        left: Cell::new(args.rounds),
+        flying: Cell::new(0),
+    });
+    ctx.plug(|| (0..32).try_for_each(|_| ask(&ctx, &reading, vec![0; 4096])))?;
+    ctx.poll_until(|| reading.flying.get() == 0)?;
+    let stats = ctx.stats();
+    assert_eq!(stats.completions, args.rounds.into());
+    Ok(format!(
+        "reads={} submissions={} turns={}",
+        stats.completions, stats.submissions, stats.turns
+    ))
 }
 
 /// A ring's two words, and a handler that spins on them.

@@ -189,7 +189,7 @@ impl Files {
 
     /// What the kernel says, by the system call whose answer level-triggered readiness is.
     pub fn readiness(&self) -> Readiness {
-        let asked = PollFlags::IN | PollFlags::OUT | PollFlags::PRI;
+        let asked = PollFlags::IN | PollFlags::OUT | PollFlags::PRI | PollFlags::RDHUP;
         let mut fds: Vec<PollFd<'_>> =
             self.0.iter().map(|file| PollFd::new(&file.fd, asked)).collect();
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -2,7 +2,8 @@
 //! loop promises: the same callbacks, in the same turns, as often.
 //!
 //! A program that fails is shrunk and printed as a test, which goes into `suite/pasted.rs`.
-//! `FDMON_PROGRAMS=5000` runs more than 1,000 of them, `FDMON_SEED=7` others.
+//! `FDMON_PROGRAMS=5000` runs more than 1,000 of them, `FDMON_SEED=7` others, `FDMON_SEED=1-4` those
+//! of several seeds.
 #![allow(clippy::duplicate_mod, reason = "that is the point: each monitor gets its own copy")]
 
 mod coverage;

@@ -78,10 +78,14 @@ fn run_with(program: &Program, on: On, traced: bool) -> Result<Tally, Failure> {
     if let Err(panic) = life {
         world.breaks(text_of(&*panic));
     }
-    let what = world.wrong.take();
+    let (mut what, tally, trace) = (world.wrong.take(), world.tally.take(), world.trace.take());
+    // Contexts that are closed, or those of a program that broke off.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(world))) {
+        what.get_or_insert(format!("at the drop, {}", text_of(&*panic)));
+    }
     match what {
-        None => Ok(world.tally.take()),
-        Some(what) => Err(Failure { what, trace: world.trace.take() }),
+        None => Ok(tally),
+        Some(what) => Err(Failure { what, trace }),
     }
 }
 
@@ -223,6 +227,8 @@ struct World {
     words: [Arc<AtomicU32>; FILES as usize],
     /// By number.
     travels: RefCell<BTreeMap<u32, Travel>>,
+    /// It has been in an outer loop.
+    embedded: [Cell<bool>; 2],
     /// Between prepare and check.
     embedding: [Cell<bool>; 2],
     /// What `prepare` said last.
@@ -260,6 +266,7 @@ impl World {
             sides: [OnceCell::new(), OnceCell::new()],
             words: std::array::from_fn(|_| Arc::default()),
             travels: RefCell::default(),
+            embedded: Default::default(),
             embedding: Default::default(),
             prepared: Default::default(),
             fuel: Cell::new(FUEL),
@@ -456,8 +463,8 @@ impl World {
                 self.side(side).ctx.notify();
             }
             Step::DisableExternal => {
-                self.tell(side, Model::disable_external);
-                self.calling(side, AioContext::disable_external);
+                let first = self.tell(side, Model::disable_external);
+                self.calling(side, first, AioContext::disable_external);
             }
             Step::EnableExternal => {
                 self.tell(side, Model::enable_external);
@@ -521,8 +528,14 @@ impl World {
     }
 
     /// A call that may run hooks and predicates. Outside of a turn the first of their panics comes
-    /// out of the call; `None` = it did.
-    fn calling<T>(&self, side: usize, call: impl FnOnce(&AioContext) -> T) -> Option<T> {
+    /// out of the call; `None` = it did. `does` = it has something to do: one that has not, or is
+    /// refused, throws nothing.
+    fn calling<T>(
+        &self,
+        side: usize,
+        does: bool,
+        call: impl FnOnce(&AioContext) -> T,
+    ) -> Option<T> {
         let here = self.side(side);
         // In a hook of another such call, whose panic this one may be, it goes on from there.
         if here.calls.get() > 0 || self.tell(side, |model| model.is_in_turn()) {
@@ -545,7 +558,11 @@ impl World {
             self.count("a call panics");
         }
         self.note(|| format!("{side}: the call threw {thrown:?}"));
-        self.tell(side, |model| model.call_threw(thrown));
+        if does {
+            self.tell(side, |model| model.call_threw(thrown));
+        } else {
+            self.demand(thrown.is_none(), || "a call that does nothing panicked".into());
+        }
         value
     }
 
@@ -554,7 +571,8 @@ impl World {
     fn register(&self, side: usize, at: u8, spec: &Handler) {
         let life = self.number();
         let closed = self.tell(side, |model| model.closed);
-        if !closed && spec.has_callback() {
+        let taken = !closed && spec.has_callback();
+        if taken {
             self.tell(side, |model| model.remove(at));
         }
         let fd = self.files.borrow().get(at);
@@ -600,14 +618,16 @@ impl World {
         let result = if spec.movable {
             let passport = Passport { fd: fd.clone(), travels: travels.clone() };
             let handlers = fill!(SendHandlers::new(passport));
-            self.calling(side, |ctx| {
+            self.calling(side, taken, |ctx| {
                 let registered = ctx.register(handlers).map_err(|(error, _)| error);
                 registered.map(AnyToken::Source)
             })
         } else {
             let handlers = fill!(Handlers::new());
             let own = fd.clone();
-            self.calling(side, |ctx| ctx.set_fd_handler(own, handlers).map(AnyToken::Closures))
+            self.calling(side, taken, |ctx| {
+                ctx.set_fd_handler(own, handlers).map(AnyToken::Closures)
+            })
         };
         let result = result.or_else(|| {
             // It panicked for a hook of the handler before, and is there all the same.
@@ -624,7 +644,7 @@ impl World {
         };
         match result {
             Ok(token) => {
-                self.demand(!closed && spec.has_callback(), || "it was registered".into());
+                self.demand(taken, || "it was registered".into());
                 let registered = Registered { life, token, place, travels };
                 self.side(side).tokens.borrow_mut()[usize::from(at)] = Some(registered);
                 self.tell(side, |model| model.add(at, live));
@@ -710,9 +730,9 @@ impl World {
     }
 
     fn remove(&self, side: usize, at: u8) {
-        self.tell(side, |model| model.remove(at));
+        let removed = self.tell(side, |model| model.remove(at));
         let fd = self.files.borrow().number(at);
-        self.calling(side, |ctx| ctx.remove_fd_handler(fd));
+        self.calling(side, removed, |ctx| ctx.remove_fd_handler(fd));
     }
 
     fn token(&self, side: usize, at: u8) -> Option<Registered> {
@@ -726,7 +746,7 @@ impl World {
         if live {
             self.tell(side, |model| model.remove(at));
         }
-        let came = self.calling(side, |ctx| match &token {
+        let came = self.calling(side, live, |ctx| match &token {
             AnyToken::Closures(token) => ctx.deregister(token).is_some(),
             AnyToken::Source(token) => ctx.deregister(token).is_some(),
         });
@@ -1185,6 +1205,9 @@ impl World {
         }
         let again = self.embedding[side].replace(true);
         let backend = ctx.backend_fd().unwrap();
+        if !self.embedded[side].replace(true) && self.on.ring == RingMode::Auto {
+            self.tell(side, Model::has_new_ring);
+        }
         let ns = self.prepare(side, backend);
         self.prepared[side].set(ns);
         let _ = self.steps(side, between, false);
@@ -1260,16 +1283,18 @@ impl World {
 
     fn suspend(&self, side: usize) {
         self.tell(side, Model::leave_spin_mode);
-        let result = self.calling(side, AioContext::suspend);
+        let open = self.tell(side, |model| !model.closed);
+        let result = self.calling(side, open, AioContext::suspend);
         result.and_then(|result| self.unless_closed(side, result));
         self.tell(side, Model::left_spin_mode);
     }
 
     fn set_params(&self, side: usize, spin: Spin) {
-        if !self.tell(side, |model| model.closed) {
+        let open = self.tell(side, |model| !model.closed);
+        if open {
             self.tell(side, |model| model.set_spin(spin));
         }
-        let result = self.calling(side, |ctx| ctx.set_poll_params(params(spin)));
+        let result = self.calling(side, open, |ctx| ctx.set_poll_params(params(spin)));
         result.and_then(|result| self.unless_closed(side, result));
         self.tell(side, Model::left_spin_mode);
     }
@@ -1282,11 +1307,11 @@ impl World {
     }
 
     fn close(&self, side: usize) {
-        let arrivals = self.tell(side, |model| {
+        let (open, arrivals) = self.tell(side, |model| {
             model.close();
-            model.arrivals()
+            (!model.closed, model.arrivals())
         });
-        let report = self.calling(side, AioContext::close);
+        let report = self.calling(side, open, AioContext::close);
         self.tell(side, |model| model.close_reported(report));
         arrivals.into_iter().for_each(|number| self.turns_back(number));
     }
@@ -1407,7 +1432,7 @@ impl PollSource for Asked {
         world.count("poll_end");
         world.note(|| format!("{side}: handler {} ends", self.life));
         world.see_returned(side);
-        let seen = world.tell(side, |m| m.has_failed_in_loop()).then(|| world.seen(side));
+        let seen = world.tell(side, |m| m.has_failed_in_loop(self.life)).then(|| world.seen(side));
         world.tell(side, |model| model.ends(self.life, seen));
         self.run(&world, self.code.end);
     }

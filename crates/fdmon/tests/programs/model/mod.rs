@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use fdmon::{Events, Interest, LeakReport};
+use rustix::event::PollFlags;
 
 use crate::files::Readiness;
 use crate::program::{Spin, WINDOW};
@@ -93,6 +94,12 @@ pub struct Handler {
     running: bool,
     /// A ring has a request for it that has not completed.
     armed: bool,
+    /// …that was put in before its last callback had returned: what completes it is a hint…
+    armed_early: bool,
+    /// …and there was something.
+    hinted: bool,
+    /// A ring has said that the other side writes no more, for which nobody waits, and says it once.
+    heard_end: bool,
     /// It became ready while it ran, and is not watched until it has returned.
     parked: bool,
     /// What its file was ready for since the kernel was asked last, each time that it changed…
@@ -126,6 +133,9 @@ impl Handler {
             owed: false,
             running: false,
             armed: false,
+            armed_early: false,
+            hinted: false,
+            heard_end: false,
             parked: false,
             was_ready: Vec::new(),
             may_hear: Vec::new(),
@@ -205,7 +215,8 @@ impl Handler {
 struct Stray {
     errors: Vec<u32>,
     panics: Vec<u32>,
-    /// Which of the panics happened in a call between turns: the next such call resumes them.
+    /// Which panics happened in a call between turns: the next such call resumes them, also one
+    /// after a `prepare`, which reports nothing.
     between: BTreeSet<u32>,
 }
 
@@ -316,9 +327,9 @@ impl Model {
         self.live.insert(at, handler);
     }
 
-    /// Nothing of it runs any more but its `poll_end`.
-    pub fn remove(&mut self, at: u8) {
-        self.live.remove(&at);
+    /// Nothing of it runs any more but its `poll_end`. `false` = there was none.
+    pub fn remove(&mut self, at: u8) -> bool {
+        self.live.remove(&at).is_some()
     }
 
     /// …to be added elsewhere.
@@ -328,6 +339,10 @@ impl Model {
 
     /// Somebody did something to a file.
     pub fn note_files(&mut self, files: &Readiness) {
+        if self.outer.is_some() {
+            self.arm_early();
+        }
+        self.note_hints(files);
         for (at, events) in self.ready_files(files) {
             if let Some(handler) = self.live.get_mut(&at).filter(|h| !h.running) {
                 if !handler.armed {
@@ -343,6 +358,36 @@ impl Model {
             for handler in self.live.values_mut().filter(|h| !h.running && !h.is_due()) {
                 handler.armed = true;
             }
+        }
+    }
+
+    /// A ring is asked for everything, and not for what it has to say.
+    fn arm_early(&mut self) {
+        let (sees, disabled) = (self.sees, self.disabled > 0);
+        for handler in self.live.values_mut().filter(|h| h.running || h.is_due()) {
+            let held_back = handler.parked || (handler.external && disabled);
+            handler.armed_early |= sees && !held_back && !handler.wanted.is_empty();
+        }
+    }
+
+    fn note_hints(&mut self, files: &Readiness) {
+        for (at, _) in self.ready_files(files) {
+            self.live.get_mut(&at).into_iter().for_each(|h| h.hinted |= h.armed_early);
+        }
+    }
+
+    /// A ring may have something to say that is for nobody: the other side writes no more.
+    fn may_hear_end(&self, files: &Readiness) -> bool {
+        let has_end = |at: u8| files[usize::from(at)] & END != 0;
+        let unheard = |(at, h): (&u8, &Handler)| has_end(*at) && self.is_watched(h) && !h.heard_end;
+        self.sees && self.live.iter().any(unheard)
+    }
+
+    /// Another ring takes the place of the one that nothing can watch from outside, and is asked for
+    /// everything anew.
+    pub fn has_new_ring(&mut self) {
+        for handler in self.live.values_mut() {
+            (handler.armed_early, handler.hinted, handler.heard_end) = (false, false, false);
         }
     }
 
@@ -362,6 +407,7 @@ impl Model {
             return false;
         }
         handler.wanted = interest;
+        handler.heard_end = false;
         let left = |events: u32| {
             // Without interest it is not handed to the kernel, and hears of nothing.
             if interest.is_empty() { 0 } else { events & !mask(Interest::all() - interest) }
@@ -374,15 +420,19 @@ impl Model {
         true
     }
 
-    pub fn disable_external(&mut self) {
+    /// `false` = they were disabled before.
+    pub fn disable_external(&mut self) -> bool {
         self.disabled += 1;
-        if self.disabled == 1 {
+        let first = self.disabled == 1;
+        if first {
             for handler in self.live.values_mut().filter(|h| h.external) {
                 handler.end();
                 handler.member = false;
+                (handler.armed_early, handler.hinted, handler.heard_end) = (false, false, false);
                 handler.drop_collected();
             }
         }
+        first
     }
 
     pub fn enable_external(&mut self) {
@@ -664,6 +714,9 @@ fn first_window(spin: Spin) -> u64 {
     if spin == Spin::Fixed { WINDOW } else { 0 }
 }
 
+/// Waited for by every request on a ring, and reported to nobody.
+const END: u32 = PollFlags::RDHUP.bits() as u32;
+
 /// Always reported.
 const ALWAYS: u32 = Events::ERR.bits() | Events::HUP.bits();
 
@@ -676,6 +729,13 @@ fn mask(interest: Interest) -> u32 {
 }
 
 fn collect(handler: &mut Handler, phase: u64, hit: bool, events: u32) {
+    take_place(handler, phase);
+    handler.hit |= hit;
+    handler.events |= events;
+}
+
+/// This phase collects something for it, or may: that is its place in the order, unless it has one.
+fn take_place(handler: &mut Handler, phase: u64) {
     if !handler.is_due() {
         handler.latest = phase;
         // What may have been collected before has its place, if it was.
@@ -683,6 +743,4 @@ fn collect(handler: &mut Handler, phase: u64, hit: bool, events: u32) {
             handler.since = phase;
         }
     }
-    handler.hit |= hit;
-    handler.events |= events;
 }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Handler, Life, Model, Source, Thrown, What, Which, Work, collect};
+use super::{
+    END, Handler, Life, Model, Source, Stray, Thrown, What, Which, Work, collect, take_place,
+};
 use crate::files::Readiness;
 
 /// An idle bottom half limits a sleep to this.
@@ -159,9 +161,9 @@ impl Model {
     /// The outermost turn reports what failed since the last one.
     fn adopt_stray(&mut self, frame: &mut Frame) {
         if self.frames.is_empty() {
-            let stray = std::mem::take(&mut self.stray);
-            frame.failed |= !stray.panics.is_empty() || !stray.errors.is_empty();
-            (frame.errors, frame.panics) = (stray.errors, stray.panics);
+            let Stray { errors, panics, .. } = &mut self.stray;
+            frame.failed |= !panics.is_empty() || !errors.is_empty();
+            (frame.errors, frame.panics) = (std::mem::take(errors), std::mem::take(panics));
         }
     }
 
@@ -221,6 +223,8 @@ impl Model {
                 Plan::Awake
             } else if self.may_spin() {
                 self.enter_spin_mode();
+                self.arm_early(); // so that what there is can be seen while spinning
+                self.note_hints(&frame.begin.files);
                 Plan::Spin
             } else {
                 Plan::Sleep
@@ -425,10 +429,11 @@ impl Model {
 
     /// A turn that failed in its search does not sleep: whoever is told the end then hears of the
     /// end of `poll_until`, before which the search was over. Unless it failed as others were told
-    /// the end, and this one's turn has come.
-    pub fn has_failed_in_loop(&self) -> bool {
+    /// the end, and this one's turn has come; or this one is being removed, by a hook of the search.
+    pub fn has_failed_in_loop(&self, life: Life) -> bool {
         let failed = |f: &Frame| f.finding && f.looped && f.failed && !f.left_spin_mode;
-        self.frames.last().is_some_and(failed)
+        let spun_on = self.live.values().any(|handler| handler.life == life && handler.begun);
+        spun_on && self.frames.last().is_some_and(failed)
     }
 
     pub fn ends(&mut self, life: Life, seen: Option<Seen>) {
@@ -484,16 +489,17 @@ impl Model {
             return;
         }
         let asked = || self.live.values().filter(|h| is_asked(h));
-        let fresh = asked().filter(|h| h.source == Source::Word && h.fresh).count();
-        let others = (others || fresh > 1) && frame.plan == Some(Plan::Spin);
+        let words = || asked().filter(|h| h.source == Source::Word);
+        let fresh = words().filter(|h| h.fresh).count();
+        // A word that was set before ends the spin with its first round.
+        let set = words().any(|h| !h.fresh && h.says_yes());
+        let others = (others || set || fresh > 1) && frame.plan == Some(Plan::Spin);
         let mut unasked = None;
         for handler in self.live.values_mut().filter(|h| is_asked(h)) {
             match handler.source {
                 // Set in the last round, it was asked after that or before.
                 Source::Word if handler.fresh && others && !frame.left_spin_mode => {
-                    if !handler.is_due() {
-                        (handler.since, handler.latest) = (self.phase, self.phase);
-                    }
+                    take_place(handler, self.phase);
                     handler.may_hit = true;
                 }
                 Source::Word if handler.says_yes() => {
@@ -543,9 +549,7 @@ impl Model {
                     handler.parked = true;
                 } else if free && before != events {
                     // The kernel was asked before that, or after.
-                    if !handler.is_due() {
-                        (handler.since, handler.latest) = (self.phase, self.phase);
-                    }
+                    take_place(handler, self.phase);
                     handler.may_hear.push(events);
                     if before != 0 {
                         collect(handler, self.phase, false, before);
@@ -581,9 +585,7 @@ impl Model {
             if !self.sees || handler.running || was.iter().all(|was| *was == handler.events) {
                 continue;
             }
-            if !handler.is_due() {
-                (handler.since, handler.latest) = (phase, phase);
-            }
+            take_place(handler, phase);
             handler.may_hear.extend(was);
         }
     }
@@ -596,6 +598,12 @@ impl Model {
             let held_back = handler.running || handler.parked || (handler.external && disabled);
             let said = ready.iter().any(|(of, _)| of == at) || !handler.may_hear.is_empty();
             handler.armed = sees && !held_back && !said && !handler.wanted.is_empty();
+            // One that is asked for in a turn within its callback.
+            let held_back = handler.parked || (handler.external && disabled);
+            let early = sees && handler.running && !held_back;
+            handler.armed_early = early && !handler.wanted.is_empty();
+            handler.hinted = false;
+            handler.heard_end = handler.armed && files[usize::from(*at)] & END != 0;
         }
     }
 
@@ -734,7 +742,10 @@ impl Model {
         let timed = self.deadline().is_some_and(|deadline| deadline <= seen.now);
         let awake = frame.plan == Some(Plan::Awake) || frame.notified || timed || self.has_work();
         let found = frame.hit || frame.failed || (asked && ready);
-        let may_have_found = ns == Some(0) && self.is_unsure();
+        // What a ring told ended the spin, although it is so no more.
+        let told = asked && self.live.values().any(|handler| !handler.was_ready.is_empty());
+        let told = self.sees && told && seen.spin_hits > frame.begin.spin_hits;
+        let may_have_found = ns == Some(0) && (self.is_unsure() || told);
         if self.mode && !frame.left_spin_mode && !awake && !found && !may_have_found {
             self.leave_before_sleep();
             self.take_round(seen, false);
@@ -749,7 +760,10 @@ impl Model {
             _ if awake || found || frame.hit || frame.failed => ns == Some(0),
             // A ring sees that something was ready, and asks for it in `check`.
             Some(0) => {
-                let was = self.sees && self.live.values().any(|h| !h.was_ready.is_empty());
+                // …also if that was before its last callback had returned.
+                let told = |h: &Handler| !h.was_ready.is_empty() || h.hinted;
+                let was = self.sees && self.live.values().any(told);
+                let was = was || self.may_hear_end(&seen.files);
                 ready || unwatched || was || (self.sees && self.signalled) || self.is_unsure()
             }
             Some(ns) if idle => ns <= IDLE && left.is_none_or(|left| ns <= left),
@@ -801,6 +815,8 @@ impl Model {
         if asked {
             self.take_files(seen);
         } else {
+            self.arm_early(); // the next turn may be one that does not sleep
+            self.note_hints(&seen.files);
             let collected = |(at, _): &(u8, u32)| {
                 let handler = &self.live[at];
                 handler.running || handler.is_due() || !handler.may_hear.is_empty()

@@ -276,3 +276,176 @@ fn a_check_long_after_its_prepare_does_not_put_off_the_look_at_the_kernel() {
         ])
     });
 }
+
+/// SPEC 11, 21: its `poll_end` comes from the removal, and not from the end of the loop.
+#[test]
+fn a_handler_that_its_own_beginning_removes_ends_within_the_turn_that_fails() {
+    let begins = |begin| {
+        let code = Code { begin, ..Code::default() };
+        Handler { poll: Poll::Code { code, ready: Call::default() }, ..reads(false, vec![]) }
+    };
+    let member = |at, begin| {
+        vec![Step::Register { at, handler: begins(begin) }, Step::Ready { at }, Step::Poll]
+    };
+    let slow = Code { ns: 300, ..Code::default() };
+    let slow = Poll::Code { code: slow, ready: Call::default() };
+    let steps = [
+        vec![Step::Register { at: 0, handler: Handler { poll: slow, ..Handler::default() } }],
+        vec![Step::Word { at: 0, on: true }, Step::Poll, Step::Word { at: 0, on: false }],
+        member(5, Hook::Panics),
+        member(4, Hook::Removes),
+        vec![Step::Until { turns: 1, ns: 1 }],
+    ];
+    holds(&Program { spin: Spin::Fixed, ..program(steps.concat()) });
+}
+
+/// SPEC 21, 50: `prepare` reports nothing, and the next call does.
+#[test]
+fn what_the_end_of_a_loop_panicked_with_comes_out_of_a_call_between_prepare_and_check() {
+    let code = Code { end: Hook::Panics, ..Code::default() };
+    let panics =
+        Handler { poll: Poll::Code { code, ready: Call::default() }, ..Handler::default() };
+    let word = |steps| {
+        let ready = Call { take: false, steps: Steps(steps) };
+        Handler { poll: Poll::Word { suppress: false, ready }, ..Handler::default() }
+    };
+    holds(&Program {
+        spin: Spin::Fixed,
+        ..program(vec![
+            Step::Register { at: 0, handler: panics },
+            Step::Word { at: 0, on: true },
+            Step::Register { at: 3, handler: word(vec![Step::Fail]) },
+            Step::Word { at: 3, on: true },
+            Step::Poll,
+            Step::Embed { between: Steps::default() },
+            Step::Until { turns: 1, ns: 0 },
+            Step::Embed { between: Steps(vec![Step::Register { at: 0, handler: word(vec![]) }]) },
+        ])
+    });
+}
+
+/// SPEC 6, 13, 21: a panic that waits for the next call waits on.
+#[test]
+fn a_call_that_is_refused_or_has_nothing_to_do_throws_nothing() {
+    let ends = |end| {
+        let code = Code { end, ..Code::default() };
+        Handler { poll: Poll::Code { code, ready: Call::default() }, ..reads(true, vec![]) }
+    };
+    holds(&Program {
+        spin: Spin::Fixed,
+        ..program(vec![
+            Step::Register { at: 2, handler: ends(Hook::Panics) },
+            Step::Ready { at: 2 },
+            Step::Poll,
+            Step::Block { ns: 1 },
+            Step::Once { steps: Steps(vec![Step::Fail]) },
+            Step::Until { turns: 1, ns: 1 },
+            Step::Register { at: 0, handler: Handler::default() },
+            Step::Remove { at: 0 },
+            Step::Suspend,
+            Step::Suspend,
+        ])
+    });
+}
+
+/// SPEC 23: the round that finds one word ends the spin, and may be past the other.
+#[test]
+fn a_word_that_is_set_behind_a_round_which_hits_is_left_to_the_next_turn() {
+    let word = |steps| {
+        let ready = Call { take: false, steps: Steps(steps) };
+        Handler { poll: Poll::Word { suppress: false, ready }, ..Handler::default() }
+    };
+    let code = Code { every: 1, meanwhile: Meanwhile::Wakes { at: 2 }, ..Code::default() };
+    let ready = Call { take: true, ..Call::default() };
+    let wakes = Handler { poll: Poll::Code { code, ready }, ..Handler::default() };
+    holds(&Program {
+        spin: Spin::Fixed,
+        ..program(vec![
+            Step::Register { at: 3, handler: word(vec![]) },
+            Step::Word { at: 3, on: true },
+            Step::Register { at: 2, handler: word(vec![]) },
+            Step::Word { at: 2, on: true },
+            Step::Poll,
+            Step::Register { at: 1, handler: wakes },
+            Step::Word { at: 1, on: true },
+            Step::Block { ns: 1 },
+            Step::Word { at: 2, on: false },
+            Step::Block { ns: 1 },
+            Step::Block { ns: 1 },
+        ])
+    });
+}
+
+/// SPEC 19, 20: what the outer turn has collected stands before what the nested one finds.
+#[test]
+fn what_a_ring_told_the_outer_turn_keeps_its_place_when_it_is_told_again() {
+    let again =
+        Step::Once { steps: Steps(vec![Step::Ready { at: 4 }, Step::Take { at: 4 }, Step::Poll]) };
+    let ready = Call { take: false, steps: Steps(vec![again]) };
+    let word = Poll::Word { suppress: false, ready };
+    holds(&Program {
+        spin: Spin::Doubling,
+        ..program(vec![
+            Step::Produce { at: 7 },
+            Step::Register { at: 7, handler: Handler { poll: word, ..Handler::default() } },
+            Step::Register { at: 8, handler: reads(false, vec![Step::Poll]) },
+            Step::Ready { at: 0 },
+            Step::Register { at: 4, handler: reads(false, vec![]) },
+            Step::Poll,
+            Step::Suspend,
+            Step::Poll,
+        ])
+    });
+}
+
+/// SPEC 44, 50: prepare returns 0 for a hint, which comes to nothing.
+#[test]
+fn what_a_ring_told_while_the_callback_ran_ends_an_outer_sleep_once_at_most() {
+    holds(&program(vec![
+        Step::Register { at: 6, handler: reads(true, vec![Step::Poll, Step::Produce { at: 6 }]) },
+        Step::Ready { at: 6 },
+        Step::Poll,
+        Step::Take { at: 6 },
+        Step::Embed { between: Steps::default() },
+        Step::Embed { between: Steps::default() },
+    ]));
+}
+
+/// SPEC 23, 50
+#[test]
+fn what_a_ring_told_in_the_spin_of_prepare_keeps_the_context_in_spin_mode() {
+    let poll = Poll::Word { suppress: true, ready: Call::default() };
+    let member = Handler { poll, ..reads(true, vec![]) };
+    holds(&Program {
+        spin: Spin::Fixed,
+        ..program(vec![
+            Step::Register { at: 1, handler: reads(false, vec![]) },
+            Step::Register { at: 4, handler: member },
+            Step::Ready { at: 4 },
+            Step::Embed { between: Steps::default() },
+            Step::Poll,
+            Step::Ready { at: 1 },
+            Step::Drain { at: 1 },
+            Step::Embed { between: Steps::default() },
+        ])
+    });
+}
+
+/// SPEC 44, 50: every request on a ring waits for that as well, and completes for it once.
+#[test]
+fn the_end_of_what_the_other_side_writes_ends_an_outer_sleep_of_who_only_writes_once_at_most() {
+    let write = Some(Call { take: true, ..Call::default() });
+    holds(&program(vec![
+        Step::Fill { at: 4 },
+        Step::Register { at: 4, handler: Handler { write, ..Handler::default() } },
+        Step::Poll,
+        Step::ShutDown { at: 4 },
+        Step::Poll,
+        Step::Embed { between: Steps::default() },
+        Step::Embed { between: Steps::default() },
+        Step::Drain { at: 4 },
+        Step::Embed { between: Steps::default() },
+        Step::Embed { between: Steps::default() },
+        Step::Embed { between: Steps::default() },
+    ]));
+}

@@ -1,5 +1,7 @@
 //! Programs that nobody wrote.
 
+use std::ops::RangeInclusive;
+
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -21,6 +23,16 @@ fn number(variable: &str, default: u64) -> u64 {
     match std::env::var(variable) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} = '{text}' is no number")),
         Err(_) => default,
+    }
+}
+
+/// `FDMON_SEED=7` or `FDMON_SEED=1-4`
+fn seeds() -> RangeInclusive<u64> {
+    let text = std::env::var("FDMON_SEED").unwrap_or_else(|_| "1".into());
+    let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) if first <= last => first..=last,
+        _ => panic!("FDMON_SEED = '{text}' is neither a seed nor a range of them, as 7 or 1-4"),
     }
 }
 
@@ -58,18 +70,18 @@ fn shrink(tree: &mut impl ValueTree<Value = Program>) -> (Program, Failure) {
 #[test]
 fn random_programs_do_what_the_model_says() {
     // Strategies within strategies lie on the stack, as turns within turns do.
-    let thread = std::thread::Builder::new().stack_size(STACK).spawn(run_programs).unwrap();
+    let run = || seeds().for_each(run_programs);
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(run).unwrap();
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
 }
 
 #[allow(clippy::print_stdout, reason = "what was exercised; shown when it fails or is asked for")]
-fn run_programs() {
-    let (seed, first) = (number("FDMON_SEED", 1), number("FDMON_FIRST", 0));
-    let count = number("FDMON_PROGRAMS", 1000);
+fn run_programs(seed: u64) {
+    let (first, count) = (number("FDMON_FIRST", 0), number("FDMON_PROGRAMS", 1000));
     let strategy = programs();
-    // What to see of a fault that was made on purpose: how many programs notice it.
+    // What to see of a fault that was made on purpose: how many programs notice it, and which.
     let (counts, mut failures) = (number("FDMON_COUNT_FAILURES", 0) != 0, 0);
     let mut all = Tally::default();
     for at in first..first + count {
@@ -80,7 +92,10 @@ fn run_programs() {
                     *all.entry(what).or_default() += times;
                 }
             }
-            Err(_) if counts => failures += 1,
+            Err(failure) if counts => {
+                println!("{at} of seed {seed}, {}: {}", on(), failure.what);
+                failures += 1;
+            }
             Err(_) => {
                 let (program, failure) = shrink(&mut tree);
                 let which = format!(
@@ -90,8 +105,8 @@ fn run_programs() {
             }
         }
     }
-    println!("{all:#?}");
-    assert!(failures == 0, "{failures} of {count} programs fail");
+    println!("seed {seed}: {all:#?}");
+    assert!(failures == 0, "{failures} of {count} programs of seed {seed} fail");
     // Those of a plain run exercise everything, or they would prove less than they seem to; and so do
     // a few thousand of any seed.
     if first == 0 && count >= if seed == 1 { MANY } else { 5 * MANY } {

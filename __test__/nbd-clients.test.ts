@@ -142,7 +142,7 @@ test.serial('fio writes at random at depth 32 from two jobs and verifies all of 
   const job = (name: string, offset: number): string[] => [`--name=${name}`, `--offset=${offset}`, `--size=${8 * MIB}`]
   const output = await client(
     'fio', '--ioengine=nbd', `--uri=${server.uri()}`, '--rw=randwrite', '--bsrange=512-64k', '--iodepth=32', '--verify=crc32c', '--fsync=64',
-    '--verify_fatal=1', '--output-format=json', ...job('low', 0), ...job('high', 8 * MIB),
+    '--verify_fatal=1', '--verify_state_save=0', '--output-format=json', ...job('low', 0), ...job('high', 8 * MIB),
   )
   const { jobs } = JSON.parse(output.slice(output.indexOf('{'))) as { jobs: { error: number; read: { total_ios: number } }[] }
   t.deepEqual(jobs.map(({ error }) => error), [0, 0])

@@ -1,5 +1,6 @@
 // File I/O, on both engines of each monitor, with callbacks; promises and attached contexts at the end.
 import { execFileSync, spawn } from 'node:child_process'
+import { getEventListeners } from 'node:events'
 import { closeSync, constants, fstatSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -244,6 +245,9 @@ onEach('bad arguments are typed errors: thrown by submit…, a rejection of prom
   }
   fails(t, t.throws(() => ctx.submitReadv(fd, buffer as any, 0, () => {})), 'ERR_FDMON_INVALID_ARG', 'buffers = ')
   fails(t, await t.throwsAsync(ctx.readv(fd, [buffer, 1 as any], 0)), 'ERR_FDMON_INVALID_ARG', 'buffers[1] = 1')
+  const holed = [buffer]
+  holed[2] = buffer
+  fails(t, await t.throwsAsync(ctx.readv(fd, holed, 0)), 'ERR_FDMON_INVALID_ARG', 'buffers[1] = undefined')
   fails(t, t.throws(() => ctx.submitFsync(fd, 1 as any)), 'ERR_FDMON_INVALID_ARG', 'done = 1')
   fails(t, t.throws(() => ctx.plug(1 as any)), 'ERR_FDMON_INVALID_ARG', 'section = 1')
   fails(t, await t.throwsAsync(ctx.read(fd, buffer, 0, { abort: 1 } as any)), 'ERR_FDMON_INVALID_ARG', 'options.abort')
@@ -336,6 +340,33 @@ for (const engine of engines) {
     t.is(await ctx.read(fd, Buffer.alloc(8), 0, { signal: late.signal }), 8)
     late.abort(reason) // it has ended
     t.is(await ctx.read(fd, Buffer.alloc(8), 0), 8, 'nor does it end the next request of its slot')
+    ctx.close()
+    closeSync(fd)
+  })
+}
+
+for (const engine of engines) {
+  test.serial(`${engine}: one signal aborts many requests, and is let go with the last of them [SPEC 49]`, async (t) => {
+    const warnings: Error[] = []
+    const warned = (warning: Error): unknown => warnings.push(warning)
+    process.on('warning', warned)
+    const ctx = new AioContext({ aio: { engine, maxBatch: 256 } }).attach()
+    const fd = openSync(pathOf(pattern(64)), 'r')
+    const { signal, abort } = ((controller) => ({ signal: controller.signal, abort: () => controller.abort() }))(new AbortController())
+    const listeners = (): number => getEventListeners(signal, 'abort').length
+    t.is(await ctx.read(fd, Buffer.alloc(8), 0, { signal }), 8)
+    t.is(listeners(), 0)
+    const names = Array.from({ length: 100 }, () => ctx.read(fd, Buffer.alloc(8), 0, { signal }).then(String, (error: Error) => error.name))
+    const other = ctx.read(fd, Buffer.alloc(8), 0)
+    t.is(listeners(), 1)
+    abort()
+    t.deepEqual(new Set(await Promise.all(names)), new Set(['AbortError']))
+    t.is(await other, 8)
+    t.is(ctx.stats().completions, 102)
+    t.is(listeners(), 0)
+    await new Promise((resolve) => setImmediate(resolve))
+    t.deepEqual(warnings, [])
+    process.off('warning', warned)
     ctx.close()
     closeSync(fd)
   })

@@ -59,6 +59,11 @@ const FDATASYNC = 3
 const MAX_POSITION = 0x7fff_ffff_ffff_ffffn
 const NOTHING = new Uint8Array(0)
 
+/** What a request of a closed context came to of which the kernel never said that it is done with the memory. */
+const UNKNOWN = -constants.errno.EINPROGRESS
+/** …and that memory. */
+const lost: unknown[] = []
+
 /** Loops with requests: native works on the memory of their buffers, so neither is collected. */
 const busy = new Set<Loop>()
 
@@ -74,7 +79,6 @@ class Request {
   resolve: (value: number) => void = nothing
   reject: (reason: unknown) => void = nothing
   signal: AbortSignal | undefined = undefined
-  abort = nothing
   /** Asked for, and its end not heard of. */
   waits = false
 }
@@ -86,6 +90,8 @@ export class FileIo {
   readonly #all: Request[] = []
   #results = new Int32Array(0)
   #waiting = 0
+  /** One listener a signal, whatever it aborts: Node warns of a leak when there are many. */
+  readonly #signals = new Map<AbortSignal, { requests: Set<Request>; abort: () => void }>()
   /** Plugged sections, and completions, which run within one. */
   #plugs = 0
 
@@ -185,15 +191,33 @@ export class FileIo {
     const request = this.#request()
     request.resolve = resolve
     request.reject = reject
-    if (signal !== undefined) {
-      const { slot } = request.slot
-      request.signal = signal
-      request.abort = () => {
-        this.#loop.native.ioCancel(slot)
-      }
-      signal.addEventListener('abort', request.abort, { once: true })
-    }
+    if (signal !== undefined) this.#listen(request, signal)
     return request
+  }
+
+  #listen(request: Request, signal: AbortSignal): void {
+    request.signal = signal
+    const known = this.#signals.get(signal)
+    if (known !== undefined) {
+      known.requests.add(request)
+      return
+    }
+    const requests = new Set([request])
+    const abort = (): void => {
+      for (const { slot } of requests) this.#loop.native.ioCancel(slot.slot)
+    }
+    this.#signals.set(signal, { requests, abort })
+    signal.addEventListener('abort', abort, { once: true })
+  }
+
+  #unlisten(request: Request, signal: AbortSignal): void {
+    request.signal = undefined
+    const known = this.#signals.get(signal)
+    known?.requests.delete(request)
+    if (known?.requests.size === 0) {
+      signal.removeEventListener('abort', known.abort)
+      this.#signals.delete(signal)
+    }
   }
 
   #called(done: unknown): Request {
@@ -275,11 +299,7 @@ export class FileIo {
 
   /** Its memory is free, and so is its slot. */
   #over(request: Request): Request {
-    if (request.signal !== undefined) {
-      request.signal.removeEventListener('abort', request.abort)
-      request.signal = undefined
-      request.abort = nothing
-    }
+    if (request.signal !== undefined) this.#unlisten(request, request.signal)
     request.memory = undefined
     request.done = undefined
     request.resolve = nothing
@@ -297,6 +317,7 @@ export class FileIo {
     const result = this.#results[at + 1]! * 0x1_0000_0000 + (this.#results[at]! >>> 0)
     const { done, resolve, reject, signal, op, fd } = request
     const many = Array.isArray(request.memory)
+    if (result === UNKNOWN) lost.push(request.memory)
     this.#free.push(this.#over(request))
     if (done === undefined) {
       if (signal?.aborted === true) reject(signal.reason)
@@ -314,7 +335,7 @@ export class FileIo {
   }
 
   #failure(errno: number, op: number, many: boolean, fd: number): FdmonError {
-    if (this.#loop.closed && errno === constants.errno.ECANCELED) {
+    if (this.#loop.closed && (errno === constants.errno.ECANCELED || -errno === UNKNOWN)) {
       return closed(`AioContext '${this.#loop.life.name}'`, 'wait for the request before you close it')
     }
     return failure(errno, op, many, fd)
@@ -352,7 +373,7 @@ function bytesOf(name: string, view: unknown): Uint8Array {
 
 function viewsOf(buffers: unknown): Uint8Array[] {
   if (!Array.isArray(buffers)) throw invalidArg('buffers', buffers, 'pass an array of Buffers or typed arrays')
-  return buffers.map((view, at) => bytesOf(`buffers[${at}]`, view))
+  return Array.from(buffers, (view, at) => bytesOf(`buffers[${at}]`, view)) // holes too
 }
 
 function checkPosition(position: unknown): number | bigint {

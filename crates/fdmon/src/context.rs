@@ -514,7 +514,7 @@ impl AioContext {
 }
 
 /// Done when it goes out of scope, also by a panic.
-struct AtTheEnd<F: FnOnce()>(Option<F>);
+pub(crate) struct AtTheEnd<F: FnOnce()>(pub Option<F>);
 
 impl<F: FnOnce()> Drop for AtTheEnd<F> {
     fn drop(&mut self) {
@@ -604,10 +604,13 @@ impl AioContext {
         {
             let mut st = self.0.state();
             if st.io.params != aio
-                && let Err(refusal) = st.set_io_params(&self.0.shared, aio)
+                && let Err(refusal) = st.set_io_params(&self.0.shared, aio.clone())
             {
                 st.fail(None, Box::new(refusal)); // as of kernel busy polling, below
-                lock(&self.0.shared.wanted).aio = st.io.params.clone();
+                let mut wanted = lock(&self.0.shared.wanted);
+                if wanted.aio == aio {
+                    wanted.aio = st.io.params.clone(); // else somebody has asked for others since
+                }
             }
         }
         if !poll_changed {

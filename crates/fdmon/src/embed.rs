@@ -306,7 +306,7 @@ impl AioContext {
                 plan
             }
         };
-        st.io_has_slept(&self.0, &plan);
+        st.io_has_slept();
         if st.reg.hints.any(Hints::DUE) {
             st.reg.forget_stale(); // of handlers that were removed since `prepare` found them
         }

@@ -16,7 +16,7 @@ use stable_deref_trait::StableDeref;
 
 use crate::aio::{IoOp, IoToken, Segment, Segments, segment, segment_mut};
 use crate::bottom_half::BottomHalf;
-use crate::context::AioContext;
+use crate::context::{AioContext, AtTheEnd};
 use crate::error::Result;
 use crate::ops::Ops;
 use crate::remote::{BottomHalfId, Remote};
@@ -62,15 +62,19 @@ impl<T> Joint<T> {
         // Out while it runs, so that it may cancel itself.
         let Some(mut future) = self.future.take() else { return };
         let Some(waker) = self.waker.borrow().clone() else { return };
-        let _guard = EndsIfPanicking(self);
-        let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) else {
-            if !self.over.get() {
-                *self.future.borrow_mut() = Some(future);
+        let guard = EndsIfPanicking(self);
+        let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+        std::mem::forget(guard);
+        if self.over.get() {
+            return; // it has cancelled itself, or closed its context
+        }
+        match polled {
+            Poll::Ready(result) => {
+                drop(self.result.replace(Some(result)));
+                self.end();
             }
-            return;
-        };
-        *self.result.borrow_mut() = Some(result);
-        self.end();
+            Poll::Pending => drop(self.future.replace(Some(future))),
+        }
     }
 
     fn end(&self) {
@@ -112,7 +116,7 @@ impl<T> Future for Task<T> {
         if self.0.over.get() {
             return Poll::Ready(self.0.result.take());
         }
-        *self.0.waiting.borrow_mut() = Some(cx.waker().clone());
+        drop(self.0.waiting.replace(Some(cx.waker().clone())));
         Poll::Pending
     }
 }
@@ -128,9 +132,7 @@ struct EndsIfPanicking<'joint, T>(&'joint Joint<T>);
 
 impl<T> Drop for EndsIfPanicking<'_, T> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.end();
-        }
+        self.0.end();
     }
 }
 
@@ -163,17 +165,26 @@ impl AioContext {
         let unblock = Arc::new(Unblock { woken: AtomicBool::new(true), remote: self.remote() });
         let waker = Waker::from(Arc::clone(&unblock));
         let mut future = pin!(future);
-        loop {
+        let leaves = AtTheEnd(Some(|| {
+            let open = self.0.open_state().is_ok();
+            if open {
+                self.leave_spin_mode_by_call();
+            }
+        }));
+        let result = loop {
             if unblock.woken.swap(false, Ordering::Acquire)
                 && let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker))
             {
-                self.suspend()?;
-                return Ok(result);
+                drop(self.0.open_state()?);
+                break result;
             }
             if !unblock.woken.load(Ordering::Acquire) {
                 self.poll(true)?;
             }
-        }
+        };
+        drop(leaves);
+        self.resume_panic();
+        Ok(result)
     }
 
     /// Runs a future on this context, in its turns. It counts as a bottom half.
@@ -293,7 +304,7 @@ impl<B> Future for IoFuture<'_, B> {
         if let Some(end) = self.end.result.take() {
             return Poll::Ready(end);
         }
-        *self.end.waiting.borrow_mut() = Some(cx.waker().clone());
+        drop(self.end.waiting.replace(Some(cx.waker().clone())));
         Poll::Pending
     }
 }
@@ -401,6 +412,91 @@ mod tests {
         let task = ctx.spawn_local(std::future::pending::<()>()).unwrap();
         assert_eq!(ctx.close().bottom_halves, 1);
         assert!(task.is_over());
+    }
+
+    /// Ready when it is polled for the second time; wakes itself.
+    fn twice() -> impl Future<Output = u32> {
+        let mut polls = 0;
+        std::future::poll_fn(move |cx| {
+            polls += 1;
+            cx.waker().wake_by_ref();
+            if polls == 2 { Poll::Ready(polls) } else { Poll::Pending }
+        })
+    }
+
+    /// SPEC 21
+    #[test]
+    fn a_task_goes_on_while_its_thread_unwinds() {
+        struct RunsTask(AioContext, Rc<Cell<Option<u32>>>);
+        impl Drop for RunsTask {
+            fn drop(&mut self) {
+                let task = self.0.spawn_local(twice()).unwrap();
+                self.1.set(self.0.block_on(task).unwrap());
+            }
+        }
+        let result = Rc::new(Cell::new(None));
+        let runs = RunsTask(context(), Rc::clone(&result));
+        let unwinds = move || {
+            let _runs = runs;
+            panic!("on purpose");
+        };
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(unwinds)).is_err());
+        assert_eq!(result.get(), Some(2));
+    }
+
+    /// SPEC 21
+    #[test]
+    fn a_task_that_cancels_itself_has_no_result() {
+        let ctx = context();
+        let own = Rc::new(RefCell::new(None::<Task<u32>>));
+        let inside = Rc::clone(&own);
+        let task = ctx.spawn_local(async move {
+            inside.borrow().as_ref().unwrap().cancel();
+            7
+        });
+        *own.borrow_mut() = Some(task.unwrap());
+        ctx.poll(true).unwrap();
+        let task = own.take().unwrap();
+        assert!(task.is_over());
+        assert_eq!(ctx.block_on(task).unwrap(), None);
+        assert_eq!(ctx.close().bottom_halves, 0);
+    }
+
+    /// SPEC 25
+    #[test]
+    fn block_on_leaves_spin_mode_also_when_it_fails() {
+        use crate::{EventNotifier, Handlers, PolicyKind, PollParams, PollSource};
+        struct EverySecond(Cell<u32>, Rc<Cell<u32>>, Rc<Cell<u32>>);
+        impl PollSource for EverySecond {
+            fn poll(&self) -> bool {
+                self.0.set(self.0.get() + 1);
+                self.0.get() % 2 == 1
+            }
+
+            fn poll_begin(&mut self) {
+                self.1.set(self.1.get() + 1);
+            }
+
+            fn poll_end(&mut self) {
+                self.2.set(self.2.get() + 1);
+            }
+        }
+        let params = PollParams {
+            max_ns: 1_000,
+            policy: PolicyKind::Fixed,
+            guards: false,
+            ..PollParams::default()
+        };
+        let ctx = AioContext::builder().poll(params).build().unwrap();
+        let (begun, ended) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let source = EverySecond(Cell::new(0), Rc::clone(&begun), Rc::clone(&ended));
+        let handlers = Handlers::new().poll(source).poll_ready(|_| Err("on purpose".into()));
+        ctx.set_fd_handler(EventNotifier::new().unwrap(), handlers).unwrap();
+        for _ in 0..4 {
+            assert!(ctx.block_on(std::future::pending::<()>()).is_err());
+            assert_eq!(begun.get(), ended.get(), "its producer is to signal again");
+        }
+        assert_ne!(begun.get(), 0);
     }
 
     /// SPEC 32

@@ -288,7 +288,7 @@ impl AioContext {
         let result = if skip { Ok(()) } else { st.ask(&self.0, plan) };
         if may_sleep {
             shared.has_slept();
-            st.io_has_slept(&self.0, plan);
+            st.io_has_slept();
         }
         result.map(|()| st)
     }

@@ -364,7 +364,7 @@ impl State {
             };
             // Anything else that ended the wait means nothing: go on with the time that is left.
             let notified = shared.is_notified() && kept("ask: re-check");
-            if found || plan.awake || notified || self.io_is_ready() {
+            if found || plan.awake || notified || self.io_ends_sleep(inner, plan) {
                 plan.asked = true;
                 return Ok(());
             }

@@ -9,6 +9,7 @@ mod sandbox;
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -609,6 +610,35 @@ fn a_sandbox_that_comes_later_turns_file_io_over_to_threads() {
         assert_eq!(ctx.close().io, 1);
         assert!(ends.borrow().is_empty());
         drop(write);
+    });
+}
+
+/// SPEC 49
+#[test]
+#[allow(unsafe_code)]
+fn a_binding_hears_of_requests_whose_memory_the_kernel_may_still_use() {
+    if !ring_here() {
+        return;
+    }
+    within(|| {
+        let ctx = AioContext::builder().monitor(MonitorKind::Poll).build().unwrap();
+        let results = Rc::new([const { Cell::new(7_u32) }; 64]);
+        let base = NonNull::from(&*results).cast();
+        // SAFETY: the owner keeps the words in place, and this thread alone writes them.
+        unsafe { ctx.adopt_results(base, 64, Box::new(Rc::clone(&results))) };
+        let slot = ctx.foreign_io().unwrap().unwrap();
+        let (read, _write) = rustix::pipe::pipe().unwrap();
+        let memory = NonNull::from(Box::leak(Box::new([0_u8; 4]))).cast();
+        let memory = fdmon::ForeignMemory::One(memory, 4);
+        // SAFETY: the memory is never freed.
+        let asked =
+            unsafe { ctx.foreign_transfer(slot, fdmon::IoOp::Read, read.as_raw_fd(), memory, 0) };
+        asked.unwrap();
+        assert!(!ctx.poll(false).unwrap());
+        refuse(&["io_uring_enter=EPERM".parse().unwrap()]).unwrap();
+        assert_eq!(ctx.close().io, 1);
+        let result = [results[0].get(), results[1].get()].map(u32::cast_signed);
+        assert_eq!((slot, result), (0, [-libc::EINPROGRESS, -1]));
     });
 }
 

@@ -16,6 +16,7 @@ use crate::registry::Entry;
 /// Names one request, to cancel it. One that has ended is named by nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IoToken {
+    context: u64,
     slot: u32,
     number: u64,
 }
@@ -219,6 +220,11 @@ impl AioContext {
         segments: impl FnOnce(&mut B) -> Segments,
         done: impl FnOnce(&mut Ops<'_>, io::Result<usize>, B) + 'static,
     ) -> std::result::Result<IoToken, (Error, B)> {
+        // What a file and a buffer say of themselves is users' code, as what they drop is.
+        let raw = fd.as_fd().as_raw_fd();
+        // Pointers are taken where the buffers stay.
+        let mut owned = Box::new(Owned { _fd: fd, buffer, done });
+        let segments = segments(&mut owned.buffer);
         let shared = &self.0.shared;
         let ready = check_offset(offset).and_then(|()| {
             let mut st = self.0.open_state()?;
@@ -228,19 +234,18 @@ impl AioContext {
         });
         let (mut st, slot) = match ready {
             Ok(ready) => ready,
-            Err(error) => return Err((error, buffer)),
+            Err(error) => return Err((error, owned.buffer)),
         };
-        let raw = fd.as_fd().as_raw_fd();
-        // Pointers are taken where the buffers stay.
-        let mut owned = Box::new(Owned { _fd: fd, buffer, done });
-        let segments = segments(&mut owned.buffer);
         let number = st.ask_io(shared, slot, op, raw, offset, segments, Some(owned));
-        Ok(IoToken { slot, number })
+        Ok(IoToken { context: shared.id, slot, number })
     }
 
     /// Asks for the end of a request. It ends once: with `ECANCELED`, or as it would have if that
     /// was sooner. One that has ended is left alone.
     pub fn cancel_io(&self, token: &IoToken) {
+        if token.context != self.0.shared.id || !self.0.home.is_here() {
+            return; // in a forked child, what the engine has is the parent's
+        }
         let mut st = self.0.state();
         if st.reg.io(token.slot).is_some_and(|request| request.number == token.number) {
             st.cancel_io(&self.0.shared, token.slot);
@@ -325,7 +330,7 @@ impl crate::context::State {
             debug_assert_ne!(request.stage, Stage::InFlight);
             request.ask(op, fd, offset, segments, number);
             request.complete = complete;
-            self.queue_io(shared, slot);
+            self.queue_io(shared, slot, number);
         }
         number
     }

@@ -79,6 +79,7 @@ impl AioContext {
     /// # Safety
     /// Until the request has ended (its slot came in a batch, or the context is closed), each piece
     /// stays in place, nobody writes it, nor reads it where `op` is [`IoOp::Read`], and `fd` is open.
+    /// If its result is `-EINPROGRESS` then, the kernel has not said that it is done: for ever.
     ///
     /// # Errors
     /// `Closed`; `InvalidArg` for a slot that is not a free one of [`AioContext::foreign_io`], or an
@@ -115,7 +116,9 @@ impl AioContext {
 
     /// Asks for the end of the request in this slot.
     pub fn foreign_io_cancel(&self, slot: u32) {
-        self.0.state().cancel_io(&self.0.shared, slot);
+        if self.0.home.is_here() {
+            self.0.state().cancel_io(&self.0.shared, slot);
+        }
     }
 
     /// The call that the request in this slot stands for, for messages.

@@ -14,10 +14,10 @@ mod api;
 mod buffer;
 mod foreign;
 mod pool;
+mod queue;
 mod request;
 mod ring;
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
@@ -44,7 +44,8 @@ use request::{Complete, Stage, Step};
 #[cfg(feature = "executor")]
 pub(crate) use request::{Segment, Segments};
 
-use pool::Pool;
+use pool::{Job, Pool};
+use queue::Queue;
 use ring::IoRing;
 
 /// What does the work.
@@ -99,7 +100,7 @@ pub(crate) struct Aio {
     /// Rings that the kernel serves no more, with requests that it had begun.
     dead: Vec<IoRing>,
     /// Requests that were not submitted yet, in their order.
-    queue: VecDeque<u32>,
+    queue: Queue,
     in_flight: u32,
     /// Plugged sections, one inside the other.
     plugs: u32,
@@ -117,7 +118,7 @@ impl Aio {
             params,
             engine: Engine::None,
             dead: Vec::new(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             in_flight: 0,
             plugs: 0,
             free: Vec::new(),
@@ -232,9 +233,9 @@ impl State {
     }
 
     /// A request was put into this slot. It waits for others, or is submitted with those that wait.
-    fn queue_io(&mut self, shared: &Arc<Shared>, slot: u32) {
+    fn queue_io(&mut self, shared: &Arc<Shared>, slot: u32, number: u64) {
         self.reg.hints.set(Hints::IO);
-        self.io.queue.push_back(slot);
+        self.io.queue.push(slot, number);
         if self.io.queue.len() >= self.io.params.batch() as usize {
             self.submit_io(shared, false);
         }
@@ -254,35 +255,34 @@ impl State {
     fn submit_batch(&mut self, shared: &Arc<Shared>, look: bool) -> bool {
         let Self { io, reg, .. } = self;
         let room = io.engine.size() - io.in_flight;
-        let most = (io.params.batch().min(room) as usize).min(io.queue.len());
+        let most = io.params.batch().min(room);
         let mut batch: u32 = 0;
         let result = match &mut io.engine {
             Engine::None => return false,
             Engine::Ring(ring) => {
-                for &slot in io.queue.iter().take(most) {
-                    let Some(request) = reg.io(slot) else { continue };
-                    if !ring.push(slot, request) {
-                        break;
-                    }
+                while batch < most
+                    && let Some(slot) = io.queue.first(reg)
+                    && let Some(request) = reg.io(slot)
+                    && ring.push(slot, request)
+                {
                     request.stage = Stage::InFlight;
+                    io.queue.advance();
                     batch += 1;
                 }
                 if look { ring.flush() } else { ring.submit() }
             }
             Engine::Pool(pool) => {
-                for &slot in io.queue.iter().take(most) {
-                    if let Some(request) = reg.io(slot) {
-                        request.stage = Stage::InFlight;
-                        batch += 1;
-                    }
-                }
-                let slots = io.queue.iter().take(most);
-                let requests = slots.filter_map(|&slot| Some((slot, reg.io_ref(slot)?)));
-                pool.submit(requests);
+                pool.submit(std::iter::from_fn(|| {
+                    let slot = io.queue.first(reg).filter(|_| batch < most)?;
+                    let request = reg.io(slot)?;
+                    request.stage = Stage::InFlight;
+                    io.queue.advance();
+                    batch += 1;
+                    Some(Job::of(slot, request))
+                }));
                 Ok(())
             }
         };
-        io.queue.drain(..batch as usize);
         io.in_flight += batch;
         shared.stats.io_in_flight.set(io.in_flight.into());
         if batch != 0 {
@@ -308,9 +308,15 @@ impl State {
         let mut at = 0;
         for slot in ring.rewind() {
             let Some(request) = self.reg.io(slot) else { continue };
-            request.stage = Stage::Queued;
-            self.io.queue.insert(at, slot);
             self.io.in_flight -= 1;
+            if request.cancelled {
+                request.end(Errno::CANCELED);
+                shared.stats.completions.bump();
+                end(&mut self.reg, &mut self.io.results, slot);
+                continue;
+            }
+            request.stage = Stage::Queued;
+            self.io.queue.put_back(at, slot, request.number);
             at += 1;
         }
         self.io.dead.push(*ring);
@@ -355,7 +361,7 @@ impl State {
             *in_flight -= 1;
             if request.take(result) == Step::Again {
                 request.stage = Stage::Queued;
-                queue.insert(again, slot); // before those that were asked for later
+                queue.put_back(again, slot, request.number); // before those that were asked for later
                 again += 1;
             } else {
                 end(reg, results, slot);
@@ -380,11 +386,19 @@ impl State {
 
     /// In a round of a spin.
     #[inline]
-    pub(crate) fn look_at_io(&self, plan: &mut Plan) {
-        if self.io_is_ready() {
+    pub(crate) fn look_at_io(&mut self, shared: &Arc<Shared>, plan: &mut Plan) {
+        if self.io_is_ready() && self.io_has_news(shared) {
             plan.hit = true;
             plan.awake = true;
         }
+    }
+
+    /// Takes what there is. What concerns nobody is no news: a part of a transfer that goes on, or
+    /// the answer to a cancellation.
+    #[cold]
+    fn io_has_news(&mut self, shared: &Arc<Shared>) -> bool {
+        self.drive_io(shared);
+        self.reg.hints.any(Hints::DUE) && self.reg.has_due()
     }
 
     /// Before a sleep: everything is submitted, and completions wake it. `false` = there must be no
@@ -393,8 +407,7 @@ impl State {
         if !self.reg.hints.any(Hints::IO) {
             return true;
         }
-        self.drive_io(shared);
-        if self.reg.hints.any(Hints::DUE) && self.reg.has_due() {
+        if self.io_has_news(shared) {
             return false;
         }
         match &self.io.engine {
@@ -410,17 +423,33 @@ impl State {
         }
     }
 
-    /// After a sleep, in which completions may have come: collects more of them, if it is to.
+    /// The kernel's wait has ended for nothing else: whether the sleep ends too. If not, completions
+    /// wake it as before.
     #[inline]
-    pub(crate) fn io_has_slept(&mut self, inner: &Inner, plan: &Plan) {
-        if self.reg.hints.any(Hints::IO) {
-            self.collect_io(inner, plan);
+    pub(crate) fn io_ends_sleep(&mut self, inner: &Inner, plan: &Plan) -> bool {
+        self.io_is_ready() && self.io_ended_sleep(inner, plan)
+    }
+
+    #[inline(never)]
+    fn io_ended_sleep(&mut self, inner: &Inner, plan: &Plan) -> bool {
+        self.io_has_slept();
+        self.collect_io(inner, plan);
+        !self.io_lets_sleep(&inner.shared)
+    }
+
+    /// After a sleep: completions wake nobody any more.
+    #[inline]
+    pub(crate) fn io_has_slept(&mut self) {
+        if self.reg.hints.any(Hints::IO)
+            && let Engine::Ring(ring) = &self.io.engine
+        {
+            ring.disarm();
         }
     }
 
+    /// A completion has ended a sleep: collects more of them, if it is to.
     fn collect_io(&mut self, inner: &Inner, plan: &Plan) {
         let Engine::Ring(ring) = &mut self.io.engine else { return };
-        ring.disarm();
         let AioParams { min_batch, min_wait_ns, .. } = self.io.params;
         let count = min_batch.min(self.io.in_flight);
         if count <= 1 || min_wait_ns == 0 || !plan.slept || !ring.is_ready() {
@@ -459,7 +488,8 @@ impl State {
         request.cancelled = true;
         let mut is_back = false;
         if request.stage == Stage::Queued {
-            io.queue.retain(|&waiting| waiting != slot);
+            request.stage = Stage::Ended;
+            io.queue.withdrawn(reg);
             is_back = true;
         } else if let Engine::Pool(pool) = &io.engine
             && pool.cancel(slot)
@@ -468,6 +498,7 @@ impl State {
             is_back = true;
         }
         if is_back {
+            let Some(request) = reg.io(slot) else { return };
             request.end(Errno::CANCELED);
             shared.stats.completions.bump();
             shared.stats.io_in_flight.set(io.in_flight.into());
@@ -477,10 +508,11 @@ impl State {
         }
     }
 
-    /// Ends all requests, whose memory is free then: how many had not ended.
+    /// Ends all requests, whose memory is free then, and lets the engine go: how many had not ended.
     pub(crate) fn finish_io(&mut self, shared: &Shared) -> u32 {
         let mut left = self.io.in_flight;
-        for slot in std::mem::take(&mut self.io.queue) {
+        while let Some(slot) = self.io.queue.first(&self.reg) {
+            self.io.queue.advance();
             if let Some(request) = self.reg.io(slot) {
                 left += 1;
                 request.end(Errno::CANCELED);
@@ -521,9 +553,13 @@ impl State {
             end(reg, &mut io.results, slot);
         }
         if io.in_flight != 0 {
-            // The kernel does not say what became of them: they keep their memory for ever.
+            // The kernel does not say what became of them: they keep their memory for ever, and the
+            // other side of a binding is told to do so.
             for slot in reg.io_slots(Stage::InFlight) {
                 if let Some(request) = reg.io(slot) {
+                    if request.complete.is_none() {
+                        io.results.set(slot, -i64::from(libc::EINPROGRESS));
+                    }
                     let request = Box::new(std::mem::replace(request, Request::free()));
                     KEPT.lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -532,6 +568,8 @@ impl State {
             }
         }
         shared.stats.io_in_flight.set(io.in_flight.into());
+        io.engine = Engine::None;
+        io.dead.clear();
         left
     }
 }

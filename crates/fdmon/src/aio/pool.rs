@@ -25,12 +25,24 @@ const IDLE: Duration = Duration::from_secs(10);
 const STACK: usize = 128 * 1024;
 
 /// One call to be made.
-struct Job {
+pub(super) struct Job {
     slot: u32,
     op: IoOp,
     fd: RawFd,
     position: i64,
     memory: Memory,
+}
+
+impl Job {
+    pub fn of(slot: u32, request: &Request) -> Self {
+        Self {
+            slot,
+            op: request.op,
+            fd: request.fd,
+            position: i64::try_from(request.position).unwrap_or(i64::MAX),
+            memory: request.segments.memory(),
+        }
+    }
 }
 
 // SAFETY: the memory that its pointers name is vouched for until the request has ended, and nobody
@@ -104,15 +116,9 @@ impl Pool {
     }
 
     /// Hands requests over, and begins to work on them.
-    pub fn submit<'a>(&self, requests: impl Iterator<Item = (u32, &'a Request)>) {
+    pub fn submit(&self, requests: impl Iterator<Item = Job>) {
         let mut jobs = self.0.lock();
-        jobs.waiting.extend(requests.map(|(slot, request)| Job {
-            slot,
-            op: request.op,
-            fd: request.fd,
-            position: i64::try_from(request.position).unwrap_or(i64::MAX),
-            memory: request.segments.memory(),
-        }));
+        jobs.waiting.extend(requests);
         let left = self.0.call_for_help(jobs);
         if let Some(mut jobs) = left {
             // No thread is to be had at all: the work is done here.

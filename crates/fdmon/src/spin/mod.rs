@@ -324,7 +324,7 @@ impl AioContext {
             st = self.0.state();
         }
         st = self.round(st, plan);
-        st.look_at_io(plan);
+        st.look_at_io(&self.0.shared, plan);
         if plan.awake {
             st.spin.hits_told += 1;
             shared.stats.spin_hits.bump(); // at the first look: no time went by
@@ -410,7 +410,7 @@ impl AioContext {
                 spin_loop();
             }
             st = self.round(st, plan);
-            st.look_at_io(plan);
+            st.look_at_io(&self.0.shared, plan);
             let found = plan.awake || shared.is_notified();
             if found && guards {
                 st.spin.guards.found(yielded, yielded_at);

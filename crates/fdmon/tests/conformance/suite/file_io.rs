@@ -19,18 +19,18 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::{builder, ring_params};
 use crate::support::{Count, Log};
 
-const ENGINES: [IoEngine; 2] = [IoEngine::IoUring, IoEngine::Threads];
+pub(super) const ENGINES: [IoEngine; 2] = [IoEngine::IoUring, IoEngine::Threads];
 
 fn with(params: AioParams) -> AioContext {
     builder().aio(params).build().unwrap()
 }
 
-fn on(engine: IoEngine) -> AioContext {
+pub(super) fn on(engine: IoEngine) -> AioContext {
     with(AioParams { engine, ..AioParams::default() })
 }
 
 /// A file with this in it.
-fn file(content: &[u8]) -> Rc<File> {
+pub(super) fn file(content: &[u8]) -> Rc<File> {
     let mut file = File::from(memfd_create("fdmon-test", MemfdFlags::CLOEXEC).unwrap());
     file.write_all(content).unwrap();
     Rc::new(file)
@@ -49,30 +49,30 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 /// A pipe whose reads wait until it is written: requests that stay in flight on a ring.
-fn pipe() -> (Rc<OwnedFd>, OwnedFd) {
+pub(super) fn pipe() -> (Rc<OwnedFd>, OwnedFd) {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     (Rc::new(read), write)
 }
 
 /// What requests came to, in the order in which they ended.
 #[derive(Clone, Default)]
-struct Ends(Rc<RefCell<Vec<Result<usize, i32>>>>);
+pub(super) struct Ends(Rc<RefCell<Vec<Result<usize, i32>>>>);
 
 impl Ends {
-    fn add(&self, result: io::Result<usize>) {
+    pub(super) fn add(&self, result: io::Result<usize>) {
         self.0.borrow_mut().push(result.map_err(|error| error.raw_os_error().unwrap()));
     }
 
-    fn take(&self) -> Vec<Result<usize, i32>> {
+    pub(super) fn take(&self) -> Vec<Result<usize, i32>> {
         self.0.take()
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.borrow().len()
     }
 
     /// Turns until so many have ended.
-    fn wait(&self, ctx: &AioContext, count: usize) -> Vec<Result<usize, i32>> {
+    pub(super) fn wait(&self, ctx: &AioContext, count: usize) -> Vec<Result<usize, i32>> {
         ctx.poll_until(|| self.len() >= count).unwrap();
         self.take()
     }

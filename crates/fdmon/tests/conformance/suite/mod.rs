@@ -12,6 +12,7 @@ mod close;
 mod external;
 mod failures;
 mod file_io;
+mod file_io_users;
 mod hooks;
 mod interest;
 mod io_threads;

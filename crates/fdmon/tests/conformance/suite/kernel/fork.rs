@@ -5,11 +5,11 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use fdmon::{
-    AioContext, AioParams, EventNotifier, ForeignHandler, Handlers, Interest, OuterLoop, Remote,
-    TraceBuffer, TraceKinds,
+    AioContext, AioParams, EventNotifier, ForeignHandler, Handlers, Interest, IoEngine, OuterLoop,
+    Remote, TraceBuffer, TraceKinds,
 };
 
-use super::super::{context, io_thread};
+use super::super::{builder, context, io_thread};
 use crate::support::{Count, Tally, alone, answer, awaited, block, ringing, rung, spin};
 
 unsafe extern "C" {
@@ -267,5 +267,36 @@ fn a_forked_childs_own_contexts_outlive_the_inherited_ones() {
         ctx.notify();
         assert!(!block(ctx));
         assert_eq!(ctx.stats().fallbacks, 0);
+    }
+}
+
+/// SPEC 38, 49
+#[test]
+fn a_forked_child_cancels_no_request_of_the_parent() {
+    if !alone("FDMON_FORK", "1") {
+        return;
+    }
+    for engine in [IoEngine::IoUring, IoEngine::Threads] {
+        let aio = AioParams { engine, ..AioParams::default() };
+        let mut held = Some(builder().aio(aio).build().unwrap());
+        let ctx = held.as_ref().unwrap();
+        let file = std::rc::Rc::new(std::fs::File::open("Cargo.toml").unwrap());
+        let ends = Count::new();
+        let end = ends.clone();
+        let done = move |_: &mut fdmon::Ops<'_>, result: std::io::Result<usize>, _: Vec<u8>| {
+            assert_eq!(result.unwrap(), 9);
+            end.bump();
+        };
+        let token = ctx.read_at(file, vec![0; 9], 0, done).unwrap();
+        in_child(|| {
+            let ctx = held.take().unwrap();
+            ctx.cancel_io(&token);
+            ctx.plug(|| {});
+            assert_eq!(ctx.stats().completions, 0, "it is not this process's to cancel");
+            drop(ctx);
+            assert_eq!(ends.get(), 0);
+        });
+        let ctx = held.as_ref().unwrap();
+        ctx.poll_until(|| ends.get() == 1).unwrap();
     }
 }

@@ -62,9 +62,9 @@ impl<T> Joint<T> {
         // Out while it runs, so that it may cancel itself.
         let Some(mut future) = self.future.take() else { return };
         let Some(waker) = self.waker.borrow().clone() else { return };
-        let guard = EndsIfPanicking(self);
+        let mut guard = EndsIfPanicking(Some(self));
         let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
-        std::mem::forget(guard);
+        guard.0 = None;
         if self.over.get() {
             return; // it has cancelled itself, or closed its context
         }
@@ -127,12 +127,14 @@ impl<T> std::fmt::Debug for Task<T> {
     }
 }
 
-/// Ends the task when its future panics.
-struct EndsIfPanicking<'joint, T>(&'joint Joint<T>);
+/// Ends the task when its future panics: none = it did not.
+struct EndsIfPanicking<'joint, T>(Option<&'joint Joint<T>>);
 
 impl<T> Drop for EndsIfPanicking<'_, T> {
     fn drop(&mut self) {
-        self.0.end();
+        if let Some(joint) = self.0 {
+            joint.end();
+        }
     }
 }
 

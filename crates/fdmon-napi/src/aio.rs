@@ -1,16 +1,15 @@
 //! File I/O as TypeScript's `FileIo` uses it; one request at a time goes through `hot::transfer`.
 #![allow(unsafe_code, reason = "requests work on JavaScript's memory")]
 
-use std::ptr::NonNull;
-
 use fdmon::{ErrorCode, ForeignMemory, IoOp};
-use napi::bindgen_prelude::{BigInt, FromNapiValue, TypeName, ValidateNapiValue};
-use napi::{Env, ValueType, sys};
+use napi::Env;
+use napi::bindgen_prelude::BigInt;
 use napi_derive::napi;
 
 use crate::context::{NativeContext, slot_or_full};
 use crate::error::{Failure, guard};
-use crate::memory::{Memory, TypedArray};
+use crate::fd::Bytes;
+use crate::memory::Memory;
 
 /// The operation of this number.
 pub(crate) fn op(number: u32) -> IoOp {
@@ -26,33 +25,6 @@ pub(crate) fn is_sync(op: IoOp) -> bool {
     matches!(op, IoOp::Fsync | IoOp::Fdatasync)
 }
 
-/// The bytes of a `Uint8Array`, for the length of one call.
-#[derive(Debug)]
-pub struct Bytes {
-    data: NonNull<u8>,
-    length: usize,
-}
-
-impl TypeName for Bytes {
-    fn type_name() -> &'static str {
-        "Uint8Array"
-    }
-
-    fn value_type() -> ValueType {
-        ValueType::Object
-    }
-}
-
-impl ValidateNapiValue for Bytes {}
-
-impl FromNapiValue for Bytes {
-    unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> napi::Result<Self> {
-        // SAFETY: passed on.
-        let array = unsafe { TypedArray::of(env, value) }?;
-        Ok(Self { data: array.data.cast(), length: array.length })
-    }
-}
-
 #[napi]
 impl NativeContext {
     /// Where results of file I/O go: two words a slot.
@@ -62,10 +34,7 @@ impl NativeContext {
         env: Env,
         #[napi(ts_arg_type = "Int32Array")] results: Memory,
     ) -> napi::Result<()> {
-        if results.is_wide() {
-            return Err(napi::Error::from_reason("results = BigInt64Array; pass an Int32Array"));
-        }
-        let owner = Box::new(results.pin()?);
+        let owner = Box::new(results.pin_narrow("results")?);
         self.core.guard(&env, || {
             if let Some(ctx) = self.core.maybe() {
                 // SAFETY: as in `set_words`.
@@ -92,7 +61,7 @@ impl NativeContext {
         #[napi(ts_arg_type = "Uint8Array[]")] pieces: Vec<Bytes>,
         position: BigInt,
     ) -> napi::Result<()> {
-        let pieces: Vec<_> = pieces.iter().map(|piece| (piece.data, piece.length)).collect();
+        let pieces: Vec<_> = pieces.iter().map(Bytes::parts).collect();
         let memory = match *pieces {
             [(base, len)] => ForeignMemory::One(base, len),
             _ => ForeignMemory::Many(&pieces),
@@ -133,7 +102,7 @@ pub fn misalignment(
     alignment: u32,
 ) -> napi::Result<u32> {
     guard(&env, || {
-        let offset = memory.data.as_ptr().align_offset(alignment as usize);
+        let offset = memory.parts().0.as_ptr().align_offset(alignment as usize);
         u32::try_from(offset).map_err(|_| {
             Failure::new(ErrorCode::InvalidArg, "alignment is no power of two; pass 4096")
         })

@@ -112,10 +112,7 @@ impl NativeContext {
         env: Env,
         #[napi(ts_arg_type = "Int32Array")] words: Memory,
     ) -> napi::Result<()> {
-        if words.is_wide() {
-            return Err(napi::Error::from_reason("words = BigInt64Array; pass an Int32Array"));
-        }
-        let owner = Box::new(words.pin()?);
+        let owner = Box::new(words.pin_narrow("words")?);
         self.core.guard(&env, || {
             if let Some(ctx) = self.core.maybe() {
                 // SAFETY: the array lies over an ArrayBuffer of its own, whose memory stays in

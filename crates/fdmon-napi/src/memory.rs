@@ -93,6 +93,15 @@ impl Memory {
         // owners of all pins, are dropped by their finalizer, on the environment's thread.
         unsafe { Pinned::new(self.env, self.value) }
     }
+
+    /// [`Memory::pin`] of elements of 32 bits; `name` is the argument's.
+    pub(crate) fn pin_narrow(&self, name: &str) -> napi::Result<Pinned> {
+        if self.wide {
+            let message = format!("{name} = BigInt64Array; pass an Int32Array");
+            return Err(napi::Error::from_reason(message));
+        }
+        self.pin()
+    }
 }
 
 /// Where a typed array's memory is.

@@ -29,7 +29,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use crate::error::{Failure, Result, guard};
 use owned::give;
-use raw::Bytes;
+pub(crate) use raw::Bytes;
 
 pub(crate) use mapping::mapping_of;
 pub(crate) use owned::Descriptors;

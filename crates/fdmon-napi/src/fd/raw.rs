@@ -61,6 +61,11 @@ pub struct Bytes {
 }
 
 impl Bytes {
+    /// Where they are and how many; whoever uses them after the call keeps the view.
+    pub(crate) fn parts(&self) -> (NonNull<u8>, usize) {
+        (self.data, self.length)
+    }
+
     /// For a system call that fills the memory.
     pub(super) fn writable(&mut self) -> &mut [MaybeUninit<u8>] {
         // SAFETY: Node-API said that `length` bytes at `data` belong to the view, which lives as

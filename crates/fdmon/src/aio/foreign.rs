@@ -121,12 +121,6 @@ impl AioContext {
         }
     }
 
-    /// The call that the request in this slot stands for, for messages.
-    #[must_use]
-    pub fn foreign_io_call(&self, slot: u32) -> &'static str {
-        self.0.state().reg.io(slot).map_or("pread", |request| request.call())
-    }
-
     /// Submits what waits for more.
     pub fn foreign_submit(&self) {
         self.plug(|| {});

@@ -27,20 +27,6 @@ pub enum IoOp {
     Fdatasync,
 }
 
-impl IoOp {
-    /// The call that it corresponds to.
-    pub(crate) fn call(self, vectored: bool) -> &'static str {
-        match (self, vectored) {
-            (Self::Read, false) => "pread",
-            (Self::Read, true) => "preadv",
-            (Self::Write, false) => "pwrite",
-            (Self::Write, true) => "pwritev",
-            (Self::Fsync, _) => "fsync",
-            (Self::Fdatasync, _) => "fdatasync",
-        }
-    }
-}
-
 /// A piece of memory. Whoever made the request vouches for it until the request has ended.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
@@ -117,10 +103,6 @@ impl Segments {
                 }
             }
         }
-    }
-
-    fn is_vectored(&self) -> bool {
-        matches!(self, Self::Many { .. })
     }
 }
 
@@ -254,11 +236,6 @@ impl Request {
                 Err(io::Error::from_raw_os_error(errno))
             }
         }
-    }
-
-    /// The call that it stands for, for messages.
-    pub fn call(&self) -> &'static str {
-        self.op.call(self.segments.is_vectored())
     }
 }
 

@@ -1,5 +1,8 @@
 // The public names of 'fdmon', and nothing else.
 export { capabilities, type Capabilities } from './capabilities.js'
+export { Channel, type ChannelOptions } from './channel/channel.js'
+export type { ChannelHandle } from './channel/parts.js'
+export { ChannelPort, type ChannelEvents } from './channel/port.js'
 export { AioContext, type ContextStats, type LeakReport } from './context.js'
 export { BottomHalf } from './bottom-half.js'
 export { FdmonError, type FdmonErrorCode } from './errors.js'

@@ -15,6 +15,7 @@ use napi::{Env, JsValue, Status};
 use napi_derive::napi;
 use rustix::io::Errno;
 
+use crate::channel::Marks;
 use crate::fd::Descriptors;
 
 /// `(code, message, errno, syscall) => FdmonError`
@@ -26,6 +27,7 @@ type MakeError =
 struct PerEnv {
     make_error: RefCell<Option<Rc<MakeError>>>,
     descriptors: Descriptors,
+    marks: RefCell<Marks>,
 }
 
 /// An error on its way to JavaScript: one of the loop's, or one that this crate found itself.
@@ -175,8 +177,11 @@ pub fn init(
         None => {
             let state = Rc::new(PerEnv::default());
             env.set_instance_data(Rc::clone(&state), (), |_| {})?;
-            // With the instance data it would go too late to give its reference back.
-            let ends = |state: Rc<PerEnv>| drop(state.make_error.take());
+            // With the instance data they would go too late to give their references back.
+            let ends = |state: Rc<PerEnv>| {
+                drop(state.make_error.take());
+                drop(state.marks.take());
+            };
             env.add_env_cleanup_hook(Rc::clone(&state), ends)?;
             state
         }
@@ -201,4 +206,9 @@ pub(crate) fn with_descriptors<T>(
     use_them: impl FnOnce(&Descriptors) -> T,
 ) -> Option<T> {
     per_env(env).ok().flatten().map(|state| use_them(&state.descriptors))
+}
+
+/// What `use_them` makes of the ports that this environment owns; None before `init`.
+pub(crate) fn with_marks<T>(env: &Env, use_them: impl FnOnce(&Marks) -> T) -> Option<T> {
+    per_env(env).ok().flatten().map(|state| use_them(&state.marks.borrow()))
 }

@@ -20,6 +20,7 @@ mod aio;
 mod attach;
 mod batch;
 mod capabilities;
+mod channel;
 mod context;
 mod core;
 mod error;

@@ -26,8 +26,9 @@ pub fn eventfd_create(env: Env, value: u32) -> napi::Result<i32> {
     })
 }
 
-/// Adds 1: 0, or the negative errno. A counter at its maximum is set already.
-pub(super) fn set(fd: i32) -> i32 {
+/// Adds 1: 0, or the negative errno. A counter at its maximum is set already, as is a socket that
+/// is full, whose other end this makes readable.
+pub(crate) fn set(fd: i32) -> i32 {
     let Some(fd) = raw::borrow(fd) else {
         return -Errno::BADF.raw_os_error();
     };

@@ -31,6 +31,7 @@ use crate::error::{Failure, Result, guard};
 use owned::give;
 pub(crate) use raw::Bytes;
 
+pub(crate) use eventfd::set as ring_bell;
 pub(crate) use mapping::mapping_of;
 pub(crate) use owned::Descriptors;
 

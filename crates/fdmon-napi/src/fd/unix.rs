@@ -4,11 +4,12 @@ use fdmon::ErrorCode;
 use napi::Env;
 use napi_derive::napi;
 use rustix::fd::OwnedFd;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::owned::give;
-use super::raw;
+use super::{duplicate, raw};
 use crate::error::{Failure, Result, guard};
 
 /// As Node has it; the kernel takes less where net.core.somaxconn says so.
@@ -120,4 +121,35 @@ pub fn socket_accept(env: Env, fd: i32) -> napi::Result<i32> {
             };
         }
     })
+}
+
+/// A descriptor of its own for an end of a pair of connected stream sockets that came from
+/// elsewhere. It is non-blocking from here on, on all sides.
+#[napi]
+pub fn socket_adopt(env: Env, fd: i32) -> napi::Result<i32> {
+    guard(&env, || {
+        let own = duplicate(fd)?;
+        let stream = sockopt::socket_domain(&own).is_ok_and(|domain| domain == AddressFamily::UNIX)
+            && sockopt::socket_type(&own).is_ok_and(|kind| kind == SocketType::STREAM);
+        if !stream {
+            let message = format!("fd = {fd} is not a Unix stream socket; pass the bell of a port");
+            return Err(Failure::new(ErrorCode::InvalidArg, message));
+        }
+        let failed = |errno| {
+            let what = format!("change the mode of fd = {fd}");
+            Failure::syscall("fcntl", errno, &what, "see fcntl(2)")
+        };
+        let flags = fcntl_getfl(&own).map_err(failed)?;
+        fcntl_setfl(&own, flags | OFlags::NONBLOCK).map_err(failed)?;
+        Ok(give(&env, own))
+    })
+}
+
+/// The number of the file that a descriptor leads to, by which a closed and reused one is told
+/// apart; or the negative errno.
+#[napi]
+#[allow(clippy::cast_precision_loss, reason = "files in memory and sockets have small numbers")]
+pub fn fd_inode(fd: i32) -> f64 {
+    let inode = raw::borrow(fd).ok_or(Errno::BADF).and_then(fstat).map(|stat| stat.st_ino);
+    inode.map_or_else(|errno| f64::from(-errno.raw_os_error()), |inode| inode as f64)
 }

@@ -1,0 +1,287 @@
+// One side of a channel as it is driven: who owns the port, when the other side is rung, and what is done when it rings.
+import type { Loop } from '../batch.js'
+import { closed, FdmonError } from '../errors.js'
+import { Events, register } from '../handlers.js'
+import { fdHot, native } from '../native.js'
+import type { Registration } from '../registration.js'
+import { nothing, Slot } from '../slot.js'
+import { Incoming } from './incoming.js'
+import {
+  CLAIMED,
+  CLOSED,
+  DIED,
+  FREE,
+  headWord,
+  otherPort,
+  portWords,
+  recordBytes,
+  RUNG,
+  SUPPRESS,
+  TAIL,
+} from './layout.js'
+import { CORRUPT, Outgoing } from './outgoing.js'
+import type { Parts } from './parts.js'
+
+/** Why nothing comes any more. */
+export type ChannelEnd = 'closed' | 'peer-died' | 'corrupt'
+
+/** What drives the two rings of a port; `port.ts` says when. */
+export class Link {
+  readonly parts: Parts
+  /** The local object of the other port, until that is used elsewhere. */
+  sibling: Link | undefined
+  /** Set once. */
+  end: ChannelEnd | undefined
+  /** Gets the messages while a loop watches. */
+  consumer: ((message: Uint8Array) => void) | undefined
+  /** There is the room that a send waits for. */
+  room: () => void = nothing
+  ended: (end: ChannelEnd) => void = nothing
+  /** The context that watched was closed. */
+  lost: () => void = nothing
+  readonly #words: Int32Array
+  /** The four words of this port, and of the other one. */
+  readonly #own: number
+  readonly #peer: number
+  readonly #out: Outgoing
+  readonly #in: Incoming
+  /** This object is the owner of the port. */
+  #claimed = false
+  /** The descriptors are closed. */
+  #released = false
+  #mark = -1
+  /** Bytes that a send waits for. */
+  #needs = 0
+  #loop: Loop | undefined
+  #keeps = true
+  #spins = false
+  #registration: Registration | undefined
+
+  constructor(parts: Parts) {
+    this.parts = parts
+    this.#words = parts.memory.words
+    this.#own = portWords(parts.port)
+    this.#peer = portWords(otherPort(parts.port))
+    this.#out = new Outgoing(parts.memory, parts.port)
+    this.#in = new Incoming(parts.memory, parts.port)
+  }
+
+  get claimed(): boolean {
+    return this.#claimed
+  }
+
+  get released(): boolean {
+    return this.#released
+  }
+
+  /** A send waits for room. */
+  get waits(): boolean {
+    return this.#needs !== 0
+  }
+
+  get watching(): Loop | undefined {
+    return this.#registration === undefined ? undefined : this.#loop
+  }
+
+  // --- Ownership ----------------------------------------------------------------------------------------------------
+
+  /** Makes this object the port's owner, for good. */
+  claim(): void {
+    if (this.#claimed) return
+    if (this.#released || Atomics.compareExchange(this.#words, this.#own, FREE, CLAIMED) !== FREE) {
+      if (this.#released && this.end !== undefined) throw closed('the ChannelPort', 'make a new Channel')
+      const message = `port ${this.parts.port} of the channel is used elsewhere already; a port has one owner: use the other port, or make a channel more`
+      throw new FdmonError('ERR_FDMON_IN_USE', message)
+    }
+    this.#claimed = true
+    this.#mark = native.channelMark(this.#words, this.#own, this.#peer + RUNG, this.parts.theirs.fd)
+    this.#ring() // so that it lets go of the descriptors that it has of this port
+  }
+
+  /** Closes the port, if it is this object's or nobody's, and the descriptors. */
+  close(): void {
+    if (this.#released) return
+    const free = !this.#claimed && Atomics.compareExchange(this.#words, this.#own, FREE, CLAIMED) === FREE
+    if (this.#claimed || free) {
+      if (this.#mark >= 0) native.channelUnmark(this.#mark)
+      Atomics.store(this.#words, this.#own, CLOSED)
+      this.#ring()
+    }
+    this.#release()
+    this.#finish('closed')
+  }
+
+  /** Lets go of the descriptors of a port that is used elsewhere: copies of them would hide the death of its owner. */
+  releaseIfTaken(): boolean {
+    if (this.#claimed || Atomics.load(this.#words, this.#own) === FREE) return false
+    this.#release()
+    return true
+  }
+
+  #release(): void {
+    if (this.#released) return
+    this.#released = true
+    this.unwatch()
+    const { bell, theirs, file } = this.parts
+    bell.close()
+    theirs.close()
+    file?.close()
+  }
+
+  #finish(end: ChannelEnd): void {
+    if (this.end !== undefined) return
+    this.end = end
+    this.unwatch()
+    if (end === 'corrupt') this.close()
+    this.ended(end)
+  }
+
+  // --- Sending ------------------------------------------------------------------------------------------------------
+
+  /** False = full, and {@link Link.room} is called when it is worth to try again. */
+  send(message: Uint8Array): boolean {
+    const words = this.#words
+    if (this.end !== undefined || !this.#claimed || words[this.#peer]! > CLAIMED) this.#beforeSend()
+    const sent = this.#out.send(message)
+    if (sent !== true) return sent === false && this.#awaitRoom(message)
+    if (Atomics.load(words, this.#peer + SUPPRESS) === 0) this.#ring()
+    return true
+  }
+
+  #beforeSend(): void {
+    if (this.end === undefined && !this.#claimed) this.claim()
+    const state = Atomics.load(this.#words, this.#peer)
+    if (this.end === undefined && (state === FREE || state === CLAIMED)) return
+    throw this.gone(state)
+  }
+
+  /** The error of whoever wants to send to nobody. */
+  gone(state = Atomics.load(this.#words, this.#peer)): FdmonError {
+    if (this.#released && this.end === 'closed') return closed('the ChannelPort', 'make a new Channel')
+    if (this.end === 'corrupt') {
+      const message = 'the memory of the channel makes no sense: something else has written into it; make a new Channel'
+      return new FdmonError('ERR_FDMON_CLOSED', message)
+    }
+    const died = this.end === 'peer-died' || state === DIED
+    return new FdmonError('ERR_FDMON_CLOSED', `the other port ${died ? 'died' : 'is closed'}; close this one too, and make a new Channel`)
+  }
+
+  #awaitRoom(message: Uint8Array): boolean {
+    const size = recordBytes(message.length)
+    this.#needs = Math.max(size, this.#needs)
+    const answer = this.#out.awaitRoom(size, Math.max(this.#needs, this.parts.memory.ring >>> 1))
+    if (answer === true) {
+      this.#needs = 0
+      return this.send(message)
+    }
+    if (answer === CORRUPT) {
+      this.#finish('corrupt')
+      throw this.gone()
+    }
+    return false
+  }
+
+  /** The other port has rung: perhaps because there is room. */
+  #lookForRoom(): void {
+    const needs = this.#needs
+    const answer = this.#out.awaitRoom(needs, Math.max(needs, this.parts.memory.ring >>> 1))
+    if (answer === CORRUPT) return this.#finish('corrupt')
+    if (answer !== true) return
+    this.#needs = 0
+    this.room()
+  }
+
+  /** Rings the other port, unless it rings already. */
+  #ring(): void {
+    if (Atomics.exchange(this.#words, this.#peer + RUNG, 1) !== 0) return
+    // It fails where the other side is gone, which its own bell tells.
+    if (!this.#released) fdHot.set(this.parts.theirs.fd)
+  }
+
+  // --- Receiving ----------------------------------------------------------------------------------------------------
+
+  /** The next message, good until the one after it is taken. */
+  receive(): Uint8Array | undefined {
+    if (this.end === 'corrupt') return undefined
+    const pending = this.#in.waiting()
+    if (pending === 0) return undefined
+    const message = pending === CORRUPT ? undefined : this.#in.take(pending)
+    if (message === undefined) this.#finish('corrupt')
+    else if (this.#in.mustTell(pending - recordBytes(message.length))) this.#ring()
+    return message
+  }
+
+  /** Gives the consumer what there is. False = nothing more is to be done: it has ended, or the consumer is gone. */
+  #take(): boolean {
+    const consumer = this.consumer
+    if (consumer === undefined) return this.end === undefined
+    let pending = this.#in.waiting()
+    while (pending > 0) {
+      const message = this.#in.take(pending)
+      if (message === undefined) break
+      pending -= recordBytes(message.length)
+      if (this.#in.mustTell(pending)) this.#ring()
+      try {
+        consumer(message)
+      } catch (error) {
+        this.#loop?.errors.push(error) // the turn throws it after its other callbacks
+      }
+      if (this.consumer !== consumer) return false
+    }
+    if (pending !== 0) this.#finish('corrupt')
+    return pending === 0
+  }
+
+  /** The bell has rung. */
+  #look(events: number): void {
+    if (!this.#take()) return
+    const cleared = fdHot.testAndClear(this.parts.bell.fd)
+    // What comes from here on rings anew; what came before is seen below.
+    Atomics.store(this.#words, this.#own + RUNG, 0)
+    if (!this.#take()) return
+    if (this.sibling?.releaseIfTaken() === true) this.sibling = undefined
+    if (this.#needs !== 0) this.#lookForRoom()
+    const state = Atomics.load(this.#words, this.#peer)
+    const hungUp = (events & Events.HUP) !== 0 || cleared < 0
+    if (this.end !== undefined || (!hungUp && (state === FREE || state === CLAIMED))) return
+    // What it has sent before its end was not there yet, perhaps.
+    if (this.#take()) this.#finish(state < FREE || state > DIED ? 'corrupt' : state === CLOSED ? 'closed' : 'peer-died')
+  }
+
+  // --- In a loop ----------------------------------------------------------------------------------------------------
+
+  /** Waits in this loop for the bell, and spins there on the ring if there is a consumer. */
+  watch(loop: Loop, keeps: boolean): void {
+    const spins = this.consumer !== undefined
+    if (this.#registration !== undefined && this.#loop === loop && this.#keeps === keeps && this.#spins === spins) return
+    this.claim()
+    this.unwatch()
+    if (this.end !== undefined) return
+    const ring = headWord(otherPort(this.parts.port))
+    const slot = new Slot()
+    slot.keeps = keeps
+    const registration = register(loop, this.parts.bell, {
+      read: (_: number, events: number) => this.#look(events),
+      ...(spins && {
+        poll: { memory: this.#words, index: ring, notEqual: { index: ring + TAIL }, suppress: { index: this.#own + SUPPRESS } },
+        pollReady: () => void this.#take(),
+      }),
+    }, slot)
+    slot.gone = () => {
+      if (this.#registration !== registration) return
+      this.#registration = undefined
+      this.lost()
+    }
+    this.#registration = registration
+    this.#loop = loop
+    this.#keeps = keeps
+    this.#spins = spins
+    if (this.sibling?.releaseIfTaken() === true) this.sibling = undefined
+  }
+
+  unwatch(): void {
+    const registration = this.#registration
+    this.#registration = undefined
+    registration?.remove()
+  }
+}

@@ -143,7 +143,8 @@ export class Link {
     const words = this.#words
     if (this.end !== undefined || !this.#claimed || words[this.#peer]! > CLAIMED) this.#beforeSend()
     const sent = this.#out.send(message)
-    if (sent !== true) return sent === false && this.#awaitRoom(message)
+    if (sent === false) return this.#awaitRoom(message)
+    if (sent === CORRUPT) throw this.#corrupt()
     if (Atomics.load(words, this.#peer + SUPPRESS) === 0) this.#ring()
     return true
   }
@@ -174,11 +175,13 @@ export class Link {
       this.#needs = 0
       return this.send(message)
     }
-    if (answer === CORRUPT) {
-      this.#finish('corrupt')
-      throw this.gone()
-    }
+    if (answer === CORRUPT) throw this.#corrupt()
     return false
+  }
+
+  #corrupt(): FdmonError {
+    this.#finish('corrupt')
+    return this.gone()
   }
 
   /** The other port has rung: perhaps because there is room. */
@@ -193,7 +196,8 @@ export class Link {
 
   /** Rings the other port, unless it rings already. */
   #ring(): void {
-    if (Atomics.exchange(this.#words, this.#peer + RUNG, 1) !== 0) return
+    const words = this.#words
+    if (Atomics.load(words, this.#peer + RUNG) !== 0 || Atomics.exchange(words, this.#peer + RUNG, 1) !== 0) return
     // It fails where the other side is gone, which its own bell tells.
     if (!this.#released) fdHot.set(this.parts.theirs.fd)
   }

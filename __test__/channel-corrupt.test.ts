@@ -1,6 +1,6 @@
 // Memory that somebody else has written into: 'corrupt', never a wrong message, never anything outside the ring.
 import test, { type ExecutionContext } from 'ava'
-import { AioContext, Channel, ChannelPort } from 'fdmon'
+import { AioContext, Channel, type ChannelPort } from 'fdmon'
 import { dice } from './dice.js'
 import { refuses } from './on-each.js'
 

@@ -4,18 +4,19 @@ import { readlinkSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { basename } from 'node:path'
 import { parentPort, workerData } from 'node:worker_threads'
-import { AioContext, EventNotifier } from 'fdmon'
+import { AioContext, ChannelPort, EventNotifier } from 'fdmon'
 import { read, write } from 'fdmon/fd'
-import { MESSAGE_WORDS, Ring } from './ring.mjs'
 
-const { role, over, variant, monitor, rounds, ms, warmUpMs, pauseUs, guards, out, into, port, fd, arrival, cpu } = workerData
+const { role, over, variant, monitor, rounds, ms, warmUpMs, pauseUs, guards, channel, out, into, port, fd, arrival, cpu } = workerData
 if (cpu !== undefined) execFileSync('taskset', ['-p', '-c', cpu, basename(readlinkSync('/proc/thread-self'))])
+/** Of a message: 64 bytes. */
+const MESSAGE_WORDS = 16
 /** Round trips that are measured at most. */
 const MOST = 1 << 22
 // Some virtual CPUs take 35 to 45 µs to wake up, longer than the usual window of 32.8 µs.
 const SPIN = { maxNs: 200_000, policy: 'classic', grow: 2, guards }
 
-const links = { message: overMessages, net: overNetSocket, ring: () => overRings('words'), eventfd: () => overRings('kernel'), socket: overSocket }
+const links = { message: overMessages, net: overNetSocket, ring: overChannel, eventfd: overEventfds, socket: overSocket }
 const link = (links[variant] ?? links[over])()
 /** Milliseconds, on a clock that both sides share where the way in one direction is measured. */
 const clock = pauseUs > 0 ? () => Number(process.hrtime.bigint()) / 1e6 : () => performance.now()
@@ -99,19 +100,53 @@ function newContext() {
   return new AioContext({ name: role, monitor, poll: variant === 'spin' ? SPIN : { maxNs: 0 } })
 }
 
-/** A ring with a doorbell; `spin` as in ring.mjs. */
-function overRings(spin) {
+/** Until the main thread says stop. */
+function runContext(context) {
+  context.run()
+  context.close()
+  parentPort.close()
+}
+
+function overChannel() {
   const context = newContext()
-  const [outward, inward] = [out, into].map(({ memory, handle }) => new Ring(memory, EventNotifier.from(handle)))
+  const side = ChannelPort.from(channel)
+  const [bytesOf, wordsOf] = [viewer(Uint8Array), viewer(Int32Array)]
   return {
     context,
-    send: (message) => outward.send(message),
-    listen: (onMessage) => inward.listen(context, onMessage, spin),
-    run() {
-      context.run() // until the main thread says stop
-      context.close()
-      parentPort.close()
+    send(message) {
+      if (!side.send(bytesOf(message))) throw new Error('the ring is full although one message is on its way')
     },
+    listen: (onMessage) => side.listen(context, (message) => onMessage(wordsOf(message))),
+    run: () => runContext(context),
+  }
+}
+
+/** Looks at a message as another kind of array; the view is made once for memory that is used again. */
+function viewer(Kind) {
+  let view = new Kind()
+  return ({ buffer, byteLength }) => (view.buffer === buffer ? view : (view = new Kind(buffer, 0, byteLength / Kind.BYTES_PER_ELEMENT)))
+}
+
+/** A message in memory, and an eventfd that is set for each: while it spins, the kernel itself is asked whether it is. */
+function overEventfds() {
+  const context = newContext()
+  const [theirs, ours] = [out, into].map(({ memory }) => new Int32Array(memory))
+  const [theirBell, bell] = [out, into].map(({ handle }) => EventNotifier.from(handle))
+  return {
+    context,
+    send(message) {
+      theirs.set(message)
+      theirBell.set()
+    },
+    listen: (onMessage) =>
+      context.setEventNotifier(bell, {
+        read() {
+          bell.testAndClear()
+          onMessage(ours)
+        },
+        ...(variant === 'spin' && { poll: 'kernel' }),
+      }),
+    run: () => runContext(context),
   }
 }
 
@@ -133,11 +168,7 @@ function overSocket() {
         ...(variant === 'spin' && { poll: 'kernel' }),
       })
     },
-    run() {
-      context.run() // until the main thread says stop
-      context.close()
-      parentPort.close()
-    },
+    run: () => runContext(context),
   }
 }
 

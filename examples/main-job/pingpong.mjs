@@ -5,9 +5,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { MessageChannel, Worker } from 'node:worker_threads'
-import { AioContext, EventNotifier } from 'fdmon'
+import { AioContext, Channel, EventNotifier } from 'fdmon'
 import { socketpair } from 'fdmon/fd'
-import { ringMemory } from './ring.mjs'
 
 const { values } = parseArgs({
   options: {
@@ -24,10 +23,11 @@ const { values } = parseArgs({
   },
 })
 const idleMs = Number(values['idle-ms'])
-const bells = [new EventNotifier(), new EventNotifier()]
-const rings = bells.map((bell) => ({ memory: ringMemory(), handle: bell.handle }))
-const { port1, port2 } = new MessageChannel()
+const messages = new MessageChannel()
+const channel = values.over === 'ring' ? new Channel() : undefined
 const sockets = values.over === 'socket' ? socketpair() : []
+/** A message in memory and an eventfd that says so, for each way. */
+const notes = [new EventNotifier(), new EventNotifier()].map((bell) => ({ memory: new SharedArrayBuffer(64), handle: bell.handle, bell }))
 const common = {
   over: values.over,
   variant: values.variant,
@@ -40,8 +40,9 @@ const common = {
   guards: !values['no-guards'],
 }
 const [first, second] = values.pin?.split(',') ?? []
-const ping = start('ping', { out: rings[0], into: rings[1], port: port1, fd: sockets[0]?.fd, cpu: first })
-const pong = start('pong', { out: rings[1], into: rings[0], port: port2, fd: sockets[1]?.fd, cpu: second })
+const [there, back] = notes.map(({ memory, handle }) => ({ memory, handle }))
+const ping = start('ping', { channel: channel?.port1.handle, out: there, into: back, port: messages.port1, fd: sockets[0]?.fd, cpu: first })
+const pong = start('pong', { channel: channel?.port2.handle, out: back, into: there, port: messages.port2, fd: sockets[1]?.fd, cpu: second })
 await Promise.all([ping.said('ready'), pong.said('ready')])
 const result = ping.said('result')
 ping.worker.postMessage('go')

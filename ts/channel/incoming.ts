@@ -32,6 +32,10 @@ export class Incoming {
   /** The producer's. */
   readonly #roomWord: number
   #tail = 0
+  /** The tail that the producer knows. */
+  #published = 0
+  /** Bytes after which it is told, within a batch. */
+  readonly #step: number
   #at: number
   /** Where a message is while its handler runs, and the views of it by length. */
   #copy = new Uint8Array(0)
@@ -43,6 +47,7 @@ export class Incoming {
     this.#bytes = bytes
     this.#capacity = capacity
     this.#ring = ring
+    this.#step = ring >>> 3
     const producer = otherPort(port)
     this.#from = this.#at = producer === 1 ? HEADER : HEADER + ring
     this.#to = this.#from + ring
@@ -55,7 +60,7 @@ export class Incoming {
   waiting(): number {
     const words = this.#words
     const pending = (Atomics.load(words, this.#headWord) - this.#tail) >>> 0
-    const sound = pending <= this.#ring && (pending & 7) === 0 && words[this.#tailWord] === this.#tail
+    const sound = pending <= this.#ring && (pending & 7) === 0 && words[this.#tailWord] === this.#published
     return sound ? pending : CORRUPT
   }
 
@@ -77,7 +82,8 @@ export class Incoming {
       if (length <= SMALL) {
         const copy = this.#copyWords
         const first = from >>> 2
-        for (let i = (length + 3) >> 2; i-- > 0; ) copy[i] = words[first + i]!
+        const count = (length + 3) >> 2
+        for (let i = 0; i < count; i++) copy[i] = words[first + i]!
       } else {
         this.#copy.set(this.#bytes.subarray(from, from + length))
       }
@@ -90,23 +96,29 @@ export class Incoming {
     }
     this.#at = end
     this.#tail = (this.#tail + size) | 0
-    Atomics.store(words, this.#tailWord, this.#tail)
     return view
   }
 
   /**
-   * After a message was taken: whether its producer waits for the room that there is now. Of the bytes that were there,
-   * `pending` are left.
+   * Whether so much was taken that the producer should know before the rest is. Not after each message: a store that the other
+   * CPU is to see costs as much as a message.
    */
-  mustTell(pending: number): boolean {
-    const words = this.#words
-    const wanted = Atomics.load(words, this.#roomWord)
-    return wanted !== 0 && this.#tell(pending, wanted >>> 0)
+  get mayPublish(): boolean {
+    return ((this.#tail - this.#published) >>> 0) >= this.#step
   }
 
-  #tell(pending: number, wanted: number): boolean {
+  /**
+   * Gives the room of what was taken back to the producer. True = it waits for that, and must be told. Of the bytes that were
+   * there, `pending` are left.
+   */
+  publish(pending: number): boolean {
+    if (this.#published === this.#tail) return false
+    const words = this.#words
+    this.#published = this.#tail
+    Atomics.store(words, this.#tailWord, this.#tail)
+    const wanted = Atomics.load(words, this.#roomWord)
     // What has come since `pending` was read is not free; only the producer knows, and looks again.
-    return this.#ring - pending >= wanted && Atomics.exchange(this.#words, this.#roomWord, 0) !== 0
+    return wanted !== 0 && this.#ring - pending >= wanted >>> 0 && Atomics.exchange(words, this.#roomWord, 0) !== 0
   }
 
   #view(length: number): Uint8Array {

@@ -211,7 +211,7 @@ export class Link {
     if (pending === 0) return undefined
     const message = pending === CORRUPT ? undefined : this.#in.take(pending)
     if (message === undefined) this.#finish('corrupt')
-    else if (this.#in.mustTell(pending - recordBytes(message.length))) this.#ring()
+    else if (this.#in.publish(pending - recordBytes(message.length))) this.#ring()
     return message
   }
 
@@ -224,14 +224,16 @@ export class Link {
       const message = this.#in.take(pending)
       if (message === undefined) break
       pending -= recordBytes(message.length)
-      if (this.#in.mustTell(pending)) this.#ring()
+      if (this.#in.mayPublish && this.#in.publish(pending)) this.#ring()
       try {
         consumer(message)
       } catch (error) {
         this.#loop?.errors.push(error) // the turn throws it after its other callbacks
       }
-      if (this.consumer !== consumer) return false
+      if (this.consumer !== consumer) break
     }
+    if (this.#in.publish(pending) && !this.#released) this.#ring()
+    if (this.consumer !== consumer) return false
     if (pending !== 0) this.#finish('corrupt')
     return pending === 0
   }

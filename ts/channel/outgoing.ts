@@ -4,9 +4,6 @@ import { HEADER, headWord, portWords, PREFIX, recordBytes, ROOM, TAIL, type Chan
 /** What a call on a ring answers besides yes and no. */
 export const CORRUPT = -1
 
-/** Up to here a loop that puts words together is faster than a call. */
-const SMALL = 256
-
 /** The producer's side: `head` is its own, `tail` the other port's. */
 export class Outgoing {
   readonly #words: Int32Array
@@ -48,16 +45,7 @@ export class Outgoing {
     words[(at >>> 2) + 1] = 0
     let end = at + size
     if (end <= this.#to) {
-      const from = at + PREFIX
-      if (length <= SMALL) {
-        const whole = length & ~3
-        for (let i = 0, to = from >>> 2; i < whole; i += 4, to++) {
-          words[to] = message[i]! | (message[i + 1]! << 8) | (message[i + 2]! << 16) | (message[i + 3]! << 24)
-        }
-        for (let i = whole; i < length; i++) bytes[from + i] = message[i]!
-      } else {
-        bytes.set(message, from)
-      }
+      bytes.set(message, at + PREFIX)
       if (end === this.#to) end = this.#from
     } else {
       end -= this.#ring

@@ -71,6 +71,7 @@ interface Sending {
  */
 export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
   readonly #link: Link
+  readonly #capacity: number
   readonly #context: AioContext | undefined
   /** Why nothing comes any more; never rejects. It does not keep the process alive. */
   readonly #closed: Promise<ChannelEnd>
@@ -87,6 +88,7 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
       throw new FdmonError('ERR_FDMON_INVALID_ARG', 'a ChannelPort cannot be constructed; call new Channel() or ChannelPort.from(handle)')
     }
     this.#link = new Link(parts)
+    this.#capacity = parts.memory.capacity
     this.#context = context
     this.#closed = new Promise((resolve) => {
       this.#link.ended = (end) => {
@@ -280,9 +282,8 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
 
   #check(message: Uint8Array): void {
     if (!(message instanceof Uint8Array)) throw invalidArg('message', message, 'pass a Uint8Array')
-    const { capacity } = this.#link.parts.memory
-    if (message.length > capacity) {
-      throw invalidArg('message.length', message.length, `pass at most ${capacity} bytes, the capacity of the channel`)
+    if (message.length > this.#capacity) {
+      throw invalidArg('message.length', message.length, `pass at most ${this.#capacity} bytes, the capacity of the channel`)
     }
   }
 

@@ -10,11 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use super::ChannelEnd;
 use super::endpoint::Endpoint;
 use super::receiver::ChannelReceiver;
 use super::ring::Consumer;
 use super::sender::ChannelSender;
+use super::{ChannelEnd, Memory};
 use crate::error::{Error, Outcome};
 use crate::handler::{Parts, Private, Source, Token};
 use crate::interest::{Callbacks, Interest};
@@ -123,7 +123,7 @@ pub struct ChannelListener<H> {
 impl<H: ChannelHandler> ChannelListener<H> {
     pub(super) fn new(sender: ChannelSender, receiver: ChannelReceiver, handler: H) -> Self {
         let shared = &receiver.shared;
-        let words = Arc::new(shared.memory.word_source(shared.side));
+        let words = Arc::new(Memory::word_source(&shared.memory, shared.side));
         Self { words, receiver, sender, handler, message: Vec::new() }
     }
 

@@ -182,12 +182,12 @@ impl Memory {
 
     /// What the loop of this side spins on: ready when its ring has something, and the other side
     /// rings no bell meanwhile.
-    pub fn word_source(self: &Arc<Self>, side: ChannelSide) -> WordSource {
-        let (ring, own) = (self.ring(side.other()), self.port(side));
+    pub fn word_source(memory: &Arc<Self>, side: ChannelSide) -> WordSource {
+        let (ring, own) = (memory.ring(side.other()), memory.port(side));
         let words = [ring.head.0, ring.tail.0, own.suppress.0].map(NonNull::from);
         // SAFETY: the words lie in the mapping, which this `Arc` keeps. Whoever claimed the port has
         // the suppress word alone.
-        unsafe { WordSource::owned(words, Box::new(Arc::clone(self))) }
+        unsafe { WordSource::owned(words, Box::new(Arc::clone(memory))) }
     }
 }
 

@@ -66,13 +66,13 @@ impl Memory {
         Ring { head: Word(head), tail: Word(tail), capacity, data }
     }
 
-    pub fn word_source(self: &Arc<Self>, side: ChannelSide) -> WordSource {
-        let (ring, own) = (self.ring(side.other()), self.port(side));
+    pub fn word_source(memory: &Arc<Self>, side: ChannelSide) -> WordSource {
+        let (ring, own) = (memory.ring(side.other()), memory.port(side));
         let words = [ring.head.0, ring.tail.0, own.suppress.0].map(std::ptr::NonNull::from);
         #[allow(unsafe_code)]
         // SAFETY: the words are in this `Arc`, and the port has the suppress word alone.
         unsafe {
-            WordSource::owned(words, Box::new(Arc::clone(self)))
+            WordSource::owned(words, Box::new(Arc::clone(memory)))
         }
     }
 }

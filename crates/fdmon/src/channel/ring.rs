@@ -79,9 +79,11 @@ impl PortWords<'_> {
     }
 
     /// Rule 5, for the other port. `true` = ring its bell.
+    ///
+    /// What both sides write is exchanged by both, so that each sees what the other did before.
     #[inline]
     pub fn must_ring(self) -> bool {
-        let was_rung = self.rung.swap(1, Relaxed) != 0;
+        let was_rung = self.rung.swap(1, ordered("ring: chain", Ordering::AcqRel)) != 0;
         !(was_rung && kept("ring: once"))
     }
 
@@ -116,7 +118,9 @@ impl PortWords<'_> {
     /// Rule 6: the bell has rung, and this owner hears it. What comes from here on rings anew, and
     /// what came before is seen by who looks into the ring after this.
     pub fn heard<T>(self, clear: impl FnOnce() -> T) -> T {
-        let (cleared, ()) = in_order("hear: order", clear, || self.rung.store(0, Relaxed));
+        let (cleared, ()) = in_order("hear: order", clear, || {
+            self.rung.swap(0, ordered("hear: chain", Ordering::AcqRel));
+        });
         if kept("hear: barrier") {
             fence(Ordering::SeqCst);
         }
@@ -269,7 +273,7 @@ impl Producer {
     /// Rule 4.
     fn wait_for_room(&mut self, ring: Ring<'_>, own: PortWords<'_>) -> Result<(), ChannelEnd> {
         let ask = || {
-            own.room.store(self.wants, Relaxed);
+            own.room.swap(self.wants, ordered("room: chain", Ordering::AcqRel));
             if kept("room: barrier") {
                 fence(Ordering::SeqCst);
             }
@@ -377,7 +381,7 @@ impl Consumer {
         let ((), room) = in_order("take: look order", give_back, || peer.room.load(Relaxed));
         Ok(room != 0
             && self.is_free(ring, room)
-            && peer.room.swap(0, Relaxed) != 0
+            && peer.room.swap(0, ordered("give room: chain", Ordering::AcqRel)) != 0
             && peer.must_ring())
     }
 

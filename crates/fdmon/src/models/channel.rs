@@ -53,7 +53,7 @@ fn thread<T: 'static>(body: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
 
 #[test]
 fn messages_wake_who_waits_for_them_and_are_whole() {
-    check(|| {
+    check_within(4, || {
         let (one, mut two) = pair(2);
         let sender = thread(move || sends(one, 0..2));
         receives(&mut two, 0..2);

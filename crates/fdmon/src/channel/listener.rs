@@ -139,6 +139,29 @@ impl<H: ChannelHandler> ChannelListener<H> {
         &self.handler
     }
 
+    /// The handler, before it is registered or after.
+    ///
+    /// ```
+    /// use fdmon::{ChannelHandler, ChannelPort, ChannelSender, Ops, Outcome};
+    /// #[derive(Default)]
+    /// struct Count(u32);
+    /// impl ChannelHandler for Count {
+    ///     fn message(&mut self, _: &mut Ops<'_>, _: &ChannelSender, _: &[u8]) -> Outcome {
+    ///         self.0 += 1;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// let (_one, two) = ChannelPort::pair(64)?;
+    /// let mut listener = two.listen(Count::default());
+    /// listener.handler_mut().0 = 10;
+    /// assert_eq!(listener.handler().0, 10);
+    /// # Ok::<(), fdmon::Error>(())
+    /// ```
+    #[must_use]
+    pub fn handler_mut(&mut self) -> &mut H {
+        &mut self.handler
+    }
+
     /// The halves of the port, and the handler.
     ///
     /// ```
@@ -224,26 +247,15 @@ impl<H: ChannelHandler> Visit<'_, '_, H> {
         Ok(end)
     }
 
-    /// What one look finds. A panic is kept until the other messages have had their turn.
+    /// What one look finds.
     #[inline]
     fn batch(&mut self) -> Result<(), ChannelEnd> {
         if !self.goes_on() || !self.consumer.look(self.shared.incoming())? {
             return Ok(());
         }
-        loop {
-            match catch_unwind(AssertUnwindSafe(|| self.messages())) {
-                Ok(taken) => return taken,
-                Err(panic) => drop(self.panic.get_or_insert(panic)),
-            }
-        }
-    }
-
-    #[inline]
-    fn messages(&mut self) -> Result<(), ChannelEnd> {
         while self.consumer.has_some() && self.goes_on() {
             self.shared.take(self.consumer, self.message)?;
-            let handled = self.handler.message(self.ops, self.sender, self.message);
-            self.errors.extend(handled.err());
+            self.run(|visit| visit.handler.message(visit.ops, visit.sender, visit.message));
         }
         Ok(())
     }
@@ -254,6 +266,8 @@ impl<H: ChannelHandler> Visit<'_, '_, H> {
         self.shared.end().is_none() && self.token.as_ref().is_none_or(Token::is_live)
     }
 
+    /// Calls the handler. A panic is kept until the others have had their turn.
+    #[inline]
     fn run(&mut self, callback: impl FnOnce(&mut Self) -> Outcome) {
         match catch_unwind(AssertUnwindSafe(|| callback(self))) {
             Ok(handled) => self.errors.extend(handled.err()),

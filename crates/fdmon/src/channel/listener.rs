@@ -118,13 +118,16 @@ pub struct ChannelListener<H> {
     handler: H,
     /// The message that the handler is shown: its memory is used again.
     message: Vec<u8>,
+    /// It was moved or removed after the bell had been heard, and before room and the end were looked
+    /// for: the next context owes it that.
+    owed: bool,
 }
 
 impl<H: ChannelHandler> ChannelListener<H> {
     pub(super) fn new(sender: ChannelSender, receiver: ChannelReceiver, handler: H) -> Self {
         let shared = &receiver.shared;
         let words = Arc::new(Memory::word_source(&shared.memory, shared.side));
-        Self { words, receiver, sender, handler, message: Vec::new() }
+        Self { words, receiver, sender, handler, message: Vec::new(), owed: false }
     }
 
     /// Sends on the same port, from wherever it is taken to.
@@ -183,6 +186,7 @@ impl<H: ChannelHandler> ChannelListener<H> {
     #[inline]
     fn visit(&mut self, ops: &mut Ops<'_>, has_rung: bool) -> Outcome {
         let token = ops.token_of::<Self>(&self.receiver);
+        let has_rung = has_rung || std::mem::take(&mut self.owed);
         let (errors, panic) = (Vec::new(), None);
         let Self {
             receiver: ChannelReceiver { shared, consumer }, sender, handler, message, ..
@@ -190,10 +194,12 @@ impl<H: ChannelHandler> ChannelListener<H> {
         let mut visit =
             Visit { ops, token, shared, consumer, sender, handler, message, errors, panic };
         let end = visit.take_all(has_rung).unwrap_or_else(Some);
+        let owed = has_rung && !visit.goes_on();
         if let Some(end) = visit.shared.end().or(end) {
             visit.leave(end);
         }
         let Visit { errors, panic, .. } = visit;
+        self.owed = owed;
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
@@ -233,7 +239,7 @@ impl<H: ChannelHandler> Visit<'_, '_, H> {
     #[inline]
     fn take_all(&mut self, has_rung: bool) -> Result<Option<ChannelEnd>, ChannelEnd> {
         self.batch()?;
-        if !has_rung {
+        if !has_rung || !self.goes_on() {
             return Ok(None);
         }
         let shared = self.shared;
@@ -298,7 +304,7 @@ impl<H: ChannelHandler> Source for ChannelListener<H> {
     }
 
     fn poll(&self) -> bool {
-        self.words.poll()
+        self.owed || self.words.poll()
     }
 
     fn poll_ready(&mut self, ops: &mut Ops<'_>) -> Outcome {
@@ -315,7 +321,8 @@ impl<H: ChannelHandler> Source for ChannelListener<H> {
 
     fn parts(&self, _: Private) -> Parts {
         let callbacks = Callbacks::READ | Callbacks::POLL_READY;
-        Parts { callbacks, has_poll: Some(true), word: Some(Arc::clone(&self.words)) }
+        let word = (!self.owed).then(|| Arc::clone(&self.words));
+        Parts { callbacks, has_poll: Some(true), word }
     }
 }
 

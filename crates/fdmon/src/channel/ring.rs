@@ -83,8 +83,7 @@ impl PortWords<'_> {
     /// What both sides write is exchanged by both, so that each sees what the other did before.
     #[inline]
     pub fn must_ring(self) -> bool {
-        let was_rung = self.rung.swap(1, ordered("ring: chain", Ordering::AcqRel)) != 0;
-        !(was_rung && kept("ring: once"))
+        self.rung.swap(1, Relaxed) == 0
     }
 
     /// Rule 8: says that the own port is closed. `true` = ring the other's bell.
@@ -119,7 +118,7 @@ impl PortWords<'_> {
     /// what came before is seen by who looks into the ring after this.
     pub fn heard<T>(self, clear: impl FnOnce() -> T) -> T {
         let (cleared, ()) = in_order("hear: order", clear, || {
-            self.rung.swap(0, ordered("hear: chain", Ordering::AcqRel));
+            self.rung.swap(0, Relaxed);
         });
         if kept("hear: barrier") {
             fence(Ordering::SeqCst);
@@ -273,7 +272,7 @@ impl Producer {
     /// Rule 4.
     fn wait_for_room(&mut self, ring: Ring<'_>, own: PortWords<'_>) -> Result<(), ChannelEnd> {
         let ask = || {
-            own.room.swap(self.wants, ordered("room: chain", Ordering::AcqRel));
+            own.room.swap(self.wants, Relaxed);
             if kept("room: barrier") {
                 fence(Ordering::SeqCst);
             }
@@ -381,7 +380,7 @@ impl Consumer {
         let ((), room) = in_order("take: look order", give_back, || peer.room.load(Relaxed));
         Ok(room != 0
             && self.is_free(ring, room)
-            && peer.room.swap(0, ordered("give room: chain", Ordering::AcqRel)) != 0
+            && peer.room.swap(0, Relaxed) != 0
             && peer.must_ring())
     }
 

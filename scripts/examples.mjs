@@ -14,7 +14,7 @@ const rust = list('crates/fdmon/examples', /\.rs$/).map((name) => join('crates/f
 if (js.length === 0 || rust.length === 0) fail('examples: none found in examples/ or crates/fdmon/examples/; write one for each kind of descriptor')
 
 needCargo()
-run('Rust examples', 'cargo', ['build', '--quiet', '--package', 'fdmon', '--examples'])
+run('Rust examples', 'cargo', ['build', '--quiet', '--package', 'fdmon', '--features', 'channel', '--examples'])
 const target = join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'debug', 'examples')
 const failed = []
 for (const path of [...js, ...rust]) {

@@ -73,7 +73,7 @@ function build() {
     RUSTFLAGS: `${process.env.RUSTFLAGS ?? ''} --cfg loom`.trim(),
     CARGO_TARGET_DIR: join(root, 'target', 'loom'),
   }
-  return buildProgram('fdmon', ['test', '--lib', '--release', '--features', 'mutations'], env)
+  return buildProgram('fdmon', ['test', '--lib', '--release', '--features', 'channel,mutations'], env)
 }
 
 function modelsOf(program) {

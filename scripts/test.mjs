@@ -22,6 +22,8 @@ await half('Rust tests', 'cargo', ['test', '--workspace', '--no-fail-fast', ...l
 await half('Rust tests of the feature tracing', 'cargo', ['test', '--package', 'fdmon', '--features', 'tracing', '--test', 'tracing'], countRust)
 await half('Rust tests of the feature executor', 'cargo', ['test', '--package', 'fdmon', '--features', 'executor', '--lib', 'executor'], countRust)
 await half('Rust examples of the feature executor', 'cargo', ['test', '--package', 'fdmon', '--features', 'executor', '--doc', 'executor'], countRust)
+await half('Rust tests of the feature channel', 'cargo', ['test', '--package', 'fdmon', '--features', 'channel', '--lib', '--test', 'conformance', 'channel::', ...leftOut], countRust)
+await half('Rust examples of the feature channel', 'cargo', ['test', '--package', 'fdmon', '--features', 'channel', '--doc', 'channel'], countRust)
 await half('Rust tests of faults', process.execPath, [join('scripts', 'faults.mjs'), '--quick'], countRust)
 await half('TypeScript tests', join(root, 'node_modules', '.bin', 'ava'), process.argv.slice(2), (text) => {
   const number = (pattern) => pattern.exec(text)?.[1] ?? 0

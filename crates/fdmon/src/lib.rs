@@ -45,6 +45,9 @@
 //! `window_ns`, `spent_ns`, `result`, `from_ns`, `to_ns`, `change`, `fd`, `from`, `to`, `reason`.
 //! While the subscriber hears neither level, a turn costs one load more; without the feature nothing.
 //!
+//! With the feature `channel`, a `ChannelPort` sends and receives messages through memory that it
+//! shares with another thread, process or language; `docs/CHANNEL-LAYOUT.md` is the protocol.
+//!
 //! The source goes the way of an event: ① registration (`interest`, `handler`, `send_handlers`,
 //! `register`, `registry`), ② wait (`monitor`), ②′ spin (`spin`), ③ ready list (`words`, `registry`),
 //! ④ dispatch (`dispatch`); `turn` has the turn itself.
@@ -53,6 +56,8 @@
 mod ack;
 mod aio;
 mod bottom_half;
+#[cfg(feature = "channel")]
+mod channel;
 mod clock;
 mod config;
 mod context;
@@ -96,6 +101,11 @@ mod words;
 pub use ack::Ack;
 pub use aio::{AlignedBuf, ForeignMemory, IoOp, IoToken};
 pub use bottom_half::BottomHalf;
+#[cfg(feature = "channel")]
+pub use channel::{
+    ChannelEnd, ChannelHandler, ChannelListener, ChannelPort, ChannelReceiver, ChannelSender,
+    ChannelSide,
+};
 pub use clock::ManualClock;
 pub use config::{
     AioParams, BusyPoll, IoEngine, MonitorKind, PolicyKind, PollParams, RingMode, RingParams,

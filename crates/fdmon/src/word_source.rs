@@ -192,6 +192,23 @@ impl WordSource {
         Ok(Self { words, suppress, _owner: owner })
     }
 
+    /// Ready when the first word differs from the second; the third is the suppress word.
+    ///
+    /// # Safety
+    /// All words stay alive and in place until `owner` is dropped, and whoever else writes them does
+    /// it atomically. No other source has this suppress word.
+    #[cfg(feature = "channel")]
+    pub(crate) unsafe fn owned(
+        [word, other, suppress]: [NonNull<AtomicU32>; 3],
+        owner: Box<dyn Any + Send>,
+    ) -> Self {
+        Self {
+            words: Pair::U32(word, other),
+            suppress: Some(RawWord::U32(suppress)),
+            _owner: owner,
+        }
+    }
+
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
         // What was written before the word is seen by the callback.

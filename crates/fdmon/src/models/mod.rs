@@ -8,6 +8,8 @@
 //! (`sync::kept`), which must make one of them fail; docs/MODELS.md is what it found.
 
 mod ack;
+#[cfg(feature = "channel")]
+mod channel;
 mod close;
 mod embed;
 mod inbox;

@@ -14,7 +14,7 @@ use crate::{
     PollSource, WordSource,
 };
 
-const WINDOW: u64 = 100_000;
+pub(super) const WINDOW: u64 = 100_000;
 
 /// The policy that opens the whole window after two short sleeps.
 fn classic(max_ns: u64) -> PollParams {
@@ -23,7 +23,7 @@ fn classic(max_ns: u64) -> PollParams {
 }
 
 /// A context whose next blocking turn spins; on its clock one round is the whole window.
-fn spinning(kind: MonitorKind, idle_ns: u64) -> (AioContext, ManualClock) {
+pub(super) fn spinning(kind: MonitorKind, idle_ns: u64) -> (AioContext, ManualClock) {
     let clock = ManualClock::new();
     let params = PollParams { idle_ns, ..classic(WINDOW) };
     let ctx = AioContext::builder().monitor(kind).poll(params).manual_clock(clock.clone()).build();

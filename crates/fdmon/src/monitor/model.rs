@@ -63,6 +63,15 @@ pub(crate) fn test_and_clear(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(std::mem::take(&mut counter.value) != 0)
 }
 
+/// In place of poll(2) without a timeout, on one fd.
+#[cfg(feature = "channel")]
+pub(crate) fn wait_for(fd: RawFd) {
+    let mut counters = counters();
+    while counters.get(&fd).is_none_or(|counter| counter.value == 0) {
+        counters = KERNEL.written.wait(counters).expect("as above");
+    }
+}
+
 /// An fd that is watched for reading.
 struct Watch {
     token: MonitorToken,

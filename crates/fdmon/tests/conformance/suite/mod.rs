@@ -8,6 +8,8 @@ use fdmon::{
 mod acks;
 mod bad_input;
 mod bottom_half;
+#[cfg(feature = "channel")]
+mod channel;
 mod close;
 mod external;
 mod failures;

@@ -25,6 +25,7 @@ await half('Rust examples of the feature executor', 'cargo', ['test', '--package
 await half('Rust tests of the feature channel', 'cargo', ['test', '--package', 'fdmon', '--features', 'channel', '--lib', '--test', 'conformance', 'channel::', ...leftOut], countRust)
 await half('Rust examples of the feature channel', 'cargo', ['test', '--package', 'fdmon', '--features', 'channel', '--doc', 'channel'], countRust)
 await half('Rust tests of faults', process.execPath, [join('scripts', 'faults.mjs'), '--quick'], countRust)
+run('Rust program that a TypeScript test starts', 'cargo', ['build', '--quiet', '--package', 'fdmon', '--features', 'channel', '--example', 'channel_peer'])
 await half('TypeScript tests', join(root, 'node_modules', '.bin', 'ava'), process.argv.slice(2), (text) => {
   const number = (pattern) => pattern.exec(text)?.[1] ?? 0
   const failed = Number(number(/^\s*(\d+) tests? failed/m)) + Number(number(/^\s*(\d+) uncaught exceptions?/m))

@@ -121,10 +121,13 @@ function overChannel() {
   }
 }
 
-/** Looks at a message as another kind of array; the view is made once for memory that is used again. */
+/** Looks at an array as one of another kind; the view is made once, as long as it is the same array. */
 function viewer(Kind) {
-  let view = new Kind()
-  return ({ buffer, byteLength }) => (view.buffer === buffer ? view : (view = new Kind(buffer, 0, byteLength / Kind.BYTES_PER_ELEMENT)))
+  let [array, view] = []
+  return (given) => {
+    if (given !== array) [array, view] = [given, new Kind(given.buffer, given.byteOffset, given.byteLength / Kind.BYTES_PER_ELEMENT)]
+    return view
+  }
 }
 
 /** A message in memory, and an eventfd that is set for each: while it spins, the kernel itself is asked whether it is. */

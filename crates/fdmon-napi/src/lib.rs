@@ -29,6 +29,7 @@ mod hot;
 mod memory;
 mod options;
 mod remote;
+mod reservation;
 mod stats;
 mod trace;
 mod uv;

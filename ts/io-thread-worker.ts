@@ -6,17 +6,19 @@ import threads = require('node:worker_threads')
 import { AioContext, loopOf, reservations } from './context.js'
 import { FdmonError } from './errors.js'
 import { setCurrentContext, type Boot, type Word } from './io-thread.js'
+import { setDefaultContext } from './watch.js'
 
-const { id, module, context, port, workerData } = threads.workerData as Boot
+const { id, module: url, context, port, workerData } = threads.workerData as Boot
 ;(threads as { workerData: unknown }).workerData = workerData
 syncBuiltinESMExports()
-if (module.startsWith('file:')) process.argv[1] = fileURLToPath(module)
+if (url.startsWith('file:')) process.argv[1] = fileURLToPath(url)
 
 reservations.set(context, id)
 const ctx = new AioContext(context).attach()
 const loop = loopOf(ctx)
 loop.hold()
 setCurrentContext(ctx)
+setDefaultContext(ctx)
 
 const half = loop.ownHalf(stop)
 let stopping = false
@@ -68,7 +70,7 @@ say({ half: loop.native.bhId(half.slot) })
 // Who asks for a stop puts a message here and then looks for the bottom half, so one of both is found.
 if (threads.receiveMessageOnPort(port) === undefined) {
   port.on('message', stop).unref()
-  import(module).then(() => say('ready'), fail)
+  import(url).then(() => say('ready'), fail)
 } else {
   stop()
 }

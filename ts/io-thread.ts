@@ -1,15 +1,15 @@
 // I/O threads, as the thread that starts them has them. What runs in them is io-thread-worker.ts.
 import { isAbsolute, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { inspect } from 'node:util'
+import { inspect, types } from 'node:util'
 import { MessageChannel, receiveMessageOnPort, Worker, type MessagePort, type Transferable, type WorkerOptions } from 'node:worker_threads'
 import { needLibuv } from './attach.js'
 import { checkKeys, checkObject } from './check.js'
 import type { AioContext, ContextStats } from './context.js'
-import { FdmonError, invalidArg, type FdmonErrorCode } from './errors.js'
+import { FdmonError, invalidArg } from './errors.js'
 import { native } from './native.js'
 import { checkContext, CONTEXT_KEYS, type AioParams, type MonitorName, type PollParams, type RingParams } from './options.js'
-import { openRemote, type RemoteContext } from './remote.js'
+import { openRemote, type Remote } from './remote.js'
 
 /** The longest spin of an I/O thread, unless told otherwise. */
 const MAX_NS = 32_768
@@ -106,7 +106,7 @@ export class IoThread implements AsyncDisposable {
   /** The worker: messages, its events, `terminate()`, `unref()`. */
   readonly worker: Worker
   readonly #name: string
-  readonly #remote: RemoteContext
+  readonly #remote: Remote
   /** Of the context as long as the thread has not built it. */
   readonly #reservation: InstanceType<typeof native.NativeReservation>
   readonly #port: MessagePort
@@ -233,7 +233,7 @@ export class IoThread implements AsyncDisposable {
     return `IoThread { name: '${this.#name}', contextId: ${this.contextId}, state: '${state}' }`
   }
 
-  #open(): RemoteContext {
+  #open(): Remote {
     if (this.#state !== 'ended') return this.#remote
     throw this.#closed('has ended; start a new one', this.#failure?.error)
   }
@@ -280,6 +280,7 @@ export class IoThread implements AsyncDisposable {
     const early = this.#state === 'starting'
     this.#state = 'ended'
     this.#reservation.release()
+    this.#remote.release()
     this.#port.close()
     if (this.#failure === undefined && this.#stopping) {
       this.#ready.reject(this.#closed('was stopped before its module was evaluated; await ready() before stop()'))
@@ -341,12 +342,14 @@ function checkModule(module: unknown): string {
   throw invalidArg('module', module, 'pass a path that is absolute or begins with ./ or ../, or a URL: new URL(…, import.meta.url)')
 }
 
-/** Errors of fdmon lose their class on the way from one thread to another. */
+/** What another thread threw comes as an object that only looks like an error, and those of fdmon have lost their class. */
 function revived(error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof FdmonError) return error
-  const { code, errno, syscall } = error as Partial<FdmonError>
-  if (!String(code).startsWith('ERR_FDMON_')) return error
-  return new FdmonError(code as FdmonErrorCode, error.message, { errno, syscall, cause: error })
+  const own = Object.getOwnPropertyDescriptors(error)
+  const ours = String(own['code' as keyof typeof own]?.value).startsWith('ERR_FDMON_')
+  if (types.isNativeError(error) && !ours) return error
+  const prototype: unknown = ours ? FdmonError.prototype : Object.getPrototypeOf(error)
+  return Object.setPrototypeOf(Object.defineProperties(new Error(), own), prototype as object)
 }
 
 function withResolvers(): { promise: Promise<void>; resolve: () => void; reject: (error: unknown) => void } {

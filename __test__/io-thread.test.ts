@@ -2,6 +2,7 @@
 import { relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { inspect } from 'node:util'
+import { MessageChannel } from 'node:worker_threads'
 import test, { type ExecutionContext } from 'ava'
 import { AioContext, currentContext, EventNotifier, IoThread, type MonitorName } from 'fdmon'
 import { openFiles } from './fd-kit.js'
@@ -171,7 +172,7 @@ test('options of Worker reach the worker [SPEC 52]', async (t) => {
   )
   let out = ''
   thread.worker.stdout.on('data', (chunk) => (out += String(chunk)))
-  t.is(await new Promise((resolve) => port1.addEventListener('message', ({ data }) => resolve(data), { once: true })), 'moved')
+  t.is(await new Promise((resolve) => port1.once('message', resolve)), 'moved')
   await thread.ready()
   await thread.stop()
   t.is(out, 'yes,,a,b,77\n')

@@ -104,14 +104,17 @@ await steps({
 
   'an I/O thread has its context and its own workerData, takes parameters from outside, and stops': async () => {
     const bell = new EventNotifier()
-    const thread = new IoThread(new URL('./io-thread.mjs', import.meta.url), { workerData: bell.handle, poll: { policy: 'fixed' } })
+    const heard = new Int32Array(new SharedArrayBuffer(4))
+    const workerData = { handle: bell.handle, heard }
+    const thread = new IoThread(new URL('./io-thread.mjs', import.meta.url), { workerData, poll: { policy: 'fixed' } })
     thread.setPollParams({ maxNs: 1_000 })
     await thread.ready()
     equal([thread.stats().windowNs, thread.stats().handlers.length], [1_000, 1])
     for (let rings = 1; rings <= 100; rings++) {
       bell.set()
-      await until(() => thread.stats().handlers[0].reads === rings)
+      await until(() => Atomics.load(heard, 0) === rings)
     }
+    equal(thread.stats().handlers[0].reads, 100)
     thread.setPollParams({ maxNs: 2_000 })
     await until(() => thread.stats().windowNs === 2_000)
     await thread.stop()
@@ -125,7 +128,7 @@ await steps({
     const failure = (workerData) => new IoThread(module, { workerData }).ready().then(() => 'ready', ({ message }) => message)
     equal(await failure('throw'), 'on purpose')
     equal((await failure('exit')).includes('exit code 3'), true)
-    equal((await failure({ type: 'nothing' })).includes('handle'), true) // an FdmonError of the thread
+    equal((await failure({ handle: 5 })).includes('handle'), true) // an FdmonError of the thread
     const runs = new IoThread(module, { workerData: 'run' })
     await new Promise((resolve) => runs.worker.once('message', resolve))
     await runs.stop()

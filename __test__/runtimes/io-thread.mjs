@@ -8,6 +8,12 @@ if (workerData === 'run') {
   parentPort.postMessage('runs')
   currentContext().run()
 } else {
-  const bell = EventNotifier.from(workerData)
-  currentContext().setEventNotifier(bell, { read: () => void bell.testAndClear() })
+  const { handle, heard } = workerData
+  const bell = EventNotifier.from(handle)
+  currentContext().setEventNotifier(bell, {
+    read() {
+      bell.testAndClear()
+      Atomics.add(heard, 0, 1)
+    },
+  })
 }

@@ -1,7 +1,7 @@
 // What an I/O thread runs: it makes the context that was promised, attaches it, then loads the user's module.
 import { syncBuiltinESMExports } from 'node:module'
 import { fileURLToPath } from 'node:url'
-// Not a copy of its names: `workerData` is changed.
+// eslint-disable-next-line @typescript-eslint/no-require-imports -- not a copy of its names: `workerData` is changed
 import threads = require('node:worker_threads')
 import { AioContext, loopOf, reservations } from './context.js'
 import { FdmonError } from './errors.js'

@@ -84,20 +84,19 @@ export type Word = { half: number } | 'ready'
  *
  * @example
  * ```ts
- * import { currentContext, IoThread } from 'fdmon'
- * import { timerfd } from 'fdmon/fd'
- * import { isMainThread } from 'node:worker_threads'
+ * import { IoThread } from 'fdmon'
  *
- * if (isMainThread) {
- *   await using thread = new IoThread(new URL(import.meta.url), { poll: { maxNs: 50_000 } })
- *   await thread.ready()
- *   thread.setPollParams({ maxNs: 0 }) // while it runs
- *   while (thread.stats().events < 3) await new Promise((resolve) => setTimeout(resolve, 1))
- *   console.log('three ticks in another thread')
- * } else {
- *   const clock = timerfd({ intervalNs: 1_000_000 })
- *   currentContext().setFdHandler(clock, { read: () => void clock.read() })
- * }
+ * // A module of its own in earnest: new URL('./ticks.mjs', import.meta.url), which imports 'fdmon'.
+ * const ticks = `
+ *   import { createRequire } from 'node:module'
+ *   const { currentContext } = createRequire(${JSON.stringify(import.meta.url)})('fdmon')
+ *   const timer = currentContext().timer(() => timer.arm(1_000_000))
+ *   timer.arm(1_000_000)`
+ * await using thread = new IoThread(new URL(`data:text/javascript,${encodeURIComponent(ticks)}`), { poll: { maxNs: 50_000 } })
+ * await thread.ready()
+ * thread.setPollParams({ maxNs: 0 }) // while it runs
+ * while (thread.stats().events < 3) await new Promise((resolve) => setTimeout(resolve, 1))
+ * console.log('three ticks in another thread')
  * ```
  */
 export class IoThread implements AsyncDisposable {

@@ -55,7 +55,7 @@ export interface NativeRemote {
   release(): void
 }
 
-/** @internal A remote that can give up what it holds of its context before it is collected. */
+/** It can give up what it holds of its context before it is collected. */
 export class Remote implements RemoteContext {
   readonly id: number
   readonly #native: NativeRemote

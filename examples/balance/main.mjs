@@ -6,7 +6,7 @@
 //   plan.mjs      which one is to move
 //   worker.mjs    the module of an I/O thread
 //   report.mjs    tables
-import { Command, InvalidArgumentError } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import { plan } from './plan.mjs'
 import { Pool } from './pool.mjs'
 import { table } from './report.mjs'
@@ -23,6 +23,7 @@ const options = new Command('balance')
   .option('--sources <count>', 'descriptors', whole(2), 15)
   .option('--rounds <count>', 'rounds, with one move each at most', whole(1), 12)
   .option('--every <ms>', 'length of a round', whole(10), 500)
+  .addOption(new Option('--by <what>', 'what counts as load').choices(['cpu', 'events']).default('cpu'))
   .option('--quick', 'rounds of 100 ms, for tests')
   .option('--json', 'print JSON instead of tables')
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
@@ -37,11 +38,12 @@ const pool = await Pool.start(options.threads, sources)
 const each = Math.ceil(sources.list.length / options.threads)
 await Promise.all(sources.list.map((source, at) => pool.add(source, pool.members[Math.floor(at / each)])))
 
+await round() // the threads compile their code
 const before = await round()
 let after = before
 let moves = 0
 for (; moves < options.rounds; moves++) {
-  const move = plan(after)
+  const move = plan(after, options.by)
   if (move === undefined) break
   after = await round(move)
 }

@@ -5,9 +5,11 @@ const WORTH = 0.95
 
 /**
  * The descriptor of the busiest thread that leaves the two of them most even when it moves to the idlest one. A descriptor's
- * share of its thread's load is taken to be its share of the events.
+ * share of its thread's load is taken to be its share of the events. By 'cpu' the load is CPU time; by 'events' it is their
+ * number, for events that all cost the same.
  */
-export function plan(members) {
+export function plan(measured, by = 'cpu') {
+  const members = by === 'cpu' ? measured : measured.map((member) => ({ ...member, load: member.events }))
   const byLoad = members.toSorted((a, b) => a.load - b.load)
   const [idlest, busiest] = [byLoad[0], byLoad.at(-1)]
   const events = busiest.sources.reduce((sum, source) => sum + source.events, 0)

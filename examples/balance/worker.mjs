@@ -10,7 +10,7 @@ const registrations = new Map()
 const bytes = new Uint8Array(8)
 const record = new Uint32Array(bytes.buffer)
 const expirations = new BigUint64Array(bytes.buffer)
-const block = new Uint8Array(16_384)
+const block = new Uint8Array(65_536)
 
 parentPort.on('message', ({ request, add, remove }) => {
   if (add) {

@@ -18,7 +18,7 @@ onEach('an I/O thread runs its module with an attached context, whose id is know
     { monitor, name: 'mine' },
   )
   AioContext.remote(thread.contextId).notify() // before the thread has built it
-  t.is(thread.stats().turns, 0)
+  t.deepEqual([thread.stats().turns, thread.stats().monitorReason], [0, 'none yet: its thread starts'])
   t.is(inspect(thread), `IoThread { name: 'mine', contextId: ${thread.contextId}, state: 'starting' }`)
   t.deepEqual(await said(thread), { id: thread.contextId, name: 'mine', monitor, shown: true })
   t.is(await said(thread), 'attached')
@@ -186,6 +186,19 @@ test('FDMON_MONITOR of the environment that the thread has counts', async (t) =>
   await thread.ready()
   t.is(thread.stats().monitor, 'poll')
   await thread.stop()
+})
+
+test('I/O threads may start I/O threads, which end with them [SPEC 52]', async (t) => {
+  const outer = inThread(
+    `const inner = new fdmon.IoThread(process.argv[1], { workerData: { source: '' } })
+     await inner.ready()
+     threads.parentPort.postMessage(inner.contextId)`,
+  )
+  const inner: number = await said(outer)
+  AioContext.remote(inner).notify()
+  await outer.stop()
+  t.true(isGone(inner))
+  t.true(isGone(outer.contextId))
 })
 
 test('currentContext() outside of an I/O thread says what to do', (t) => {

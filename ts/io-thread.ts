@@ -187,7 +187,7 @@ export class IoThread implements AsyncDisposable {
     this.#open().setAioParams(params)
   }
 
-  /** The statistics of its context as they are now; while the thread starts, all zero. */
+  /** The statistics of its context as they are now. While the thread starts they are all zero, and `monitorReason` says so. */
   stats(): ContextStats {
     return this.#open().stats()
   }

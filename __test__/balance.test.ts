@@ -34,7 +34,7 @@ test('balance prints a table, and ends with 2 for what it does not understand', 
   const { status, stdout, stderr } = balance('--quick', '--threads', '2', '--sources', '4', '--rounds', '1')
   t.is(status, 0, stderr)
   t.regex(stdout, /│ io-0 +│ +2 │[^]*│ io-1 +│ +2 │[^]*largest share of the events: \d+ %, then \d+ %\n\d+ events, \d+ taken, 0 lost\n/)
-  for (const args of [['--threads', '1'], ['--rounds', 'many'], ['--by', 'luck']]) t.is(balance(...args).status, 2, args.join(' '))
+  for (const args of [['--threads', '1'], ['--by', 'luck']]) t.is(balance(...args).status, 2, args.join(' '))
   t.is(balance('--help').status, 0)
 })
 

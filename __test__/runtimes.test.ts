@@ -49,7 +49,7 @@ for (const runtime of ['bun', 'deno']) {
   test(`${runtime}: what needs libuv is refused in words, and the process goes on`, async (t) => {
     const lines = (await run(t, runtime, 'refused')) as (Line & { typed: boolean; code: string; message: string; ran: number })[]
     const last = lines.pop()
-    t.is(lines.length, 6)
+    t.is(lines.length, 7)
     for (const { name, typed, code, message } of lines) {
       t.true(typed, name)
       t.is(code, 'ERR_FDMON_UNSUPPORTED', name)
@@ -67,6 +67,6 @@ for (const runtime of ['bun', 'deno', 'node22', 'node24', 'node26']) {
 
 for (const runtime of ['node22', 'node24', 'node26']) {
   test(`${runtime}: an attached program works, and ends by itself`, async (t) => {
-    allWell(t, await run(t, runtime, 'attached'), 6)
+    allWell(t, await run(t, runtime, 'attached'), 8)
   })
 }

@@ -3,12 +3,12 @@ import type { Loop } from './batch.js'
 import { checkBoolean, checkKeys, checkObject } from './check.js'
 import { FdmonError, unsupported } from './errors.js'
 
-/** Why this runtime cannot attach. Asked before the first call into its libuv, which aborts the process in Bun. */
-function refusal(): string | undefined {
+/** Refuses where the runtime cannot attach. Asked before the first call into its libuv, which aborts the process in Bun. */
+export function needLibuv(what: string): void {
   const versions: Partial<Record<string, string>> = process.versions
   const name = versions['bun'] !== undefined ? 'Bun' : versions['deno'] !== undefined ? 'Deno' : undefined
-  if (name === undefined) return undefined
-  return `attach() is not possible in ${name}, whose event loop is not libuv; run the context with poll() or run(), or use Node`
+  if (name === undefined) return
+  throw unsupported(`${what} is not possible in ${name}, whose event loop is not libuv; run the context with poll() or run(), or use Node`)
 }
 
 /** `attach()`: of a context that is attached already only the option counts. */
@@ -18,8 +18,7 @@ export function attach(loop: Loop, options: unknown): void {
   checkKeys('options.', given, ['ref'])
   const ref = given['ref'] === undefined ? undefined : checkBoolean('options.ref', given['ref'])
   if (!loop.attached) {
-    const why = refusal()
-    if (why !== undefined) throw unsupported(why)
+    needLibuv('attach()')
     loop.attach()
   }
   if (ref !== undefined) setReferenced(loop, ref)

@@ -92,6 +92,7 @@ export class Loop {
   #culprit: AsyncResource | undefined
   readonly #running: { loop: Loop | undefined } = { loop: undefined }
   readonly #spare: Slot[] = []
+  readonly #own: Slot[] = []
 
   constructor(create: (invoke: (kind: number, slot: number) => number) => NativeContext, name: string) {
     // Native holds this function strongly; a strong path from it back to here would keep every context alive for ever.
@@ -222,6 +223,11 @@ export class Loop {
   #wake(progress: boolean): void {
     if (this.waiting.length === 0) return
     for (const resolve of this.waiting.splice(0)) resolve(progress)
+  }
+
+  /** While attached it keeps its thread alive, though nothing is registered. */
+  hold(): void {
+    this.#keep(1)
   }
 
   /** Counts the handlers for whose sake the process lives. */
@@ -525,6 +531,16 @@ export class Loop {
     this.hot.schedule(target.slot)
   }
 
+  /** A bottom half of the package's own, which no leak report counts. */
+  ownHalf(callback: () => unknown): Slot {
+    const target = new Slot()
+    target.callback = callback
+    target.slot = this.allocate(() => this.native.bottomHalf())
+    this.table[target.slot] = target
+    this.#own.push(target)
+    return target
+  }
+
   #recycle(target: Slot): void {
     target.callback = nothing
     if (this.#spare.length < SPARE_MAX) {
@@ -540,7 +556,7 @@ export class Loop {
   /** Closes, at any depth; callbacks that are still in a batch do not run. */
   close(): LeakReport {
     const base = this.errors.length
-    for (const target of this.#spare.splice(0)) this.native.bhDelete(target.slot)
+    for (const target of [...this.#spare.splice(0), ...this.#own.splice(0)]) this.native.bhDelete(target.slot)
     // In the table are the pending ones; native would also count those that nobody dropped yet.
     const timers = this.table.reduce((count, target) => count + Number(target?.timer ?? false), 0)
     if (this.traced !== 0 || hasSubscribers()) trace(this)

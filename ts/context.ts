@@ -69,6 +69,11 @@ export interface ContextStats {
   events: number
   /** Time in callbacks and between turns, counted while spinning is on. */
   dispatchNs: number
+  /**
+   * CPU time of the context's thread, whatever it did there. What grows of it between two looks, less what grows of
+   * `spinWastedNs`, is how long the thread was busy.
+   */
+  cpuNs: number
   /** Wake-ups that were signalled through the kernel. */
   notifiesSent: number
   /** Wake-ups that needed no signal. */
@@ -132,6 +137,9 @@ export interface LeakReport {
 /** @internal For the other files of the package: what is behind a context. */
 export let loopOf: (ctx: AioContext) => Loop
 
+/** @internal The id that is promised to the context with these options; no options of a caller can be this object. */
+export const reservations = new WeakMap<object, number>()
+
 /** Contexts that were collected with handlers that can never have run: almost certainly a mistake. */
 const droppedContexts = new FinalizationRegistry<Life>((life) => {
   if (life.ran || life.handlers === 0) return
@@ -182,6 +190,8 @@ export class AioContext implements Disposable {
   /** Checks the options; asks the environment variable FDMON_MONITOR when they leave the monitor to 'auto'. */
   constructor(options?: AioContextOptions) {
     const checked = checkContextOptions(options)
+    const reserved = options && reservations.get(options)
+    if (reserved !== undefined) checked.reserved = reserved
     this.#loop = new Loop(
       (invoke) => new native.NativeContext(checked, invoke) as unknown as NativeContext,
       checked.name,

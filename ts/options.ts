@@ -224,6 +224,8 @@ export interface NativeOptions {
   monitor: string
   /** FDMON_MONITOR named it. */
   byEnvironment: boolean
+  /** Of an IoThread's context: the id that it was promised, with name and parameters. */
+  reserved?: number
   name: string
   poll: NativePollParams
   aio: NativeAioParams
@@ -326,20 +328,30 @@ function checkRingParams(name: string, params: unknown): NativeRingParams {
   return out
 }
 
+/** The options that say what context it is to be. */
+export const CONTEXT_KEYS = ['monitor', 'poll', 'aio', 'ring', 'name'] as const
+
 /** Checks the options of a context and settles which monitor is meant. */
 export function checkContextOptions(options: unknown): NativeOptions {
   const given =
     options === undefined ? {} : checkObject('options', options, "an object, for example { monitor: 'epoll' }")
-  checkKeys('options.', given, ['monitor', 'poll', 'aio', 'ring', 'name'])
-  const asked = given['monitor'] === undefined ? 'auto' : checkOneOf('options.monitor', given['monitor'], MONITORS)
-  const monitor = asked === 'auto' ? monitorOfEnvironment() : asked
+  checkKeys('options.', given, CONTEXT_KEYS)
+  const checked = checkContext(given)
+  if (checked.monitor !== 'auto') return checked
+  const monitor = monitorOfEnvironment()
+  return { ...checked, monitor, byEnvironment: monitor !== 'auto' }
+}
+
+/** Checks the options of a context that another thread makes: its environment is asked there. */
+export function checkContext(given: Record<string, unknown>): NativeOptions {
+  const monitor = given['monitor'] === undefined ? 'auto' : checkOneOf('options.monitor', given['monitor'], MONITORS)
   const name = given['name'] ?? ''
   if (typeof name !== 'string' || name.length > 255 || name.includes('\0')) {
     throw invalidArg('options.name', name, 'pass a string of at most 255 characters without NUL')
   }
   return {
     monitor,
-    byEnvironment: asked === 'auto' && monitor !== 'auto',
+    byEnvironment: false,
     name,
     poll: checkPollParams('options.poll', given['poll']),
     aio: checkAioParams('options.aio', given['aio']),

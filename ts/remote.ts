@@ -52,9 +52,11 @@ export interface NativeRemote {
   setPollParams(params: NativePollParams): void
   setAioParams(params: AioParams): void
   schedule(bottomHalfId: number): void
+  release(): void
 }
 
-class Remote implements RemoteContext {
+/** It can give up what it holds of its context before it is collected. */
+export class Remote implements RemoteContext {
   readonly id: number
   readonly #native: NativeRemote
 
@@ -87,12 +89,16 @@ class Remote implements RemoteContext {
     this.#native.schedule(checkInteger('bottomHalfId', bottomHalfId, 0, Number.MAX_SAFE_INTEGER))
   }
 
+  release(): void {
+    this.#native.release()
+  }
+
   [inspect.custom](): string {
     return `RemoteContext { id: ${this.id} }`
   }
 }
 
 /** Finds a live context by its id, from any thread. */
-export function openRemote(id: unknown): RemoteContext {
+export function openRemote(id: unknown): Remote {
   return new Remote(checkInteger('id', id, 0, Number.MAX_SAFE_INTEGER))
 }

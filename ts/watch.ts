@@ -12,9 +12,15 @@ import { Slot } from './slot.js'
 
 let shared: AioContext | undefined
 
+/** @internal The context of an I/O thread is also its default one. */
+export function setDefaultContext(ctx: AioContext): void {
+  shared = ctx
+}
+
 /**
  * The context that {@link watch} and {@link readable} use: attached to Node's loop, made at first use, one for the main
- * thread and each worker. It keeps the process alive only while something is registered with it.
+ * thread and each worker. It keeps the process alive only while something is registered with it. In an `IoThread` it is
+ * the thread's own: `currentContext()`.
  *
  * @throws FdmonError ERR_FDMON_UNSUPPORTED in Bun and Deno, whose loops are not libuv
  * @example

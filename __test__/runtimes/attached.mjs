@@ -2,9 +2,9 @@
 // It says "end" from a watcher that keeps the process alive, and then has nothing left to live for.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { Worker } from 'node:worker_threads'
-import { defaultContext, EventNotifier, readable, watch } from 'fdmon'
+import { AioContext, defaultContext, EventNotifier, IoThread, readable, watch } from 'fdmon'
 import { read, socketpair, timerfd, write } from 'fdmon/fd'
-import { equal, steps } from './steps.mjs'
+import { equal, steps, thrown } from './steps.mjs'
 
 const until = async (condition) => {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1))
@@ -100,6 +100,38 @@ await steps({
       await new Promise((resolve) => setTimeout(resolve, Math.random() * (round % 3 === 0 ? 60 : 3)))
       await worker.terminate()
     }
+  },
+
+  'an I/O thread has its context and its own workerData, takes parameters from outside, and stops': async () => {
+    const bell = new EventNotifier()
+    const heard = new Int32Array(new SharedArrayBuffer(4))
+    const workerData = { handle: bell.handle, heard }
+    const thread = new IoThread(new URL('./io-thread.mjs', import.meta.url), { workerData, poll: { policy: 'fixed' } })
+    thread.setPollParams({ maxNs: 1_000 })
+    await thread.ready()
+    equal([thread.stats().windowNs, thread.stats().handlers.length], [1_000, 1])
+    for (let rings = 1; rings <= 100; rings++) {
+      bell.set()
+      await until(() => Atomics.load(heard, 0) === rings)
+    }
+    equal(thread.stats().handlers[0].reads, 100)
+    thread.setPollParams({ maxNs: 2_000 })
+    await until(() => thread.stats().windowNs === 2_000)
+    await thread.stop()
+    equal(thrown(() => AioContext.remote(thread.contextId)).code, 'ERR_FDMON_CLOSED')
+    equal(thrown(() => thread.stats()).code, 'ERR_FDMON_CLOSED')
+    bell.close()
+  },
+
+  'an I/O thread whose module throws, exits or runs a loop says so, or stops': async () => {
+    const module = new URL('./io-thread.mjs', import.meta.url)
+    const failure = (workerData) => new IoThread(module, { workerData }).ready().then(() => 'ready', ({ message }) => message)
+    equal(await failure('throw'), 'on purpose')
+    equal((await failure('exit')).includes('exit code 3'), true)
+    equal((await failure({ handle: 5 })).includes('handle'), true) // an FdmonError of the thread
+    const runs = new IoThread(module, { workerData: 'run' })
+    await new Promise((resolve) => runs.worker.once('message', resolve))
+    await runs.stop()
   },
 })
 

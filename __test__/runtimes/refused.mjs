@@ -1,5 +1,5 @@
 // What a runtime whose loop is not libuv must refuse, in words, before anything of libuv is touched.
-import { AioContext, FdmonError, defaultContext, readable, watch } from 'fdmon'
+import { AioContext, FdmonError, IoThread, defaultContext, readable, watch } from 'fdmon'
 import { socketpair } from 'fdmon/fd'
 import { report, thrown } from './steps.mjs'
 
@@ -12,6 +12,7 @@ const calls = {
   'readable()': () => readable(left),
   'readable() with a context': () => readable(left, { context: ctx }),
   'defaultContext()': () => defaultContext(),
+  'new IoThread()': () => new IoThread(new URL('io-thread.mjs', import.meta.url)),
 }
 for (const [name, call] of Object.entries(calls)) {
   const error = thrown(call)

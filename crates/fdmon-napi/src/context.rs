@@ -22,6 +22,7 @@ use crate::handler::{Hooks, Trampoline};
 use crate::hot;
 use crate::memory::{Memory, Pinned};
 use crate::options::{self, NativeAioParams, NativeOptions, NativePollParams, whole};
+use crate::reservation;
 use crate::stats::{Leaks, Stats};
 use crate::trace::Point;
 use crate::word::{NativeWord, suppress_address, word_source};
@@ -71,14 +72,18 @@ impl NativeContext {
         // thread of their environment.
         let invoke = unsafe { Pinned::new(env.raw(), invoke.raw()) }?;
         guard(&env, || {
-            let ctx = AioContext::builder()
+            let builder = AioContext::builder()
                 .monitor(options::monitor(&options.monitor)?)
                 .monitor_by_environment(options.by_environment)
-                .poll(options.poll.apply(fdmon::PollParams::default())?)
-                .aio(options.aio.apply(fdmon::AioParams::default())?)
-                .ring(options.ring.apply(fdmon::RingParams::default())?)
-                .name(options.name)
-                .build()?;
+                .ring(options.ring.apply(fdmon::RingParams::default())?);
+            let builder = match options.reserved {
+                Some(id) => builder.reserved(reservation::take(whole(id))?),
+                None => builder
+                    .poll(options.poll.apply(fdmon::PollParams::default())?)
+                    .aio(options.aio.apply(fdmon::AioParams::default())?)
+                    .name(options.name),
+            };
+            let ctx = builder.build()?;
             let trampoline = Rc::new(Trampoline::new(invoke, ctx.remote()));
             Ok(Self { core: Rc::new(Core::new(ctx, trampoline)) })
         })

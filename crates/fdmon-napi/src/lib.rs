@@ -30,6 +30,7 @@ mod hot;
 mod memory;
 mod options;
 mod remote;
+mod reservation;
 mod stats;
 mod trace;
 mod uv;

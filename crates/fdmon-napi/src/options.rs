@@ -69,6 +69,8 @@ pub struct NativeOptions {
     pub monitor: String,
     /// `FDMON_MONITOR` named it; a worker has an environment of its own.
     pub by_environment: bool,
+    /// The id of a reservation, whose name and parameters count then.
+    pub reserved: Option<f64>,
     pub name: String,
     pub poll: NativePollParams,
     pub aio: NativeAioParams,

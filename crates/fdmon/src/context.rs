@@ -19,6 +19,7 @@ use crate::monitor::{Monitor, switch};
 use crate::registry::{DueHalf, Hints, Registry};
 use crate::remote::{Remote, Shared, lock};
 use crate::remote_handlers::Claim;
+use crate::reserve::Reserved;
 use crate::spin::SpinState;
 use crate::stats::ContextStats;
 use crate::sync::{Arc, Ordering, kept, ordered};
@@ -106,6 +107,7 @@ pub struct Builder {
     ring: RingParams,
     name: String,
     clock: Option<ManualClock>,
+    reserved: Option<Reserved>,
 }
 
 impl Builder {
@@ -146,6 +148,13 @@ impl Builder {
         self
     }
 
+    /// The id, the name and the parameters were settled before; those given here do not count.
+    #[doc(hidden)]
+    pub fn reserved(mut self, reserved: Reserved) -> Self {
+        self.reserved = Some(reserved);
+        self
+    }
+
     /// Runs on a clock that a test turns by hand.
     pub fn manual_clock(mut self, clock: ManualClock) -> Self {
         self.clock = Some(clock);
@@ -158,18 +167,15 @@ impl Builder {
     /// `InvalidArg` for a parameter out of range, `Unsupported` for a monitor or for kernel busy
     /// polling that cannot be had, `Syscall` when there is no fd left.
     pub fn build(self) -> Result<AioContext> {
-        self.poll.validate()?;
-        self.aio.validate()?;
-        let shared = Shared::new(self.name)?;
+        let reserved = match self.reserved {
+            Some(reserved) => reserved,
+            None => Reserved::new(self.name, self.poll, self.aio)?,
+        };
+        let (shared, poll, aio) = reserved.move_in()?;
         let chosen = switch::choose(self.monitor, self.by_environment, &self.ring, &shared)?;
         shared.set_monitor(chosen.monitor.kind(), chosen.reason);
-        {
-            let mut wanted = lock(&shared.wanted);
-            wanted.poll = self.poll.clone();
-            wanted.aio = self.aio.clone();
-        }
-        let busy_poll = self.poll.kernel_busy_poll;
-        let poll = PollParams { kernel_busy_poll: None, ..self.poll };
+        let busy_poll = poll.kernel_busy_poll;
+        let poll = PollParams { kernel_busy_poll: None, ..poll };
         let clock = self.clock.map_or(Clock::Monotonic, Clock::Manual);
         let mut state = State {
             reg: Registry::new(),
@@ -182,7 +188,7 @@ impl Builder {
             spin: SpinState::new(poll),
             timers: TimerHeap::default(),
             scheduled: VecDeque::new(),
-            io: Aio::new(self.aio),
+            io: Aio::new(aio),
             depth: 0,
             loops: 0,
             closed: false,
@@ -199,6 +205,7 @@ impl Builder {
             state.make_engine(&shared, IoEngine::IoUring)?;
         }
         ack::came_home();
+        reserved.built();
         Ok(AioContext(Rc::new(Inner {
             state: RefCell::new(state),
             home: shared.home,

@@ -1,6 +1,6 @@
 //! The CPU time of another thread, read from outside: clock_gettime(2) on the clock that
 //! pthread_getcpuclockid(3) names.
-#![allow(unsafe_code)] // two calls of the C library, which rustix does not have
+#![allow(unsafe_code)] // three calls of the C library, which rustix does not have
 
 use std::os::unix::thread::JoinHandleExt;
 use std::thread::JoinHandle;
@@ -16,6 +16,16 @@ impl CpuClock {
         // SAFETY: a thread that is not joined yet has a valid pthread_t, also when it has ended;
         // `id` is written and nothing else.
         let refusal = unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut id) };
+        (refusal == 0).then_some(Self(id))
+    }
+
+    /// That of the calling thread, for others to read.
+    pub fn here() -> Option<Self> {
+        // SAFETY: it has no preconditions, and the calling thread exists.
+        let this = unsafe { libc::pthread_self() };
+        let mut id = 0;
+        // SAFETY: as above.
+        let refusal = unsafe { libc::pthread_getcpuclockid(this, &raw mut id) };
         (refusal == 0).then_some(Self(id))
     }
 

@@ -86,6 +86,7 @@ mod register;
 mod registry;
 mod remote;
 mod remote_handlers;
+mod reserve;
 mod send_handlers;
 mod spin;
 mod stats;
@@ -127,6 +128,8 @@ pub use notifier::EventNotifier;
 pub use ops::Ops;
 pub use remote::{BottomHalfId, Remote};
 pub use remote_handlers::{Registered, SendToken};
+#[doc(hidden)]
+pub use reserve::Reserved;
 pub use send_handlers::SendHandlers;
 pub use spin::guards::Cpus;
 pub use stable_deref_trait::StableDeref;

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::DerefMut;
 use std::sync::atomic::{AtomicU8, AtomicU64};
-use std::sync::{LazyLock, Mutex as StdMutex, PoisonError};
+use std::sync::{LazyLock, Mutex as StdMutex, OnceLock, PoisonError};
 
 use crate::config::{AioParams, IoEngine, MonitorKind, PollParams};
+use crate::cpu_clock::CpuClock;
 use crate::error::{Error, Result};
 use crate::fork::Home;
 use crate::inbox::{Inbox, Job, Node};
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     /// The parameters in force, or asked for and in force soon.
     pub wanted: Mutex<Wanted>,
     pub stats: Counters,
+    /// Of the home thread, once there is one.
+    pub cpu_clock: OnceLock<Option<CpuClock>>,
     pub guard: AtomicU8,
     pub monitor: Mutex<(MonitorKind, String)>,
     /// What does file I/O, and why; none = nobody has asked for any.
@@ -45,7 +48,7 @@ pub(crate) struct Shared {
 }
 
 /// A context's parameters.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Wanted {
     pub poll: PollParams,
     pub aio: AioParams,
@@ -66,7 +69,7 @@ fn contexts() -> impl DerefMut<Target = HashMap<u64, Weak<Shared>>> {
 }
 
 impl Shared {
-    pub fn new(name: String) -> Result<Arc<Self>> {
+    pub fn new(name: String, poll: PollParams, aio: AioParams) -> Result<Arc<Self>> {
         let shared = Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name,
@@ -77,10 +80,11 @@ impl Shared {
             notifier: EventNotifier::new()?,
             closed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            wanted: Mutex::default(),
+            wanted: Mutex::new(Wanted { poll, aio, poll_changed: false }),
             stats: Counters::default(),
+            cpu_clock: OnceLock::new(),
             guard: AtomicU8::new(0),
-            monitor: Mutex::default(),
+            monitor: Mutex::new((MonitorKind::Poll, "none yet: its thread starts".into())),
             aio: Mutex::default(),
             handlers: Mutex::default(),
             halves: Mutex::default(),
@@ -92,6 +96,18 @@ impl Shared {
     /// Returns the one before.
     pub fn set_monitor(&self, kind: MonitorKind, reason: String) -> MonitorKind {
         std::mem::replace(&mut *lock(&self.monitor), (kind, reason)).0
+    }
+
+    /// CPU time of the home thread.
+    fn cpu_ns(&self) -> u64 {
+        let read = &self.stats.cpu_ns;
+        // The number of a thread that has ended may be that of another one.
+        let open = !self.closed.load(Ordering::Relaxed) && self.home.is_here();
+        let clock = self.cpu_clock.get().copied().flatten().filter(|_| open);
+        if let Some(now) = clock.and_then(CpuClock::now_ns) {
+            read.raise_shared(now);
+        }
+        read.get()
     }
 
     pub fn stats(&self) -> ContextStats {
@@ -113,6 +129,7 @@ impl Shared {
             wake_up_ns: c.wake_up_ns.get(),
             events: c.events.get(),
             dispatch_ns: c.dispatch_ns(),
+            cpu_ns: self.cpu_ns(),
             notifies_sent: c.notifies_sent.get(),
             notifies_elided: c.notifies_elided.get(),
             submissions: c.submissions.get(),

@@ -36,6 +36,11 @@ impl Counter {
         self.0.fetch_add(1, Relaxed);
     }
 
+    /// Written by many threads.
+    pub fn raise_shared(&self, n: u64) {
+        self.0.fetch_max(n, Relaxed);
+    }
+
     #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
@@ -70,6 +75,8 @@ pub(crate) struct Counters {
     pub fallbacks: Counter,
     pub io_in_flight: Counter,
     pub io_batch_max: Counter,
+    /// As it was last read.
+    pub cpu_ns: Counter,
 }
 
 impl Counters {
@@ -200,6 +207,9 @@ pub struct ContextStats {
     /// Time between the end of a turn's wait and the start of the next turn: callbacks and what
     /// the caller does between turns. Counted while spinning is on.
     pub dispatch_ns: u64,
+    /// CPU time of the thread that the context is at home in, whatever it did there. Less
+    /// `spin_wasted_ns` it is what the thread was busy.
+    pub cpu_ns: u64,
     /// Notifications that had to signal the eventfd.
     pub notifies_sent: u64,
     /// Notifications that cost no system call because the loop was awake.

@@ -1,0 +1,3 @@
+import { currentContext } from 'fdmon'
+
+export const { id } = currentContext()

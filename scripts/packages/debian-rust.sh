@@ -5,8 +5,7 @@
 # Nothing is installed on the machine but, for wasi, the compilers that wasi-libc is built with. 1 GB in DEST.
 set -euo pipefail
 
-say() { printf 'debian-rust: %s\n' "$*" >&2; }
-die() { say "$*"; exit 1; }
+. "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
 
 dest=${1:?usage: debian-rust.sh DEST [wasi]}
 wasi=${2:-}
@@ -15,44 +14,20 @@ dest=$(cd "$dest" && pwd)
 sys=$dest/sys/usr
 rustlib=$sys/lib/rustlib
 
-for tool in apt-get dpkg; do
-  command -v $tool >/dev/null || die "$tool is missing: this takes Debian's packages; elsewhere, run: rustup component add rust-src"
-done
-mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources 2>/dev/null | grep -m1 '/debian/*$' || true)
-[ -n "$mirror" ] || die "no Debian mirror is configured in /etc/apt/sources.list.d; on Debian 12 or 13 there is one"
-mirror=${mirror%/}
-
-# An apt of its own: rustc-web and its sources move together in bookworm-security.
-mkdir -p "$dest"/apt/{lists/partial,cache/archives/partial} "$dest"/{debs,sys,src}
-signed='[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]'
-cat >"$dest/apt/sources.list" <<A
-deb $signed $mirror bookworm main
-deb $signed $mirror-security bookworm-security main
-deb $signed $mirror trixie-backports main
-deb-src $signed $mirror trixie-backports main
-A
-cat >"$dest/apt/apt.conf" <<A
-Dir::Etc::sourcelist "$dest/apt/sources.list";
-Dir::Etc::sourceparts "-";
-Dir::State::lists "$dest/apt/lists";
-Dir::Cache "$dest/apt/cache";
-Acquire::Languages "none";
-Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-APT::Sandbox::User "root";
-A
-apt() { APT_CONFIG="$dest/apt/apt.conf" "$@"; }
-apt apt-get update -qq
+# rustc-web and its sources move together in bookworm-security.
+mkdir -p "$dest"/{debs,sys,src}
+apt_setup "$dest/apt"
 
 if [ ! -x "$sys/bin/rustc" ]; then
-  version=$(apt apt-cache madison rustc-web | awk '/bookworm/{print $3}' | sort -V | tail -1)
+  version=$(apt_ apt-cache madison rustc-web | awk '/bookworm/ && !/Sources/ {print $3}' | sort -V | tail -1)
   [ -n "$version" ] || die "the mirror has no rustc-web"
   minor=$(cut -d. -f1,2 <<<"$version")
-  llvm=$(apt apt-cache show "libstd-rust-web-$minor=$version" |
+  llvm=$(apt_ apt-cache show "libstd-rust-web-$minor=$version" |
     awk '/^Depends:/ && match($0, /libllvm[0-9]+/) { v = substr($0, RSTART, RLENGTH) } END { print v }')
-  llvm_version=$(apt apt-cache madison "$llvm" | awk '/bookworm/{print $3}' | sort -V | tail -1)
+  llvm_version=$(apt_ apt-cache madison "$llvm" | awk '/bookworm/ && !/Sources/ {print $3}' | sort -V | tail -1)
   (
     cd "$dest/debs"
-    apt apt-get download -qq "rustc-web=$version" "libstd-rust-web-$minor=$version" "libstd-rust-web-dev=$version" \
+    apt_ apt-get download -qq "rustc-web=$version" "libstd-rust-web-$minor=$version" "libstd-rust-web-dev=$version" \
       "rust-web-src=$version" "$llvm=$llvm_version"
     for package in *.deb; do dpkg -x "$package" "$dest/sys"; done
   )
@@ -69,7 +44,7 @@ if [ -n "$wasi" ] && [ ! -e "$rustlib/wasm32-wasip1-threads/lib/self-contained/l
   done
   tar=${WASI_LIBC_TAR:-}
   if [ -z "$tar" ]; then
-    (cd "$dest/src" && apt apt-get source -qq --download-only wasi-libc >/dev/null 2>&1) || true
+    (cd "$dest/src" && apt_ apt-get source -qq --download-only wasi-libc >/dev/null 2>&1) || true
     tar=$(find "$dest/src" -maxdepth 1 -name 'wasi-libc_*.orig.tar.xz' | sort | tail -1)
   fi
   [ -n "$tar" ] || die "the mirror has no source of wasi-libc any more; set WASI_LIBC_TAR to a wasi-libc_*.orig.tar.xz"

@@ -1,6 +1,8 @@
 // npm run test:install: the packed packages, installed into an empty project and used there.
 //
-//   node scripts/install-test.mjs [--local] [--keep]     --local packs the addon of "npm run build" first; --keep leaves the project
+//   node scripts/install-test.mjs [--local] [--quick] [--keep]
+//
+// --local packs the addon of "npm run build" first; --quick type-checks once, with the TypeScript of the checkout; --keep leaves the project.
 //
 // npm runs no script and finds no compiler, make or Python: its PATH has node and npm alone. It must take the package of this platform and
 // no other. Then: ESM and CommonJS programs up to the first event of a timerfd, TypeScript ones under several versions and settings, the
@@ -18,7 +20,7 @@ import { fail, root, run, say, seconds, watch } from './step.mjs'
 
 const LIMIT_MS = 120_000
 const QUIET = ['--no-audit', '--no-fund', '--loglevel=error', '--fetch-timeout=60000', '--fetch-retries=4']
-const { values } = parseArgs({ options: { local: { type: 'boolean' }, keep: { type: 'boolean' } } })
+const { values } = parseArgs({ options: { local: { type: 'boolean' }, quick: { type: 'boolean' }, keep: { type: 'boolean' } } })
 const since = performance.now()
 if (values.local) run('pack', process.execPath, [join('scripts', 'pack.mjs'), '--local'])
 
@@ -33,7 +35,10 @@ const project = mkdtempSync(join(tmpdir(), 'fdmon-install-'))
 process.on('exit', () => values.keep || rmSync(project, { recursive: true, force: true }))
 if (values.keep) say(`install: the project is ${project}`)
 
-const compilers = typescripts()
+/** Where each version of TypeScript is, and the folder that has the types of Node. */
+const { compilers, types } = values.quick
+  ? { compilers: { 'ts5.9': join(root, 'node_modules', 'typescript') }, types: join(root, 'node_modules') }
+  : typescripts()
 const path = barePath()
 const registry = await serve(published(), upstream())
 try {
@@ -122,7 +127,7 @@ function onlyMine() {
   if (optional.join() !== all.join()) fail(`install: fdmon has the optional packages ${optional.join(', ')}; it should have ${all.join(', ')}`)
   const locked = all.filter((name) => !(`node_modules/${name}` in lock.packages))
   if (locked.length > 0) fail(`install: the lock file lacks ${locked.join(', ')}, so it would not do on another platform`)
-  say(`install: npm took ${taken.join(' and ')}, no script, no compiler; ${Object.keys(lock.packages).length - 1 - all.length + 1} packages in all`)
+  say(`install: npm took ${taken.join(' and ')}, no script, no compiler`)
 }
 
 /** The compilers, beside the project, kept between runs. */
@@ -131,24 +136,26 @@ function typescripts() {
   const dependencies = { ...Object.fromEntries(Object.entries(TYPESCRIPTS).map(([name, its]) => [name, `npm:typescript@${its}`])), '@types/node': '20.19.0' }
   const wanted = `${JSON.stringify({ private: true, dependencies }, null, 2)}\n`
   const file = join(folder, 'package.json')
-  const here = existsSync(file) && readFileSync(file, 'utf8') === wanted && Object.keys(dependencies).every((name) => existsSync(join(folder, 'node_modules', name)))
-  if (here) return folder
-  mkdirSync(folder, { recursive: true })
-  writeFileSync(file, wanted)
-  run('versions of TypeScript', 'npm', ['install', '--ignore-scripts', '--no-package-lock', ...QUIET], { cwd: folder })
-  return folder
+  const modules = join(folder, 'node_modules')
+  const here = existsSync(file) && readFileSync(file, 'utf8') === wanted && Object.keys(dependencies).every((name) => existsSync(join(modules, name)))
+  if (!here) {
+    mkdirSync(folder, { recursive: true })
+    writeFileSync(file, wanted)
+    run('versions of TypeScript', 'npm', ['install', '--ignore-scripts', '--no-package-lock', ...QUIET], { cwd: folder })
+  }
+  return { compilers: Object.fromEntries(Object.keys(TYPESCRIPTS).map((name) => [name, join(modules, name)])), types: modules }
 }
 
 function typeScript() {
   mkdirSync(join(project, 'node_modules', '@types'), { recursive: true })
-  for (const name of ['@types/node', 'undici-types']) symlinkSync(join(compilers, 'node_modules', name), join(project, 'node_modules', name))
+  for (const name of ['@types/node', 'undici-types']) symlinkSync(join(types, name), join(project, 'node_modules', name))
   const began = performance.now()
   const checked = []
-  for (const [name, compilerOptions, files, versions] of SETTINGS) {
+  for (const [name, compilerOptions, files, versions] of values.quick ? SETTINGS.slice(0, 1) : SETTINGS) {
     writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files }))
-    for (const compiler of Object.keys(TYPESCRIPTS).filter((one) => versions.test(one))) {
+    for (const compiler of Object.keys(compilers).filter((one) => versions.test(one))) {
       rmSync(join(project, 'out'), { recursive: true, force: true })
-      const tsc = node([join(compilers, 'node_modules', compiler, 'bin', 'tsc'), '--project', project, '--pretty', 'false'])
+      const tsc = node([join(compilers[compiler], 'bin', 'tsc'), '--project', project, '--pretty', 'false'])
       if (tsc.status !== 0) fail(`install: ${compiler}, ${name}: exit code ${tsc.status}\n${tsc.stdout}${tsc.stderr}`)
       checked.push(`${compiler} ${name}`)
     }

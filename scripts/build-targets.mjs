@@ -4,7 +4,7 @@
 //
 // Cross-compiled by zig from any Linux on x64, for glibc 2.17 or for musl. What it needs it puts into target/toolchains: 1.4 GB and
 // some minutes the first time, then two minutes a target on two cores. Panics unwind, as in every build: they become errors.
-import { copyFileSync, mkdirSync, statSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { targetsOf } from './packages/targets.mjs'
 import { toolchain, withoutPaths } from './packages/toolchain.mjs'
@@ -14,6 +14,9 @@ const targets = targetsOf(process.argv.slice(2), (text) => fail(`packages: ${tex
 const folder = join(root, 'target', 'packages')
 const artifacts = join(folder, 'artifacts')
 const manifest = ['--manifest-path', join(root, 'crates', 'fdmon-napi', 'Cargo.toml')]
+
+/** The runtime of Node-API for WebAssembly, which is linked. */
+const EMNAPI = ['emnapi', '@emnapi/core', '@emnapi/runtime', '@napi-rs/wasm-runtime']
 
 needCargo()
 mkdirSync(artifacts, { recursive: true })
@@ -39,6 +42,8 @@ function native(target) {
 }
 
 function wasi(target) {
+  const missing = EMNAPI.filter((name) => !existsSync(join(root, 'node_modules', name)))
+  if (missing.length > 0) fail(`packages: ${target.name} needs ${missing.join(', ')}; run: npm install --no-save ${EMNAPI.join(' ')}`)
   const env = toolchain('wasi')
   run('crates', 'cargo', ['fetch', '--locked', ...manifest], { env })
   env.CARGO_TARGET_DIR = join(folder, 'build')

@@ -45,7 +45,8 @@ if [ -n "$wasi" ] && [ ! -e "$rustlib/wasm32-wasip1-threads/lib/self-contained/l
   tar=${WASI_LIBC_TAR:-}
   if [ -z "$tar" ]; then
     (cd "$dest/src" && apt_ apt-get source -qq --download-only wasi-libc >/dev/null 2>&1) || true
-    tar=$(find "$dest/src" -maxdepth 1 -name 'wasi-libc_*.orig.tar.xz' | sort | tail -1)
+    # The archive drops old sources; a copy of one may lie beside the checkout.
+    tar=$(find "$dest/src" "$(dirname "${BASH_SOURCE[0]}")/../../../shared/toolchains" -maxdepth 1 -name 'wasi-libc_*.orig.tar.xz' 2>/dev/null | sort | tail -1 || true)
   fi
   [ -n "$tar" ] || die "the mirror has no source of wasi-libc any more; set WASI_LIBC_TAR to a wasi-libc_*.orig.tar.xz"
   tar xf "$tar" -C "$dest/src"

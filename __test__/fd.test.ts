@@ -1,8 +1,7 @@
 // fdmon/fd: every function with good input, and every argument with bad input.
-import { spawn, spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import {
   closeSync,
-  cpSync,
   fstatSync,
   ftruncateSync,
   mkdirSync,
@@ -513,22 +512,6 @@ test('a worker makes descriptors and mappings, gets typed errors, and may end wi
     t.true(right)
     await worker.terminate()
   }
-})
-
-test('a native part that cannot be loaded is said with the real cause, and only when it is used', (t) => {
-  const folder = temporary(t)
-  const root = new URL('..', import.meta.url)
-  mkdirSync(join(folder, 'native'))
-  cpSync(new URL('dist/cjs', root), join(folder, 'dist', 'cjs'), { recursive: true })
-  cpSync(new URL('native/binding.cjs', root), join(folder, 'native', 'binding.cjs'))
-  const script = `
-    const { timerfd } = require('./dist/cjs/fd.js')
-    try { timerfd() } catch (error) { console.log(error.code, error.message) }`
-  const output = () => spawnSync(process.execPath, ['-e', script], { cwd: folder, encoding: 'utf8' }).stdout
-  t.regex(output(), /^ERR_FDMON_BINDING .*Cannot find module .*; install fdmon again/)
-  const suffixes = ['gnu', 'musl'].flatMap((libc) => ['x64', 'arm64'].map((cpu) => `linux-${cpu}-${libc}`))
-  for (const suffix of suffixes) writeFileSync(join(folder, 'native', `fdmon.${suffix}.node`), 'no library')
-  t.regex(output(), /^ERR_FDMON_BINDING .*fdmon\.linux-.*\.node: (file too short|invalid ELF header).*; install fdmon again/)
 })
 
 test('memory that a worker gave away against the rules can be read when the worker is gone', async (t) => {

@@ -1,6 +1,7 @@
 // Runs the code that the documentation shows, as a user would: in a folder of its own, with the package linked.
 //
 //   node scripts/readme-snippets.mjs [FILE | FOLDER ...]      without a name: README.md and the examples in ts/
+//   node scripts/readme-snippets.mjs --installed PROJECT ...  with the package that is installed there, and without the Rust blocks
 //
 // TypeScript is type-checked against the package's declarations first (which checks these too), then everything is run:
 // js and ts by Node, rust as a program with the crate as dependency, sh by bash. A block whose fence says "no-run" is
@@ -9,15 +10,19 @@ import { spawn, spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { parseArgs } from 'node:util'
 import { fail, root, say, seconds } from './step.mjs'
 import { snippetsOf } from './snippets.mjs'
 
 const LIMIT_MS = 30_000
 const AT_ONCE = 2
 const since = performance.now()
-const sources = process.argv.length > 2 ? process.argv.slice(2) : ['README.md', 'ts']
+const { values, positionals } = parseArgs({ options: { installed: { type: 'string' } }, allowPositionals: true })
+const sources = positionals.length > 0 ? positionals : ['README.md', 'ts']
+const modules = values.installed && join(values.installed, 'node_modules')
 for (const source of sources) if (!existsSync(join(root, source))) fail(`snippets: ${source} is missing; write it first`)
-const snippets = sources.flatMap(snippetsOf).map((snippet, index) => ({ ...snippet, name: `s${index + 1}` }))
+const wanted = ({ language }) => !modules || language !== 'rust'
+const snippets = sources.flatMap(snippetsOf).filter(wanted).map((snippet, index) => ({ ...snippet, name: `s${index + 1}` }))
 if (snippets.length === 0) fail(`snippets: no js, ts, rust or sh block in ${sources.join(', ')}`)
 
 const folder = mkdtempSync(join(tmpdir(), 'fdmon-snippets-'))
@@ -43,9 +48,10 @@ say(summary)
 function layOut() {
   mkdirSync(join(folder, 'node_modules', '.bin'), { recursive: true })
   mkdirSync(join(folder, 'node_modules', '@types'))
-  symlinkSync(root, join(folder, 'node_modules', 'fdmon'))
+  symlinkSync(modules ? join(modules, 'fdmon') : root, join(folder, 'node_modules', 'fdmon'))
   symlinkSync(join(root, 'node_modules', '@types', 'node'), join(folder, 'node_modules', '@types', 'node'))
-  symlinkSync(join(root, 'dist', 'cjs', 'cli', 'main.js'), join(folder, 'node_modules', '.bin', 'fdmon'))
+  const command = join(modules ? join(modules, 'fdmon') : root, 'dist', 'cjs', 'cli', 'main.js')
+  symlinkSync(command, join(folder, 'node_modules', '.bin', 'fdmon'))
   writeFileSync(join(folder, 'package.json'), '{ "name": "snippets", "private": true, "type": "module" }\n')
   for (const { language, name, code } of snippets) {
     if (language === 'ts') writeFileSync(join(folder, `${name}.ts`), `${code}\nexport {}\n`)

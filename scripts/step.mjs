@@ -74,6 +74,11 @@ export function has(command, args = ['--version']) {
   return spawnSync(command, args, { stdio: 'ignore' }).status === 0
 }
 
+/** Ends the script with the package that has a command when it is missing. */
+export function need(command, packageName, args = ['--version']) {
+  if (!has(command, args)) fail(`${command} is missing; run: apt-get install ${packageName}`)
+}
+
 /** Ends the script with the command that installs Rust when there is no cargo. */
 export function needCargo() {
   if (has('cargo')) return

@@ -24,6 +24,10 @@ const STEPS = {
   kvlog: ['node_modules/.bin/ava "__test__/kvlog*.test.ts"', { FDMON_LONG: '1' }],
   asan: ['npm run --silent asan'],
   valgrind: ['npm run --silent valgrind'],
+  'packages: build': ['npm run --silent packages:build'],
+  'packages: look': ['npm run --silent packages:check && npm run --silent packages:pack'],
+  'packages: install': ['npm run --silent test:install'],
+  'packages: foreign': ['npm run --silent packages:foreign'],
   'bench:policy': ['npm run --silent bench:policy'],
   'bench:attach': ['npm run --silent bench:attach'],
   'bench:files': ['npm run --silent bench:files'],
@@ -33,7 +37,7 @@ const STEPS = {
 const { values } = parseArgs({ options: { list: { type: 'boolean' }, only: { type: 'string', multiple: true } } })
 const shown = ([command, variables = {}]) => [...Object.entries(variables).map(([name, value]) => `${name}=${value}`), command].join(' ')
 if (values.list) {
-  for (const [name, step] of Object.entries(STEPS)) process.stdout.write(`${name.padEnd(14)}${shown(step)}\n`)
+  for (const [name, step] of Object.entries(STEPS)) process.stdout.write(`${name.padEnd(19)}${shown(step)}\n`)
   process.exit(0)
 }
 for (const name of values.only ?? []) {

@@ -35,3 +35,7 @@ mod stats;
 mod trace;
 mod uv;
 mod word;
+
+/// The version of this build: the loader takes only the one that belongs to its package.
+#[napi_derive::napi]
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

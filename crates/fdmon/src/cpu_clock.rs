@@ -12,10 +12,12 @@ pub(crate) struct CpuClock(libc::clockid_t);
 impl CpuClock {
     /// `None` = the C library does not know it.
     pub fn of<T>(thread: &JoinHandle<T>) -> Option<Self> {
+        // A number for the standard library everywhere; for musl a pointer in the crate libc.
+        let thread = thread.as_pthread_t() as libc::pthread_t;
         let mut id = 0;
         // SAFETY: a thread that is not joined yet has a valid pthread_t, also when it has ended;
         // `id` is written and nothing else.
-        let refusal = unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut id) };
+        let refusal = unsafe { libc::pthread_getcpuclockid(thread, &raw mut id) };
         (refusal == 0).then_some(Self(id))
     }
 

@@ -43,6 +43,15 @@ function stop(): void {
   }
 }
 
+/** The same, outside a turn: what was asked of the context before, comes first. */
+function stopAfterTurn(): void {
+  try {
+    if (!loop.closed) loop.turn(false)
+  } finally {
+    stop()
+  }
+}
+
 /** What is still asked of a context that was closed for the end of its thread, is no failure of it. */
 function ignoreClosed(error: unknown): void {
   if (isClosed(error) || process.listenerCount('uncaughtException') > 1) return
@@ -69,7 +78,7 @@ function fail(error: unknown): void {
 say({ half: loop.native.bhId(half.slot) })
 // Who asks for a stop puts a message here and then looks for the bottom half, so one of both is found.
 if (threads.receiveMessageOnPort(port) === undefined) {
-  port.on('message', stop).unref()
+  port.on('message', stopAfterTurn).unref()
   import(url).then(() => say('ready'), fail)
 } else {
   stop()

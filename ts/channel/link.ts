@@ -97,24 +97,25 @@ export class Link {
   /** Makes this object the port's owner, for good. */
   claim(): void {
     if (this.#claimed) return
-    if (this.#released || Atomics.compareExchange(this.#words, this.#own, FREE, CLAIMED) !== FREE) {
+    const mark = this.#released ? null : native.channelClaim(this.#words, this.#own, this.#peer + RUNG, this.parts.theirs.fd)
+    if (mark === null) {
       if (this.#released && this.end !== undefined) throw closed('the ChannelPort', 'make a new Channel')
       const message = `port ${this.parts.port} of the channel is used elsewhere already; a port has one owner: use the other port, or make a channel more`
       throw new FdmonError('ERR_FDMON_IN_USE', message)
     }
     this.#claimed = true
-    this.#mark = native.channelMark(this.#words, this.#own, this.#peer + RUNG, this.parts.theirs.fd)
+    this.#mark = mark
     this.#ring() // so that it lets go of the descriptors that it has of this port
   }
 
   /** Closes the port, if it is this object's or nobody's, and the descriptors. */
   close(): void {
     if (this.#released) return
-    const free = !this.#claimed && Atomics.compareExchange(this.#words, this.#own, FREE, CLAIMED) === FREE
-    if (this.#claimed || free) {
-      if (this.#mark >= 0) native.channelUnmark(this.#mark)
+    if (this.#claimed || Atomics.compareExchange(this.#words, this.#own, FREE, CLOSED) === FREE) {
       Atomics.store(this.#words, this.#own, CLOSED)
       this.#ring()
+      // Last, as a worker can be ended anywhere in here.
+      if (this.#mark >= 0) native.channelUnmark(this.#mark)
     }
     this.#release()
     this.#finish('closed')

@@ -35,7 +35,10 @@ export const OWN = Symbol('made by Channel')
 export interface ChannelEvents {
   /** A `send()` returned false, and now there is room: half of the ring, or what that message needs. */
   drain?(): void
-  /** The other side closed or died, or the memory makes no sense; all that it had sent was given out before. */
+  /**
+   * The other side closed or died, or the memory makes no sense; all that it had sent was given out before. Also from within
+   * `close()` of this side, at once.
+   */
   closed?(end: 'closed' | 'peer-died' | 'corrupt'): void
 }
 
@@ -265,7 +268,10 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
     this.close()
   }
 
-  /** The messages, copied, until the other side has closed or died: `closed` says which. Throws when the memory makes no sense. */
+  /**
+   * The messages, copied, until the other side has closed or died: `closed` says which. Throws when the memory makes no sense.
+   * What an iteration that is ended early had taken ahead is there for the next consumer.
+   */
   [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
     if (this.#listener !== undefined || this.#inbox !== undefined) throw this.#inUse()
     this.#open()

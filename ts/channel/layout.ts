@@ -65,7 +65,7 @@ export function format(buffer: ArrayBufferLike, capacity: number): ChannelMemory
 
 /** Refuses memory that is not a channel's. */
 export function open(buffer: ArrayBufferLike): ChannelMemory {
-  const words = new Int32Array(buffer, 0, buffer.byteLength >> 2)
+  const words = new Int32Array(buffer, 0, buffer.byteLength >>> 2)
   const [magic, version, capacity, ring] = words
   if (buffer.byteLength < HEADER || magic !== MAGIC) {
     throw invalidArg('handle', 'memory without a channel in it', 'pass the handle of a ChannelPort')

@@ -32,8 +32,6 @@ export class Link {
   sibling: Link | undefined
   /** Set once. */
   end: ChannelEnd | undefined
-  /** Gets the messages while a loop watches. */
-  consumer: ((message: Uint8Array) => void) | undefined
   /** There is the room that a send waits for. */
   room: () => void = nothing
   ended: (end: ChannelEnd) => void = nothing
@@ -50,6 +48,15 @@ export class Link {
   /** The descriptors are closed. */
   #released = false
   #mark = -1
+  #consumer: ((message: Uint8Array) => void) | undefined
+  /** Another number for each consumer, and each time that it is given messages: who gives them sees that he is to stop. */
+  #turn = 0
+  /** A consumer is being given messages. */
+  #giving = false
+  /** A look is to follow that. */
+  #again = false
+  /** Taken out of the ring already, and not used. */
+  readonly #early: Uint8Array[] = []
   /** Bytes that a send waits for. */
   #needs = 0
   #loop: Loop | undefined
@@ -79,8 +86,10 @@ export class Link {
     return this.#needs !== 0
   }
 
-  get watching(): Loop | undefined {
-    return this.#registration === undefined ? undefined : this.#loop
+  /** Gets the messages while a loop watches. */
+  set consumer(consumer: ((message: Uint8Array) => void) | undefined) {
+    this.#consumer = consumer
+    this.#turn++
   }
 
   // --- Ownership ----------------------------------------------------------------------------------------------------
@@ -88,24 +97,25 @@ export class Link {
   /** Makes this object the port's owner, for good. */
   claim(): void {
     if (this.#claimed) return
-    if (this.#released || Atomics.compareExchange(this.#words, this.#own, FREE, CLAIMED) !== FREE) {
+    const mark = this.#released ? null : native.channelClaim(this.#words, this.#own, this.#peer + RUNG, this.parts.theirs.fd)
+    if (mark === null) {
       if (this.#released && this.end !== undefined) throw closed('the ChannelPort', 'make a new Channel')
       const message = `port ${this.parts.port} of the channel is used elsewhere already; a port has one owner: use the other port, or make a channel more`
       throw new FdmonError('ERR_FDMON_IN_USE', message)
     }
     this.#claimed = true
-    this.#mark = native.channelMark(this.#words, this.#own, this.#peer + RUNG, this.parts.theirs.fd)
+    this.#mark = mark
     this.#ring() // so that it lets go of the descriptors that it has of this port
   }
 
   /** Closes the port, if it is this object's or nobody's, and the descriptors. */
   close(): void {
     if (this.#released) return
-    const free = !this.#claimed && Atomics.compareExchange(this.#words, this.#own, FREE, CLAIMED) === FREE
-    if (this.#claimed || free) {
-      if (this.#mark >= 0) native.channelUnmark(this.#mark)
+    if (this.#claimed || Atomics.compareExchange(this.#words, this.#own, FREE, CLOSED) === FREE) {
       Atomics.store(this.#words, this.#own, CLOSED)
       this.#ring()
+      // Last, as a worker can be ended anywhere in here.
+      if (this.#mark >= 0) native.channelUnmark(this.#mark)
     }
     this.#release()
     this.#finish('closed')
@@ -139,11 +149,11 @@ export class Link {
   // --- Sending ------------------------------------------------------------------------------------------------------
 
   /** False = full, and {@link Link.room} is called when it is worth to try again. */
-  send(message: Uint8Array): boolean {
+  send(message: Uint8Array, length: number): boolean {
     const words = this.#words
     if (this.end !== undefined || !this.#claimed || words[this.#peer]! > CLAIMED) this.#beforeSend()
-    const sent = this.#out.send(message)
-    if (sent === false) return this.#awaitRoom(message)
+    const sent = this.#out.send(message, length)
+    if (sent === false) return this.#awaitRoom(message, length)
     if (sent === CORRUPT) throw this.#corrupt()
     if (Atomics.load(words, this.#peer + SUPPRESS) === 0) this.#ring()
     return true
@@ -167,16 +177,17 @@ export class Link {
     return new FdmonError('ERR_FDMON_CLOSED', `the other port ${died ? 'died' : 'is closed'}; close this one too, and make a new Channel`)
   }
 
-  #awaitRoom(message: Uint8Array): boolean {
-    const size = recordBytes(message.length)
-    this.#needs = Math.max(size, this.#needs)
-    const answer = this.#out.awaitRoom(size, Math.max(this.#needs, this.parts.memory.ring >>> 1))
-    if (answer === true) {
-      this.#needs = 0
-      return this.send(message)
-    }
+  #awaitRoom(message: Uint8Array, length: number): boolean {
+    const size = recordBytes(length)
+    const before = this.#needs
+    const needs = (this.#needs = Math.max(size, before))
+    const answer = this.#out.awaitRoom(size, Math.max(needs, this.parts.memory.ring >>> 1))
     if (answer === CORRUPT) throw this.#corrupt()
-    return false
+    if (!answer) return false
+    // There is room just now for this one. What was promised to one before it, which needs more, stays so.
+    this.#needs = before
+    if (before === 0) this.#out.forgetRoom()
+    return this.send(message, length)
   }
 
   #corrupt(): FdmonError {
@@ -185,13 +196,18 @@ export class Link {
   }
 
   /** The other port has rung: perhaps because there is room. */
-  #lookForRoom(): void {
+  #lookForRoom(loop: Loop | undefined): void {
     const needs = this.#needs
     const answer = this.#out.awaitRoom(needs, Math.max(needs, this.parts.memory.ring >>> 1))
     if (answer === CORRUPT) return this.#finish('corrupt')
-    if (answer !== true) return
+    if (!answer) return
     this.#needs = 0
-    this.room()
+    this.#out.forgetRoom()
+    try {
+      this.room()
+    } catch (error) {
+      loop?.errors.push(error) // the end is looked for all the same
+    }
   }
 
   /** Rings the other port, unless it rings already. */
@@ -206,7 +222,8 @@ export class Link {
 
   /** The next message, good until the one after it is taken. */
   receive(): Uint8Array | undefined {
-    if (this.end === 'corrupt') return undefined
+    if (this.#released) return undefined
+    if (this.#early.length > 0) return this.#early.shift()
     const pending = this.#in.waiting()
     if (pending === 0) return undefined
     const message = pending === CORRUPT ? undefined : this.#in.take(pending)
@@ -215,25 +232,35 @@ export class Link {
     return message
   }
 
-  /** Gives the consumer what there is. False = nothing more is to be done: it has ended, or the consumer is gone. */
+  /** Messages for whoever comes next, before those in the ring. */
+  putBack(messages: Uint8Array[]): void {
+    this.#early.unshift(...messages)
+  }
+
+  /**
+   * Gives the consumer what there is. False = nothing more is to be done: it has ended, or there is another consumer, or
+   * none, whose loop does the rest.
+   */
   #take(): boolean {
-    const consumer = this.consumer
+    const consumer = this.#consumer
     if (consumer === undefined) return this.end === undefined
-    let pending = this.#in.waiting()
+    const loop = this.#loop // the consumer may move it elsewhere
+    const turn = ++this.#turn
+    this.#giving = true
+    while (this.#early.length > 0 && this.#turn === turn) give(consumer, this.#early.shift()!, loop)
+    let pending = this.#turn === turn ? this.#in.waiting() : 0
     while (pending > 0) {
       const message = this.#in.take(pending)
       if (message === undefined) break
       pending -= recordBytes(message.length)
       if (this.#in.mayPublish && this.#in.publish(pending)) this.#ring()
-      try {
-        consumer(message)
-      } catch (error) {
-        this.#loop?.errors.push(error) // the turn throws it after its other callbacks
-      }
-      if (this.consumer !== consumer) break
+      give(consumer, message, loop)
+      if (this.#turn !== turn) break
     }
     if (this.#in.publish(pending) && !this.#released) this.#ring()
-    if (this.consumer !== consumer) return false
+    this.#giving = false
+    if (this.#again) this.#lookSoon()
+    if (this.#turn !== turn) return false
     if (pending !== 0) this.#finish('corrupt')
     return pending === 0
   }
@@ -241,12 +268,13 @@ export class Link {
   /** The bell has rung. */
   #look(events: number): void {
     if (!this.#take()) return
+    const loop = this.#loop
     const cleared = fdHot.testAndClear(this.parts.bell.fd)
-    // What comes from here on rings anew; what came before is seen below.
+    // What comes from here on rings anew; what came before is seen below, or by the loop that watches next.
     Atomics.store(this.#words, this.#own + RUNG, 0)
-    if (!this.#take()) return
+    if (this.#needs !== 0) this.#lookForRoom(loop)
+    if (this.#loop !== loop || !this.#take()) return
     if (this.sibling?.releaseIfTaken() === true) this.sibling = undefined
-    if (this.#needs !== 0) this.#lookForRoom()
     const state = Atomics.load(this.#words, this.#peer)
     const hungUp = (events & Events.HUP) !== 0 || cleared < 0
     if (this.end !== undefined || (!hungUp && (state === FREE || state === CLAIMED))) return
@@ -254,11 +282,17 @@ export class Link {
     if (this.#take()) this.#finish(state < FREE || state > DIED ? 'corrupt' : state === CLOSED ? 'closed' : 'peer-died')
   }
 
+  /** Gives the consumer what was left when the other side ended, in a turn of this loop. */
+  rest(loop: Loop): void {
+    this.#loop = loop
+    if (!this.#released) this.#take()
+  }
+
   // --- In a loop ----------------------------------------------------------------------------------------------------
 
   /** Waits in this loop for the bell, and spins there on the ring if there is a consumer. */
   watch(loop: Loop, keeps: boolean): void {
-    const spins = this.consumer !== undefined
+    const spins = this.#consumer !== undefined
     if (this.#registration !== undefined && this.#loop === loop && this.#keeps === keeps && this.#spins === spins) return
     this.claim()
     this.unwatch()
@@ -282,12 +316,35 @@ export class Link {
     this.#loop = loop
     this.#keeps = keeps
     this.#spins = spins
+    // No bell rings for these.
+    if (this.#early.length > 0 || Atomics.load(this.#words, this.#peer) > CLAIMED) this.#lookSoon()
     if (this.sibling?.releaseIfTaken() === true) this.sibling = undefined
+  }
+
+  /** A look in the next turn. */
+  #lookSoon(): void {
+    this.#again = false
+    const registration = this.#registration
+    if (registration === undefined) return
+    this.#loop!.schedule(() => {
+      if (this.#registration !== registration) return
+      if (this.#giving) this.#again = true
+      else this.#look(0)
+    })
   }
 
   unwatch(): void {
     const registration = this.#registration
     this.#registration = undefined
     registration?.remove()
+  }
+}
+
+/** What the consumer throws, the turn throws after its other callbacks. */
+function give(consumer: (message: Uint8Array) => void, message: Uint8Array, loop: Loop | undefined): void {
+  try {
+    consumer(message)
+  } catch (error) {
+    loop?.errors.push(error)
   }
 }

@@ -1,6 +1,8 @@
 // The ring that a port produces. The hot half of sending: no call into native code, nothing allocated.
 import { HEADER, headWord, portWords, PREFIX, recordBytes, ROOM, TAIL, type ChannelMemory, type PortNumber } from './layout.js'
 
+const { subarray } = Uint8Array.prototype
+
 /** What a call on a ring answers besides yes and no. */
 export const CORRUPT = -1
 
@@ -30,9 +32,8 @@ export class Outgoing {
     this.#roomWord = portWords(port) + ROOM
   }
 
-  /** Puts a message into the ring and publishes it. False = full; CORRUPT. */
-  send(message: Uint8Array): boolean | typeof CORRUPT {
-    const length = message.length
+  /** Puts a message into the ring and publishes it. False = full; CORRUPT. `length` is the message's, checked. */
+  send(message: Uint8Array, length: number): boolean | typeof CORRUPT {
     const size = recordBytes(length)
     if (size > this.#free) {
       if (!this.#look()) return CORRUPT
@@ -49,7 +50,7 @@ export class Outgoing {
       if (end === this.#to) end = this.#from
     } else {
       end -= this.#ring
-      this.#copyAround(message, at + PREFIX)
+      this.#copyAround(message, length, at + PREFIX)
     }
     this.#at = end
     this.#free -= size
@@ -59,13 +60,16 @@ export class Outgoing {
     return true
   }
 
-  /** Asks the consumer to say when `wanted` bytes are free. True = those that are needed are already; CORRUPT. */
+  /** Asks the consumer to say when `wanted` bytes are free. True = those that are needed are already, but it is asked; CORRUPT. */
   awaitRoom(needed: number, wanted: number): boolean | typeof CORRUPT {
     Atomics.store(this.#words, this.#roomWord, wanted)
     if (!this.#look()) return CORRUPT
-    if (this.#free < needed) return false
+    return this.#free >= needed
+  }
+
+  /** The consumer need not say anything. */
+  forgetRoom(): void {
     Atomics.store(this.#words, this.#roomWord, 0)
-    return true
   }
 
   /** How far the consumer is. False = the words make no sense. */
@@ -78,15 +82,16 @@ export class Outgoing {
   }
 
   /** A message that goes on at the beginning of the data. */
-  #copyAround(message: Uint8Array, from: number): void {
+  #copyAround(message: Uint8Array, length: number, from: number): void {
     const bytes = this.#bytes
     const first = this.#to - from
-    if (first >= message.length) {
+    if (first >= length) {
       bytes.set(message, from)
       return
     }
-    bytes.set(message.subarray(0, first), from)
-    bytes.set(message.subarray(first), this.#from)
+    // Not by the message's own subarray(): a subclass may have another one.
+    bytes.set(subarray.call(message, 0, first), from)
+    bytes.set(subarray.call(message, first), this.#from)
   }
 }
 

@@ -35,13 +35,17 @@ export const OWN = Symbol('made by Channel')
 export interface ChannelEvents {
   /** A `send()` returned false, and now there is room: half of the ring, or what that message needs. */
   drain?(): void
-  /** The other side closed or died, or the memory makes no sense; all that it had sent was given out before. */
+  /**
+   * The other side closed or died, or the memory makes no sense; all that it had sent was given out before. Also from within
+   * `close()` of this side, at once.
+   */
   closed?(end: 'closed' | 'peer-died' | 'corrupt'): void
 }
 
 /** A message that waits for room. */
 interface Sending {
   readonly message: Uint8Array
+  readonly length: number
   readonly settle: (error?: unknown) => void
 }
 
@@ -162,8 +166,8 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
    * @throws FdmonError ERR_FDMON_CLOSED when this side or the other one is closed
    */
   send(message: Uint8Array): boolean {
-    this.#check(message)
-    return this.#sending.length === 0 && this.#link.send(message)
+    const length = this.#check(message)
+    return this.#sending.length === 0 && this.#link.send(message, length)
   }
 
   /**
@@ -173,13 +177,13 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
    */
   sendAsync(message: Uint8Array, options?: IoOptions): Promise<void> {
     try {
-      this.#check(message)
+      const length = this.#check(message)
       const given = options === undefined ? {} : checkObject('options', options, 'an object, for example { signal }')
       checkKeys('options.', given, ['signal'])
       const signal = checkSignal('options.signal', given['signal'])
       signal?.throwIfAborted()
-      if (this.#sending.length === 0 && this.#link.send(message)) return Promise.resolve()
-      return this.#wait(this.#sending, (settle) => ({ message, settle }), signal)
+      if (this.#sending.length === 0 && this.#link.send(message, length)) return Promise.resolve()
+      return this.#wait(this.#sending, (settle) => ({ message, length, settle }), signal)
     } catch (error) {
       return Promise.reject(error as Error)
     }
@@ -229,8 +233,10 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
       this.#watch()
     } catch (error) {
       this.#listener = this.#link.consumer = undefined
+      this.#watch() // where it did before
       throw error
     }
+    if (this.#link.end !== undefined) loopOf(context).schedule(() => this.#rest(listener))
     return { [Symbol.dispose]: stop }
   }
 
@@ -242,7 +248,12 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
   get closed(): Promise<'closed' | 'peer-died' | 'corrupt'> {
     if (!this.#watched) {
       this.#watched = true
-      this.#watch()
+      try {
+        this.#watch()
+      } catch (error) {
+        this.#watched = false
+        throw error
+      }
     }
     return this.#closed
   }
@@ -257,16 +268,23 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
     this.close()
   }
 
-  /** The messages, copied, until the other side has closed or died: `closed` says which. Throws when the memory makes no sense. */
+  /**
+   * The messages, copied, until the other side has closed or died: `closed` says which. Throws when the memory makes no sense.
+   * What an iteration that is ended early had taken ahead is there for the next consumer.
+   */
   [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
     if (this.#listener !== undefined || this.#inbox !== undefined) throw this.#inUse()
     this.#open()
     this.#link.claim()
-    const inbox = new Inbox(this.#link, () => this.#watch(), () => {
-      if (this.#inbox !== inbox) return
-      this.#inbox = undefined
-      this.#watch()
-    })
+    const inbox = new Inbox(
+      this.#link,
+      () => this.#watch(),
+      () => {
+        if (this.#inbox !== inbox) return
+        this.#inbox = undefined
+        this.#watch()
+      },
+    )
     this.#inbox = inbox
     return inbox
   }
@@ -280,11 +298,14 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
 
   // --- What waits, and where ----------------------------------------------------------------------------------------
 
-  #check(message: Uint8Array): void {
-    if (!(message instanceof Uint8Array)) throw invalidArg('message', message, 'pass a Uint8Array')
-    if (message.length > this.#capacity) {
-      throw invalidArg('message.length', message.length, `pass at most ${this.#capacity} bytes, the capacity of the channel`)
+  /** The length, read once. That of a subclass, or one that was defined anew, may be anything; the elements never lie. */
+  #check(message: Uint8Array): number {
+    if (!(message instanceof Uint8Array) || !ArrayBuffer.isView(message)) throw invalidArg('message', message, 'pass a Uint8Array')
+    const length: number = message.length
+    if (length > this.#capacity || length >>> 0 !== length || message[length] !== undefined) {
+      throw invalidArg('message.length', length, `pass at most ${this.#capacity} bytes, the capacity of the channel`)
     }
+    return length
   }
 
   #open(): void {
@@ -302,7 +323,9 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
     if (link.end !== undefined) return
     const busy = this.#listener !== undefined || this.#inbox?.open === true || this.#sending.length + this.#draining.length > 0
     if (!busy && !this.#watched) return link.unwatch()
-    link.watch(loopOf(this.#listener?.context ?? this.#context ?? defaultContext()), busy)
+    const loop = loopOf(this.#listener?.context ?? this.#context ?? defaultContext())
+    // `closed` resolves at any rate.
+    link.watch(busy || !loop.closed ? loop : loopOf(defaultContext()), busy)
   }
 
   #wait<T>(queue: T[], make: (settle: Sending['settle']) => T, signal: AbortSignal | undefined): Promise<void> {
@@ -316,6 +339,7 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
       const abort = (): void => {
         queue.splice(queue.indexOf(waiting), 1)
         settle(signal!.reason)
+        this.#flush() // perhaps there is room for the one after it
         this.#watch()
       }
       queue.push(waiting)
@@ -331,18 +355,32 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
 
   /** There is room again. */
   #room(): void {
-    const sending = this.#sending
-    while (sending.length > 0) {
-      try {
-        if (!this.#link.send(sending[0]!.message)) return
-      } catch (error) {
-        return this.#fail(error)
-      }
-      sending.shift()!.settle()
-    }
+    if (!this.#flush()) return
     for (const settle of this.#draining.splice(0)) settle()
     this.#watch()
     this.#listener?.events.drain?.()
+  }
+
+  /** Sends what waits. False = not all of it. */
+  #flush(): boolean {
+    const sending = this.#sending
+    while (sending.length > 0) {
+      const { message, length, settle } = sending[0]!
+      if (message.length === length) {
+        try {
+          if (!this.#link.send(message, length)) return false
+        } catch (error) {
+          this.#fail(error)
+          return false
+        }
+        sending.shift()
+        settle()
+      } else {
+        sending.shift()
+        settle(invalidArg('message.length', message.length, `leave the ${length} bytes of the message alone until they are sent`))
+      }
+    }
+    return true
   }
 
   #fail(error: unknown): void {
@@ -354,9 +392,22 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
     this.#link.consumer = undefined
     this.#fail(this.#link.gone())
     this.#inbox?.end()
+    this.#tell(end)
+  }
+
+  #tell(end: ChannelEnd): void {
     const listener = this.#listener
     this.#listener = undefined
     listener?.events.closed?.(end)
+  }
+
+  /** For a listener that came after the end: what was sent before it, and the end. */
+  #rest(listener: { context: AioContext }): void {
+    if (this.#listener !== listener) return
+    this.#link.rest(loopOf(listener.context))
+    if (this.#listener !== listener) return
+    this.#link.consumer = undefined
+    this.#tell(this.#link.end!)
   }
 
   /** The context in which it waited was closed. */
@@ -365,7 +416,8 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
     this.#link.consumer = undefined
     const error = closed('the context in which the port waited', 'let it wait in another one')
     this.#fail(error)
-    this.#inbox?.end(error)
+    this.#inbox?.fail(error)
+    this.#watch()
   }
 }
 

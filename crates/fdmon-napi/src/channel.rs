@@ -17,6 +17,7 @@ use crate::error::{Failure, guard, with_marks};
 use crate::fd::ring_bell;
 use crate::memory::{Memory, Pinned};
 
+const FREE: u32 = 0;
 const CLAIMED: u32 = 1;
 const DIED: u32 = 3;
 
@@ -54,29 +55,31 @@ impl Drop for Marks {
             // SAFETY: as above.
             let rung = unsafe { mark.rung.as_ref() };
             let order = Ordering::SeqCst;
-            if state.compare_exchange(CLAIMED, DIED, order, order).is_ok()
-                && rung.swap(1, order) == 0
-            {
-                // Nobody is left to be told of a failure.
-                let _ = ring_bell(mark.bell);
-            }
+            // It fails where the port was being closed.
+            let _ = state.compare_exchange(CLAIMED, DIED, order, order);
+            // Also if it was 1: the thread may have been ended between that and the bell.
+            rung.store(1, order);
+            // Nobody is left to be told of a failure.
+            let _ = ring_bell(mark.bell);
         }
     }
 }
 
-/// From here on the end of this environment stores 3 into the word `state` and rings `bell`, unless
-/// the word `rung` says that it rings already. The number is for [`channel_unmark`].
+/// Claims a port: the word `state` from 0 to 1, which is in one step with what follows, as a worker
+/// can be ended between any two steps of JavaScript. From here on the end of this environment stores
+/// 3 into it, and rings `bell` with the word `rung`. The number is for [`channel_unmark`]; `None` =
+/// the port has an owner.
 #[napi]
-pub fn channel_mark(
+pub fn channel_claim(
     env: Env,
     #[napi(ts_arg_type = "Int32Array")] words: Memory,
     state: u32,
     rung: u32,
     bell: i32,
-) -> napi::Result<u32> {
+) -> napi::Result<Option<u32>> {
     guard(&env, || {
         let word = |index: u32| {
-            words.element(index).map(NonNull::cast).ok_or_else(|| {
+            words.element(index).map(NonNull::cast::<AtomicU32>).ok_or_else(|| {
                 let message = format!("index = {index} is not valid; pass one of a port");
                 Failure::new(ErrorCode::InvalidArg, message)
             })
@@ -85,14 +88,18 @@ pub fn channel_mark(
         let memory = words
             .pin_narrow("words")
             .map_err(|error| Failure::new(ErrorCode::Internal, format!("{error}; report it")))?;
-        let mark = Mark { _memory: memory, state, rung, bell };
-        with_marks(&env, |marks| marks.add(mark)).ok_or_else(|| {
-            Failure::new(ErrorCode::Internal, "the addon was not initialised; report it")
+        with_marks(&env, |marks| {
+            // SAFETY: the word lies in the memory that `memory` keeps; others use atomics too.
+            let claimed = unsafe { state.as_ref() };
+            let order = Ordering::SeqCst;
+            claimed.compare_exchange(FREE, CLAIMED, order, order).ok()?;
+            Some(marks.add(Mark { _memory: memory, state, rung, bell }))
         })
+        .ok_or_else(|| Failure::new(ErrorCode::Internal, "the addon was not initialised; report it"))
     })
 }
 
-/// The port was closed: nothing is to be said at the end.
+/// The port was closed, and the other one told: nothing is to be said at the end.
 #[napi]
 pub fn channel_unmark(env: Env, id: u32) {
     with_marks(&env, |marks| drop(marks.marks.borrow_mut().remove(&id)));

@@ -182,7 +182,7 @@ fn words_that_only_a_liar_needs_may_hold_anything() {
             assert_eq!(two.receive().unwrap().unwrap(), b"there");
             assert_eq!(one.receive().unwrap().unwrap(), b"back");
         }
-        assert_eq!(one.wait(Some(std::time::Duration::ZERO)).unwrap(), false);
+        assert!(!one.wait(Some(std::time::Duration::ZERO)).unwrap());
     }
 }
 

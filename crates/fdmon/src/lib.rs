@@ -51,6 +51,7 @@
 //! The source goes the way of an event: ① registration (`interest`, `handler`, `send_handlers`,
 //! `register`, `registry`), ② wait (`monitor`), ②′ spin (`spin`), ③ ready list (`words`, `registry`),
 //! ④ dispatch (`dispatch`); `turn` has the turn itself.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)] // opened only where memory is shared with others; each use has its reason
 
 mod ack;
@@ -98,6 +99,11 @@ mod wait;
 mod wake;
 mod word_source;
 mod words;
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use ack::Ack;
 pub use aio::{AlignedBuf, ForeignMemory, IoOp, IoToken};

@@ -200,7 +200,7 @@ pub(super) fn is_over(end: ChannelEnd) -> Error {
 
 #[cold]
 fn too_long(length: usize, capacity: u32) -> Error {
-    let expected = format_args!("at most {capacity} bytes, or make the channel larger");
+    let expected = format!("at most {capacity} bytes, or make the channel larger");
     Error::invalid_arg("message", format_args!("{length} bytes"), expected)
 }
 

@@ -87,7 +87,7 @@ impl ChannelPort {
             .into_iter()
             .any(|position| position != 0);
         if moved {
-            let value = format_args!("one whose port {} was used", side.number());
+            let value = format!("one whose port {} was used", side.number());
             return Err(Error::invalid_arg("memory", value, "one whose port was not used"));
         }
         // The other side may keep copies of what this one has now.

@@ -112,11 +112,11 @@ impl Memory {
         }
         let sizes = Sizes::of(capacity).filter(|sizes| sizes.ring == ring);
         let Some(sizes) = sizes else {
-            let said = format_args!("one with a capacity of {capacity} and rings of {ring} bytes");
+            let said = format!("one with a capacity of {capacity} and rings of {ring} bytes");
             return refused(&said, "one with sizes that belong together");
         };
         if usize::try_from(size).unwrap_or(usize::MAX) < length(sizes) {
-            let said = format_args!("one of {size} bytes");
+            let said = format!("one of {size} bytes");
             return refused(&said, "one that is as long as its rings take");
         }
         Self::map(fd, sizes)

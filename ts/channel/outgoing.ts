@@ -1,8 +1,6 @@
 // The ring that a port produces. The hot half of sending: no call into native code, nothing allocated.
 import { HEADER, headWord, portWords, PREFIX, recordBytes, ROOM, TAIL, type ChannelMemory, type PortNumber } from './layout.js'
 
-const { subarray } = Uint8Array.prototype
-
 /** What a call on a ring answers besides yes and no. */
 export const CORRUPT = -1
 
@@ -90,8 +88,8 @@ export class Outgoing {
       return
     }
     // Not by the message's own subarray(): a subclass may have another one.
-    bytes.set(subarray.call(message, 0, first), from)
-    bytes.set(subarray.call(message, first), this.#from)
+    bytes.set(Uint8Array.prototype.subarray.call(message, 0, first), from)
+    bytes.set(Uint8Array.prototype.subarray.call(message, first), this.#from)
   }
 }
 

@@ -95,7 +95,9 @@ pub fn channel_claim(
             claimed.compare_exchange(FREE, CLAIMED, order, order).ok()?;
             Some(marks.add(Mark { _memory: memory, state, rung, bell }))
         })
-        .ok_or_else(|| Failure::new(ErrorCode::Internal, "the addon was not initialised; report it"))
+        .ok_or_else(|| {
+            Failure::new(ErrorCode::Internal, "the addon was not initialised; report it")
+        })
     })
 }
 

@@ -285,7 +285,7 @@ for (const format of ['cjs', 'esm'] as const) {
     const addonFile = join(root, 'native', `fdmon.linux-${process.arch}-gnu.node`)
     put(folder, `node_modules/${name}/package.json`, JSON.stringify({ name, version, main: 'addon.node' }))
     symlinkSync(addonFile, join(folder, 'node_modules', name, 'addon.node'))
-    put(folder, 'main.mjs', "import { AioContext } from 'fdmon'\nconst ctx = new AioContext()\nctx.timer(() => ctx.stop()).arm(1)\nctx.run()\nconsole.log('rang')\n")
+    put(folder, 'main.mjs', "import { AioContext, IoThread } from 'fdmon'\nconst ctx = new AioContext()\nctx.timer(() => ctx.stop()).arm(1)\nctx.run()\nconsole.log('rang')\ntry { new IoThread('./x.mjs') } catch ({ code, message }) { console.log(code, message) }\n")
     const banner = { js: "import { createRequire } from 'node:module'\nconst require = createRequire(import.meta.url)" }
     const out = join(folder, 'elsewhere')
     const { metafile } = await build({
@@ -304,6 +304,6 @@ for (const format of ['cjs', 'esm'] as const) {
     t.true(Object.keys(metafile.inputs).some((path) => path.endsWith('.node')), Object.keys(metafile.inputs).join('\n'))
     rmSync(join(folder, 'node_modules'), { recursive: true })
     const child = spawnSync(process.execPath, [join(out, format === 'cjs' ? 'main.cjs' : 'main.mjs')], { cwd: '/', encoding: 'utf8' })
-    t.is(child.stdout, 'rang\n', child.stderr)
+    t.regex(child.stdout, /^rang\nERR_FDMON_UNSUPPORTED an IoThread .*external/, child.stderr)
   })
 }

@@ -1,4 +1,5 @@
 // I/O threads, as the thread that starts them has them. What runs in them is io-thread-worker.ts.
+import { existsSync } from 'node:fs'
 import { isAbsolute, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { inspect, types } from 'node:util'
@@ -6,7 +7,7 @@ import { MessageChannel, receiveMessageOnPort, Worker, type MessagePort, type Tr
 import { needLibuv } from './attach.js'
 import { checkKeys, checkObject } from './check.js'
 import type { AioContext, ContextStats } from './context.js'
-import { FdmonError, invalidArg } from './errors.js'
+import { FdmonError, invalidArg, unsupported } from './errors.js'
 import { native } from './native.js'
 import { checkContext, CONTEXT_KEYS, type AioParams, type MonitorName, type PollParams, type RingParams } from './options.js'
 import { openRemote, type Remote } from './remote.js'
@@ -14,7 +15,15 @@ import { openRemote, type Remote } from './remote.js'
 /** The longest spin of an I/O thread, unless told otherwise. */
 const MAX_NS = 32_768
 
-const WORKER = join(__dirname, 'io-thread-worker.js')
+const WORKER = 'io-thread-worker.js'
+
+/** The file that the thread begins with; it is a module of its own, so a bundle does not have it. */
+function findBootstrap(): string {
+  // A bundle of ES modules has no such name.
+  const path = typeof __dirname === 'string' ? join(__dirname, WORKER) : undefined
+  if (path !== undefined && existsSync(path)) return path
+  throw unsupported(`an IoThread begins with the file ${WORKER} of the package, which is not in this bundle; leave fdmon out of the bundle (external)`)
+}
 
 /** What a Worker takes besides, in any version of Node. */
 const WORKER_KEYS = [
@@ -124,7 +133,8 @@ export class IoThread implements AsyncDisposable {
    *
    * @param module - as for `new Worker()`: a path that is absolute or begins with ./ or ../ (from the working directory), or a
    * URL with file: or data:
-   * @throws FdmonError ERR_FDMON_UNSUPPORTED in Bun and Deno, whose loops are not libuv
+   * @throws FdmonError ERR_FDMON_UNSUPPORTED in Bun and Deno, whose loops are not libuv, and in a bundle, which has not the file
+   * that the thread begins with
    */
   constructor(module: URL | string, options?: IoThreadOptions) {
     const url = checkModule(module)
@@ -135,6 +145,7 @@ export class IoThread implements AsyncDisposable {
     }
     const { monitor, name, poll, aio, ring } = checkContext(given)
     needLibuv('an IoThread')
+    const bootstrap = findBootstrap()
     const reservation = new native.NativeReservation(name, { maxNs: MAX_NS, ...poll }, aio)
     const { port1, port2 } = new MessageChannel()
     const id = reservation.id
@@ -148,7 +159,7 @@ export class IoThread implements AsyncDisposable {
     const passed = Object.fromEntries(Object.entries(given).filter(([key]) => key === 'name' || WORKER_KEYS.includes(key)))
     const transferList = [...((given['transferList'] as Transferable[] | undefined) ?? []), port2]
     try {
-      this.worker = new Worker(WORKER, { ...passed, workerData: boot, transferList })
+      this.worker = new Worker(bootstrap, { ...passed, workerData: boot, transferList })
     } catch (error) {
       reservation.release()
       port1.close()

@@ -51,7 +51,7 @@ export class Link {
   #consumer: ((message: Uint8Array) => void) | undefined
   /** Another number for each consumer, and each time that it is given messages: who gives them sees that he is to stop. */
   #turn = 0
-  /** A consumer is being given messages. */
+  /** A consumer is being given messages, or told of room. */
   #giving = false
   /** A look is to follow that. */
   #again = false
@@ -203,11 +203,14 @@ export class Link {
     if (!answer) return
     this.#needs = 0
     this.#out.forgetRoom()
+    this.#giving = true
     try {
       this.room()
     } catch (error) {
       loop?.errors.push(error) // the end is looked for all the same
     }
+    this.#giving = false
+    if (this.#again) this.#lookSoon()
   }
 
   /** Rings the other port, unless it rings already. */

@@ -113,6 +113,32 @@ for (const memory of ['shared', 'memfd'] as const) {
   })
 }
 
+test('a worker that is ended in the middle of ringing or of closing is heard of', async (t) => {
+  for (const [word, value, end] of [[18, 1, 'peer-died'], [32, 2, 'closed']] as const) {
+    const { port1, port2 } = new Channel({ memory: 'shared' })
+    const words = new Int32Array(port1.handle.buffer!)
+    const worker = inWorker(
+      `const words = new Int32Array(data.handle.buffer)
+       if (data.word === 18) words[data.word] = data.value // rung, but no bell
+       const port = fdmon.ChannelPort.from(data.handle)
+       parentPort.postMessage('claimed')
+       parentPort.once('message', () => {
+         words[18] = 1
+         words[data.word] = data.value
+         process.exit()
+       })`,
+      { handle: port2.handle, word, value },
+    )
+    await message(worker)
+    const closed = port1.closed
+    worker.postMessage('end')
+    t.is(await closed, end)
+    t.is(words[32], end === 'closed' ? 2 : 3)
+    port1.close()
+    port2.close()
+  }
+})
+
 test('an idle channel wakes nobody', async (t) => {
   const { port1, port2 } = new Channel()
   const worker = inWorker(`${ECHO}; parentPort.postMessage(ctx.id)`, { handle: port2.handle, maxNs: 100_000 })

@@ -248,6 +248,27 @@ test('an aborted send gives its place to the one after it', async (t) => {
   t.deepEqual([port2.receive(), port2.receive(), port2.receive()].map((message) => message?.length), [400, 400, 10])
 })
 
+test('a send that finds room at the last moment takes nothing from a drain() before it, which needs more', async (t) => {
+  using channel = open(1000)
+  const { port1, port2 } = channel
+  for (let i = 0; i < 2; i++) t.true(port1.send(new Uint8Array(400)))
+  t.false(port1.send(new Uint8Array(1000)))
+  const drained = port1.drain()
+  // As if by another thread: the consumer takes a message between the two looks of a send.
+  const { store } = Atomics
+  Atomics.store = ((...given: Parameters<typeof store>) => {
+    Atomics.store = store
+    port2.receive()
+    return store(...given)
+  }) as typeof store
+  t.true(port1.send(new Uint8Array(300)))
+  t.is(Atomics.store, store)
+  t.is(port2.receive()?.length, 400)
+  t.is(port2.receive()?.length, 300)
+  await drained
+  t.true(port1.send(new Uint8Array(1000)))
+})
+
 test('a message that changes its length while it waits is not sent, and those after it are', async (t) => {
   for (const change of ['grow', 'shrink', 'transfer'] as const) {
     using channel = open(100)

@@ -385,6 +385,16 @@ onBoth('a port has one consumer', { capacity: 100 }, (t, { port1 }) => {
   ctx.close()
 })
 
+test('the largest capacity there is', (t) => {
+  const { port1, port2 } = new Channel({ capacity: 2 ** 30 - 64, memory: 'memfd' })
+  for (const [from, to] of [[port1, port2], [port2, port1]] as const) {
+    t.true(from.send(pattern(1000, 3)))
+    t.deepEqual(to.receive(), pattern(1000, 3))
+  }
+  port1.close()
+  port2.close()
+})
+
 test('handles that are none are refused by name', (t) => {
   const { port1, port2 } = new Channel()
   const handle = port1.handle

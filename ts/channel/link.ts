@@ -51,10 +51,6 @@ export class Link {
   #consumer: ((message: Uint8Array) => void) | undefined
   /** Another number for each consumer, and each time that it is given messages: who gives them sees that he is to stop. */
   #turn = 0
-  /** A consumer is being given messages. */
-  #giving = false
-  /** A look is to follow that. */
-  #again = false
   /** Taken out of the ring already, and not used. */
   readonly #early: Uint8Array[] = []
   /** Bytes that a send waits for. */
@@ -246,7 +242,6 @@ export class Link {
     if (consumer === undefined) return this.end === undefined
     const loop = this.#loop // the consumer may move it elsewhere
     const turn = ++this.#turn
-    this.#giving = true
     while (this.#early.length > 0 && this.#turn === turn) give(consumer, this.#early.shift()!, loop)
     let pending = this.#turn === turn ? this.#in.waiting() : 0
     while (pending > 0) {
@@ -258,8 +253,6 @@ export class Link {
       if (this.#turn !== turn) break
     }
     if (this.#in.publish(pending) && !this.#released) this.#ring()
-    this.#giving = false
-    if (this.#again) this.#lookSoon()
     if (this.#turn !== turn) return false
     if (pending !== 0) this.#finish('corrupt')
     return pending === 0
@@ -298,10 +291,18 @@ export class Link {
     this.unwatch()
     if (this.end !== undefined) return
     const ring = headWord(otherPort(this.parts.port))
+    // For what came before, no bell rings; but there is always room to ring one, so the next turn looks, as it does for a bell.
+    const late = this.#early.length > 0 || Atomics.load(this.#words, this.#peer) > CLAIMED
     const slot = new Slot()
     slot.keeps = keeps
     const registration = register(loop, this.parts.bell, {
       read: (_: number, events: number) => this.#look(events),
+      ...(late && {
+        write: (_: number, events: number) => {
+          registration.setInterest({ write: false })
+          this.#look(events)
+        },
+      }),
       ...(spins && {
         poll: { memory: this.#words, index: ring, notEqual: { index: ring + TAIL }, suppress: { index: this.#own + SUPPRESS } },
         pollReady: () => void this.#take(),
@@ -316,21 +317,7 @@ export class Link {
     this.#loop = loop
     this.#keeps = keeps
     this.#spins = spins
-    // No bell rings for these.
-    if (this.#early.length > 0 || Atomics.load(this.#words, this.#peer) > CLAIMED) this.#lookSoon()
     if (this.sibling?.releaseIfTaken() === true) this.sibling = undefined
-  }
-
-  /** A look in the next turn. */
-  #lookSoon(): void {
-    this.#again = false
-    const registration = this.#registration
-    if (registration === undefined) return
-    this.#loop!.schedule(() => {
-      if (this.#registration !== registration) return
-      if (this.#giving) this.#again = true
-      else this.#look(0)
-    })
   }
 
   unwatch(): void {

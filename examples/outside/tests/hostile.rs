@@ -52,15 +52,14 @@ impl Server {
         let ctx = AioContext::builder().build().unwrap();
         let driver = Driver::connect(&ctx, &self.path).unwrap();
         run(&ctx, &driver, Plan { requests: 0, workers: 1, seed: 1 }).unwrap();
-        let remote = ctx.remote();
         driver
             .read(2048 - 1, 512, |ops, result| {
                 ops.stop();
-                Ok(drop(result?))
+                result?;
+                Ok(())
             })
             .unwrap();
         ctx.run().unwrap();
-        assert_eq!(remote.stats().spin_hits, 0);
     }
 }
 

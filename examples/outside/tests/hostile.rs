@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fdmon::{AioContext, PollParams, Remote};
 use fdmon_outside::vdev::device::Disk;
@@ -209,8 +209,11 @@ fn a_chain_that_is_pushed_twice_at_once_costs_the_driver_its_device() {
     words[AVAIL.index].store(2, Ordering::Release);
     hand.avail.ring().unwrap();
     hand.wait_for_call();
+    // The first of the two may be answered before, which calls as well.
+    let begin = Instant::now();
     while !hand.is_broken() {
-        thread::yield_now(); // the first of the two may be answered before
+        assert!(begin.elapsed() < Duration::from_secs(10), "both were taken");
+        thread::yield_now();
     }
     server.serves();
 }

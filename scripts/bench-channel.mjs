@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { usableCpus } from '../examples/main-job/rows.mjs'
-import { line, machineLine, median, systemCallsOf } from './measure.mjs'
+import { checkGoals, line, machineLine, median, systemCallsOf } from './measure.mjs'
 import { systemCallCounter } from '../examples/main-job/counter.mjs'
 import { seal } from './seal.mjs'
 import { fail, has, root, say, seconds } from './step.mjs'
@@ -63,7 +63,7 @@ const trips = [twoCpus, oneCpu].map(({ title, ways }) => ({ title, rows: rounds(
 for (const { rows } of trips) for (const row of rows) row.calls = callsARound(row)
 const flowing = { title: flows.title, rows: rounds(flows.ways, [], ({ perSecond }) => 1e9 / perSecond) }
 
-if (check) checkGoals()
+if (check) checkGoals(goals())
 else writeFileSync(join(root, 'docs', 'CHANNEL.md'), seal(report()))
 say(`${check ? 'channels, quickly' : 'docs/CHANNEL.md written'}: ${seconds(since)}`)
 
@@ -117,14 +117,6 @@ function goals() {
     { goal: 'one CPU: spinning with guards at most 1.2 times blocking', value: times(guarded), kept: guarded <= 1.2, half: guarded <= 1.4 },
     { goal: 'at least 5 million messages of 64 bytes a second to JavaScript', value: `${million.toFixed(2)} million`, kept: million >= 5, half: million >= 2.5 },
   ]
-}
-
-function checkGoals() {
-  const missed = goals().filter(({ goal, value, kept, half }) => {
-    say(`${half ? (kept ? 'kept' : 'kept at half the goal') : 'MISSED'}: ${goal}: ${value}`)
-    return !half
-  })
-  if (missed.length > 0) fail(`${missed.length} of the goals are missed by more than half`)
 }
 
 // --- The report -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { cpus, release, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { systemCallCounter } from '../examples/main-job/counter.mjs'
-import { buildProgram, fail, has, root } from './step.mjs'
+import { buildProgram, fail, has, root, say } from './step.mjs'
 
 const folder = mkdtempSync(join(tmpdir(), 'fdmon-counts-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
@@ -73,4 +73,13 @@ export function line(cells) {
 /** 10,000 */
 export function count(number) {
   return number.toLocaleString('en-US')
+}
+
+/** Says of each goal whether it was kept; ends the script where one was missed by more than half, which is what CI lets pass on a noisy machine. */
+export function checkGoals(goals) {
+  const missed = goals.filter(({ goal, value, kept, half }) => {
+    say(`${half ? (kept ? 'kept' : 'kept at half the goal') : 'MISSED'}: ${goal}: ${value}`)
+    return !half
+  })
+  if (missed.length > 0) fail(`${missed.length} of the goals are missed by more than half`)
 }

@@ -275,6 +275,13 @@ export class Link {
     if (this.#take()) this.#finish(state < FREE || state > DIED ? 'corrupt' : state === CLOSED ? 'closed' : 'peer-died')
   }
 
+  /** Sees an end that came before anybody waited for it, where no consumer has to have the rest first. */
+  seeEnd(): void {
+    if (this.#consumer !== undefined || this.#released) return
+    const state = Atomics.load(this.#words, this.#peer)
+    if (state === CLOSED || state === DIED) this.#finish(state === CLOSED ? 'closed' : 'peer-died')
+  }
+
   /** Gives the consumer what was left when the other side ended, in a turn of this loop. */
   rest(loop: Loop): void {
     this.#loop = loop

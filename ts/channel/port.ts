@@ -254,6 +254,7 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
         this.#watched = false
         throw error
       }
+      this.#link.seeEnd()
     }
     return this.#closed
   }

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { systemCallCounter } from '../examples/main-job/counter.mjs'
-import { checkGoals, line, machineLine, median } from './measure.mjs'
+import { checkGoals, machineLine, median, table } from './measure.mjs'
 import { seal } from './seal.mjs'
 import { fail, has, root, say, seconds } from './step.mjs'
 
@@ -152,7 +152,6 @@ function goals() {
 
 function report() {
   const us = (ns) => (ns / 1000).toFixed(ns < 10_000 ? 2 : 1)
-  const table = (head, rows) => line(head) + line(head.map((_, at) => (at === 0 ? '---' : '---:'))) + rows.map(line).join('')
   return `# Inside Node's loop
 
 Written by \`npm run bench:attach\`; do not edit.

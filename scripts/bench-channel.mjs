@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { usableCpus } from '../examples/main-job/rows.mjs'
-import { checkGoals, line, machineLine, median, systemCallsOf } from './measure.mjs'
+import { checkGoals, machineLine, median, systemCallsOf, table } from './measure.mjs'
 import { systemCallCounter } from '../examples/main-job/counter.mjs'
 import { seal } from './seal.mjs'
 import { fail, has, root, say, seconds } from './step.mjs'
@@ -122,7 +122,6 @@ function goals() {
 // --- The report -----------------------------------------------------------------------------------------------------
 
 function report() {
-  const table = (head, rows) => line(head) + line(head.map((_, at) => (at === 0 ? '---' : '---:'))) + rows.map(line).join('')
   const latency = ({ title, rows }) => `## ${title}\n\n${table(
     ['way', 'p50 µs (least–most)', 'p99 µs', 'CPU µs', 'system calls', 'context switches', '× MessagePort'],
     rows.map((row) => [

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { usableCpus } from '../examples/main-job/rows.mjs'
 import { FILE_HANDLE, FS_READ, promiseWay, SYNC, ways } from './files/ways.mjs'
-import { checkGoals, line, machineLine, median } from './measure.mjs'
+import { checkGoals, machineLine, median, table } from './measure.mjs'
 import { seal } from './seal.mjs'
 import { fail, has, root, say, seconds } from './step.mjs'
 
@@ -106,7 +106,6 @@ function limit(ring) {
 // --- The report -----------------------------------------------------------------------------------------------------------
 
 function report() {
-  const table = (head, rows) => line(head) + line(head.map((_, at) => (at === 0 ? '---' : '---:'))) + rows.map(line).join('')
   const speed = (value) => (value / 1e6).toFixed(value < 1e5 ? 4 : value < 1e6 ? 3 : 2)
   const columns = ['way', 'M reads a second (least–most)', '× fs.read', '× FileHandle.read', 'CPU µs a read', 'submissions a read']
   const part = ({ title, rows }) => `## ${title}\n\n${table(

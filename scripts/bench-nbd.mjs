@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { spawnSync } from 'node:child_process'
-import { checkGoals, count, line, machineLine, median } from './measure.mjs'
+import { checkGoals, count, machineLine, median, table } from './measure.mjs'
 import { measure } from './nbd/client.mjs'
 import { hasKernelWorkers, SERVERS, start } from './nbd/servers.mjs'
 import { seal } from './seal.mjs'
@@ -98,7 +98,6 @@ function listGoals() {
 // --- The report -------------------------------------------------------------------------------------------------------------
 
 function report() {
-  const table = (head, rows) => line(head) + line(head.map((_, at) => (at === 0 ? '---' : '---:'))) + rows.map(line).join('')
   const sections = cells.map((cell) => {
     const rows = names.map((name) => {
       const over = (key) => cell.rounds[name].map((row) => row[key])

@@ -70,6 +70,11 @@ export function line(cells) {
   return `| ${cells.join(' | ')} |\n`
 }
 
+/** A Markdown table: a column of text, and columns of numbers. */
+export function table(head, rows) {
+  return line(head) + line(head.map((_, at) => (at === 0 ? '---' : '---:'))) + rows.map(line).join('')
+}
+
 /** 10,000 */
 export function count(number) {
   return number.toLocaleString('en-US')

@@ -5,7 +5,8 @@ import { closed, invalidArg } from './errors.js'
 import { failed } from './fd/fd.js'
 import { fdHot, native } from './native.js'
 
-const TYPE = 'fdmon.EventNotifier'
+/** What a handle says that it is. */
+export const TYPE = 'fdmon.EventNotifier'
 /** Says to the constructor that the number is an eventfd already; no option of a caller can be this object. */
 const adopted = new WeakMap<object, number>()
 

@@ -1,7 +1,7 @@
 // The ring that a port consumes. Messages are copied out of the shared memory before anybody sees them, so that the other
 // side cannot change what is being read; each of them in memory that is used again for the next one.
-import { CORRUPT } from './outgoing.js'
 import {
+  CORRUPT,
   HEADER,
   headWord,
   otherPort,

@@ -18,6 +18,9 @@ export const SUPPRESS = 1
 export const RUNG = 2
 export const ROOM = 3
 
+/** What a call on a ring answers besides yes and no. */
+export const CORRUPT = -1
+
 /** The largest `capacity`. */
 export const MOST = 2 ** 30 - 64
 /** Bytes before the data of ring 1. */

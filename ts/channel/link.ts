@@ -9,6 +9,7 @@ import { Incoming } from './incoming.js'
 import {
   CLAIMED,
   CLOSED,
+  CORRUPT,
   DIED,
   FREE,
   headWord,
@@ -19,7 +20,7 @@ import {
   SUPPRESS,
   TAIL,
 } from './layout.js'
-import { CORRUPT, Outgoing } from './outgoing.js'
+import { Outgoing } from './outgoing.js'
 import type { Parts } from './parts.js'
 
 /** Why nothing comes any more. */
@@ -268,18 +269,25 @@ export class Link {
     if (this.#needs !== 0) this.#lookForRoom(loop)
     if (this.#loop !== loop || !this.#take()) return
     if (this.sibling?.releaseIfTaken() === true) this.sibling = undefined
-    const state = Atomics.load(this.#words, this.#peer)
     const hungUp = (events & Events.HUP) !== 0 || cleared < 0
-    if (this.end !== undefined || (!hungUp && (state === FREE || state === CLAIMED))) return
+    const end = this.#peerEnd() ?? (hungUp ? 'peer-died' : undefined)
     // What it has sent before its end was not there yet, perhaps.
-    if (this.#take()) this.#finish(state < FREE || state > DIED ? 'corrupt' : state === CLOSED ? 'closed' : 'peer-died')
+    if (this.end === undefined && end !== undefined && this.#take()) this.#finish(end)
   }
 
-  /** Sees an end that came before anybody waited for it, where no consumer has to have the rest first. */
-  seeEnd(): void {
-    if (this.#consumer !== undefined || this.#released) return
-    const state = Atomics.load(this.#words, this.#peer)
-    if (state === CLOSED || state === DIED) this.#finish(state === CLOSED ? 'closed' : 'peer-died')
+  /** How the other port has ended, as it says itself. */
+  #peerEnd(): ChannelEnd | undefined {
+    switch (Atomics.load(this.#words, this.#peer)) {
+      case FREE:
+      case CLAIMED:
+        return undefined
+      case CLOSED:
+        return 'closed'
+      case DIED:
+        return 'peer-died'
+      default:
+        return 'corrupt'
+    }
   }
 
   /** Gives the consumer what was left when the other side ended, in a turn of this loop. */
@@ -297,9 +305,12 @@ export class Link {
     this.claim()
     this.unwatch()
     if (this.end !== undefined) return
+    const end = this.#peerEnd()
+    // Nobody has to have what was sent before it first.
+    if (end !== undefined && !spins) return this.#finish(end)
     const ring = headWord(otherPort(this.parts.port))
     // For what came before, no bell rings; but there is always room to ring one, so the next turn looks, as it does for a bell.
-    const late = this.#early.length > 0 || Atomics.load(this.#words, this.#peer) > CLAIMED
+    const late = this.#early.length > 0 || end !== undefined
     const slot = new Slot()
     slot.keeps = keeps
     const registration = register(loop, this.parts.bell, {

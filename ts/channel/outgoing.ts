@@ -1,8 +1,5 @@
 // The ring that a port produces. The hot half of sending: no call into native code, nothing allocated.
-import { HEADER, headWord, portWords, PREFIX, recordBytes, ROOM, TAIL, type ChannelMemory, type PortNumber } from './layout.js'
-
-/** What a call on a ring answers besides yes and no. */
-export const CORRUPT = -1
+import { CORRUPT, HEADER, headWord, portWords, PREFIX, recordBytes, ROOM, TAIL, type ChannelMemory, type PortNumber } from './layout.js'
 
 /** The producer's side: `head` is its own, `tail` the other port's. */
 export class Outgoing {

@@ -5,7 +5,7 @@ import { fdOf, type FdLike } from '../fd-like.js'
 import { OWN, SocketFd, socketpair, type Fd } from '../fd/fd.js'
 import { memfd, MemFd } from '../fd/memfd.js'
 import { native } from '../native.js'
-import { EventNotifier } from '../notifier.js'
+import { EventNotifier, TYPE as NOTIFIER } from '../notifier.js'
 import { format, memoryBytes, open, type ChannelMemory, type PortNumber } from './layout.js'
 
 const TYPE = 'fdmon.Channel'
@@ -136,7 +136,7 @@ export function partsOf(handle: unknown): Parts {
 
 /** An own descriptor for the eventfd of a handle. */
 function eventfd(fd: unknown, id: unknown): EventNotifier {
-  return EventNotifier.from({ type: 'fdmon.EventNotifier', pid: process.pid, fd: fd as number, id: id as number })
+  return EventNotifier.from({ type: NOTIFIER, pid: process.pid, fd: fd as number, id: id as number })
 }
 
 /** Whether a number that arrived in a handle still led to the sender's file when it was duplicated. */

@@ -254,7 +254,6 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
         this.#watched = false
         throw error
       }
-      this.#link.seeEnd()
     }
     return this.#closed
   }

@@ -4,7 +4,6 @@
 //! of docs/CHANNEL-LAYOUT.md.
 #![allow(unsafe_code, reason = "the words are JavaScript's memory")]
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,8 +24,8 @@ const DIED: u32 = 3;
 /// each port that was not closed is said to have died.
 #[derive(Default)]
 pub(crate) struct Marks {
-    marks: RefCell<BTreeMap<u32, Mark>>,
-    next: Cell<u32>,
+    marks: BTreeMap<u32, Mark>,
+    next: u32,
 }
 
 struct Mark {
@@ -39,17 +38,17 @@ struct Mark {
 }
 
 impl Marks {
-    fn add(&self, mark: Mark) -> u32 {
-        let id = self.next.get();
-        self.next.set(id.wrapping_add(1));
-        self.marks.borrow_mut().insert(id, mark);
+    fn add(&mut self, mark: Mark) -> u32 {
+        let id = self.next;
+        self.next = id.wrapping_add(1);
+        self.marks.insert(id, mark);
         id
     }
 }
 
 impl Drop for Marks {
     fn drop(&mut self) {
-        for mark in self.marks.get_mut().values() {
+        for mark in self.marks.values() {
             // SAFETY: the word lies in the memory that the mark keeps; others use atomics too.
             let state = unsafe { mark.state.as_ref() };
             // SAFETY: as above.
@@ -104,5 +103,5 @@ pub fn channel_claim(
 /// The port was closed, and the other one told: nothing is to be said at the end.
 #[napi]
 pub fn channel_unmark(env: Env, id: u32) {
-    with_marks(&env, |marks| drop(marks.marks.borrow_mut().remove(&id)));
+    with_marks(&env, |marks| drop(marks.marks.remove(&id)));
 }

@@ -209,6 +209,6 @@ pub(crate) fn with_descriptors<T>(
 }
 
 /// What `use_them` makes of the ports that this environment owns; None before `init`.
-pub(crate) fn with_marks<T>(env: &Env, use_them: impl FnOnce(&Marks) -> T) -> Option<T> {
-    per_env(env).ok().flatten().map(|state| use_them(&state.marks.borrow()))
+pub(crate) fn with_marks<T>(env: &Env, use_them: impl FnOnce(&mut Marks) -> T) -> Option<T> {
+    per_env(env).ok().flatten().map(|state| use_them(&mut state.marks.borrow_mut()))
 }

@@ -16,7 +16,7 @@ mod siginfo;
 mod signal;
 mod unix;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use fdmon::ErrorCode;
 use napi::Env;
@@ -83,18 +83,22 @@ pub fn fd_pending(fd: i32) -> i32 {
     count(rustix::io::ioctl_fionread(fd).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)))
 }
 
-/// Sets or clears O_NONBLOCK of the open file.
+/// Sets or clears O_NONBLOCK of the open file, where that changes anything.
+fn set_nonblock(fd: BorrowedFd<'_>, on: bool) -> std::result::Result<(), Errno> {
+    let old = fcntl_getfl(fd)?;
+    let new = if on { old | OFlags::NONBLOCK } else { old - OFlags::NONBLOCK };
+    if new == old { Ok(()) } else { fcntl_setfl(fd, new) }
+}
+
+/// [`set_nonblock`]
 #[napi]
 pub fn fd_set_nonblock(env: Env, fd: i32, on: bool) -> napi::Result<()> {
     guard(&env, || {
         let file = raw::require(fd)?;
-        let failed = |errno| {
+        set_nonblock(file, on).map_err(|errno| {
             let advice = "pass a descriptor whose mode may be changed (not one opened with O_PATH)";
             Failure::syscall("fcntl", errno, &format!("change the mode of fd = {fd}"), advice)
-        };
-        let old = fcntl_getfl(file).map_err(failed)?;
-        let new = if on { old | OFlags::NONBLOCK } else { old - OFlags::NONBLOCK };
-        if new == old { Ok(()) } else { fcntl_setfl(file, new).map_err(failed) }
+        })
     })
 }
 
@@ -220,7 +224,7 @@ pub fn pidfd_open(env: Env, pid: i32) -> napi::Result<i32> {
             // Before Linux 5.10 there is no PIDFD_NONBLOCK.
             Err(Errno::INVAL) => rustix::process::pidfd_open(process, PidfdFlags::empty())
                 .and_then(|fd| {
-                    fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
+                    set_nonblock(fd.as_fd(), true)?;
                     Ok(fd)
                 }),
             other => other,

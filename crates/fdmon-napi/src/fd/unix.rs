@@ -3,13 +3,13 @@
 use fdmon::ErrorCode;
 use napi::Env;
 use napi_derive::napi;
-use rustix::fd::OwnedFd;
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::owned::give;
-use super::{duplicate, raw};
+use super::{duplicate, raw, set_nonblock};
 use crate::error::{Failure, Result, guard};
 
 /// As Node has it; the kernel takes less where net.core.somaxconn says so.
@@ -135,12 +135,10 @@ pub fn socket_adopt(env: Env, fd: i32) -> napi::Result<i32> {
             let message = format!("fd = {fd} is not a Unix stream socket; pass the bell of a port");
             return Err(Failure::new(ErrorCode::InvalidArg, message));
         }
-        let failed = |errno| {
+        set_nonblock(own.as_fd(), true).map_err(|errno| {
             let what = format!("change the mode of fd = {fd}");
             Failure::syscall("fcntl", errno, &what, "see fcntl(2)")
-        };
-        let flags = fcntl_getfl(&own).map_err(failed)?;
-        fcntl_setfl(&own, flags | OFlags::NONBLOCK).map_err(failed)?;
+        })?;
         Ok(give(&env, own))
     })
 }

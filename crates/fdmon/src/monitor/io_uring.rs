@@ -15,7 +15,7 @@
 //! A request holds its file: taking an fd out cancels the request before the caller closes the fd,
 //! so that peers see the hang-up and ports are free at once.
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, poll as poll_now};
 use rustix::fd::{BorrowedFd, RawFd};
 use rustix::io::Errno;
 use rustix::io_uring::{
@@ -25,7 +25,7 @@ use rustix::io_uring::{
 
 use super::refusal::Refusal;
 use super::ring::{Completion, Ring, RingFeatures};
-use super::{FdMonitor, MonitorToken, Sink, borrow, timespec};
+use super::{FdMonitor, MonitorToken, Sink, borrow, poll, timespec};
 use crate::config::{BusyPoll, RingMode, RingParams};
 use crate::interest::{Events, Interest};
 use crate::notifier;
@@ -106,11 +106,12 @@ impl Poll {
 
     /// Which of these events, that a completion told of, are there now.
     fn look(&self, told: u32) -> u32 {
-        let wanted = PollFlags::from_bits_retain(self.events);
+        // Signed with rustix's backend for libc, which another crate's features, or Miri, may choose.
+        let wanted = PollFlags::from_bits_retain(self.events as _);
         let mut fds = [PollFd::from_borrowed_fd(borrow(self.fd), wanted)];
         loop {
-            match poll(&mut fds, Some(&timespec(0))) {
-                Ok(_) => return u32::from(fds[0].revents().bits() & self.events),
+            match poll_now(&mut fds, Some(&timespec(0))) {
+                Ok(_) => return poll::bits(fds[0].revents()) & u32::from(self.events),
                 Err(Errno::INTR) => {}
                 // Nobody knows. A request that goes on does not tell of them again.
                 Err(_) => return told,

@@ -6,16 +6,17 @@
 //
 // What fdmon's capabilities() say in a guest must be what scripts/kernels/probe.c finds there. Where a kernel lacks io_uring, the others are
 // tested, and that it is refused. The same under seccomp profiles such as Docker's. Kernels are Debian's, and stay in target/kernels.
-import { execFileSync, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { boot, MACHINES, needQemu } from './kernels/boot.mjs'
 import { build, taggedTests } from './kernels/initramfs.mjs'
 import { judge } from './kernels/judge.mjs'
-import { PLANS, PROFILES, jobsOf } from './kernels/plan.mjs'
+import { jobsOf } from './kernels/plan.mjs'
 import { write } from './kernels/table.mjs'
+import { toolchain } from './packages/toolchain.mjs'
 import { buildProgram, fail, has, install, need, needCargo, root, run, say, seconds } from './step.mjs'
 
 /** By name: the machine, the series of Debian's kernel, and the plans that are run there. */
@@ -105,8 +106,28 @@ function native(folder) {
   return { busybox, node: process.execPath, addon, probe, programs }
 }
 
+/** For arm64, on a machine of another kind: cross-compiled by zig as the packages are. */
 function foreign(folder) {
-  fail(`not yet ${folder} ${ARM64_NODE} ${basename(folder)} ${PROFILES} ${PLANS} ${execFileSync} ${readdirSync} ${renameSync} ${rmSync} ${readFileSync}`)
+  const here = join(folder, 'arm64')
+  const node = join(here, 'node')
+  if (!existsSync(node)) {
+    const into = join(folder, 'npm')
+    rmSync(into, { recursive: true, force: true })
+    mkdirSync(into)
+    run(ARM64_NODE, 'npm', ['pack', ARM64_NODE, '--silent', '--pack-destination', into], { stdio: ['ignore', 'ignore', 'inherit'] })
+    run('unpacking', 'tar', ['xzf', join(into, readdirSync(into)[0]), '-C', into])
+    renameSync(join(into, 'package'), node)
+    rmSync(into, { recursive: true })
+  }
+  run('addon for arm64', process.execPath, [join('scripts', 'build-targets.mjs'), 'linux-arm64-gnu'])
+  const env = { ...toolchain('zig'), CARGO_TARGET_DIR: join(folder, 'build'), CARGO_PROFILE_DEV_STRIP: 'symbols', CARGO_PROFILE_DEV_DEBUG: '0' }
+  const probe = join(folder, 'probe.arm64')
+  run('probe for arm64', 'python-zig', ['cc', '-target', 'aarch64-linux-musl', '-static', '-O1', '-o', probe, join('scripts', 'kernels', 'probe.c')], { env })
+  const cargo = ['zigbuild', '--quiet', '--features', 'executor,channel', '--target', 'aarch64-unknown-linux-gnu']
+  const built = (name, kind) => buildProgram(name, [...cargo, kind, name], env)
+  const programs = { conformance: built('conformance', '--test'), refused: built('refused', '--test'), refuse: built('refuse', '--example') }
+  const addon = join(root, 'target', 'packages', 'artifacts', 'fdmon.linux-arm64-gnu.node')
+  return { busybox: join(here, 'busybox'), node: join(node, 'bin', 'node'), libraries: join(here, 'lib'), addon, probe, programs }
 }
 
 async function one(folder, name) {

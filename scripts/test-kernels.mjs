@@ -62,14 +62,16 @@ async function main() {
   const waiting = [...names]
   const results = []
   const worker = async () => {
-    while (waiting.length > 0) results.push(await one(folder, waiting.shift()))
+    while (waiting.length > 0) {
+      const result = await one(folder, waiting.shift())
+      results.push(result)
+      // At once: a run of all takes long, and may be ended.
+      if (!options.quick && result.problems.length === 0) write([result], Object.keys(KERNELS))
+    }
   }
   await Promise.all(Array.from({ length: Math.max(1, Math.floor(availableParallelism() / 2)) }, worker))
   const bad = results.filter(({ problems }) => problems.length > 0)
-  if (!options.quick) {
-    write(results.filter(({ problems }) => problems.length === 0), Object.keys(KERNELS))
-    say('docs/KERNELS.md and docs/runs/kernels.json written')
-  }
+  if (!options.quick && bad.length < results.length) say('docs/KERNELS.md and docs/runs/kernels.json written')
   if (bad.length > 0) fail(`kernels: ${bad.map(({ name }) => name).join(', ')} failed; look above for the reason`)
   say(`kernels: ${results.length} passed, ${seconds(since)}`)
 }
@@ -86,8 +88,13 @@ function prepare(folder, arch) {
   say(`initramfs for ${arch}: ${seconds(began)}`)
 }
 
-const seriesOf = (name) => name.replace(/-.*/, '')
-const archiveOf = (folder, arch) => join(folder, `initramfs.${arch}.cpio`)
+function seriesOf(name) {
+  return name.replace(/-.*/, '')
+}
+
+function archiveOf(folder, arch) {
+  return join(folder, `initramfs.${arch}.cpio`)
+}
 
 /** With the features and the packages that `npm test` builds with, so that it is built once. */
 function native(folder) {

@@ -22,7 +22,7 @@ busybox sync
 busybox poweroff -f
 `
 /** The applets that the tests start by name. */
-const APPLETS = ['sh', 'cat', 'env', 'ls', 'sleep', 'true', 'false', 'echo', 'kill', 'uname']
+const APPLETS = ['sh', 'cat', 'env', 'ls', 'sleep', 'true', 'false', 'echo', 'kill', 'mkfifo', 'uname']
 
 /** The ava tests that carry the tag, by file: a line of their heading says so. */
 export function taggedTests() {

@@ -19,9 +19,11 @@ export function write(results, names) {
   const { commit } = machine()
   const probed = readJson(PROBED, {})
   let runs = readJson(RUNS, [])
-  for (const { name, arch, package: debian, accel, rows, found, release, node, seconds } of results) {
-    probed[name] = { release, package: debian, arch, accel, node, seconds, commit, found: Object.fromEntries(Object.entries(found).map(([profile, answers]) => [profile, kept(answers)])) }
-    runs = runs.filter((run) => run.name !== name)
+  for (const { name, arch, package: debian, accel, rows, found, seconds, release, node } of results) {
+    const before = probed[name]?.release === release ? probed[name].found : {}
+    const now = Object.entries(found).map(([profile, answers]) => [profile, { commit, seconds: seconds[profile], ...kept(answers) }])
+    probed[name] = { release, package: debian, arch, accel, node, found: { ...before, ...Object.fromEntries(now) } }
+    runs = runs.filter((run) => run.name !== name || (run.kernel === release && !Object.hasOwn(found, run.profile)))
     for (const { profile, runtime, suite, monitor, passed, failed } of rows) {
       runs.push({
         ...{ target: `linux-${arch}-gnu`, runtime: runtime === 'node' ? `Node ${node.slice(1)}` : 'Rust', kernel: release, monitor },
@@ -29,7 +31,8 @@ export function write(results, names) {
       })
     }
   }
-  runs.sort((a, b) => names.indexOf(a.name) - names.indexOf(b.name))
+  const profiles = Object.keys(PROFILES)
+  runs.sort((a, b) => names.indexOf(a.name) - names.indexOf(b.name) || profiles.indexOf(a.profile) - profiles.indexOf(b.profile))
   mkdirSync(folder, { recursive: true })
   writeFileSync(RUNS, `[\n${runs.map((run) => `  ${JSON.stringify(run)}`).join(',\n')}\n]\n`)
   writeFileSync(PROBED, `${JSON.stringify(Object.fromEntries(names.filter((name) => probed[name]).map((name) => [name, probed[name]])), null, 2)}\n`)
@@ -57,18 +60,18 @@ function document(runs, probed, names) {
     tests(run, probed, runs),
     `\n${Object.entries(PROFILES).map(([name, { what }]) => `- Profile \`${name}\`: ${what}.\n`).join('')}`,
     '\n## How they were run\n\n',
-    line(['kernel', 'package', 'machine', 'Node', 'seconds', 'commit', 'without a profile, io_uring']),
-    line(['---', '---', '---', '---', '---:', '---', '---']),
+    line(['kernel', 'package', 'machine', 'Node', 'io_uring without a profile']),
+    line(['---', '---', '---', '---', '---']),
     ...run.map((name) => {
-      const { package: debian, arch, accel, node, seconds, commit, found } = probed[name]
-      return line([name, debian, `${arch}, ${accel === 'tcg' ? 'emulated' : 'KVM'}`, node.slice(1), seconds, commit, found.none.refused ?? 'works here'])
+      const { package: debian, arch, accel, node, found } = probed[name]
+      return line([name, debian, `${arch}, ${accel === 'tcg' ? 'emulated' : 'KVM'}`, node.slice(1), found.none?.refused ?? 'works here'])
     }),
-    '\nThe seconds are for booting and for all profiles together; an emulated machine is about ten times slower than the one it runs on.\n',
+    '\nThe seconds are those of the tests in the guest. An emulated machine is about ten times slower than the one it runs on.\n',
   ].join('')
 }
 
 function features(names, probed) {
-  const probes = names.map((name) => probed[name].found.none.probe)
+  const probes = names.map((name) => (probed[name].found.none ?? Object.values(probed[name].found)[0]).probe)
   const all = [...new Set(probes.flatMap((probe) => Object.keys(probe)))]
   const shown = (probe, feature) => {
     if (probe[feature] !== true) return probe[feature] === false ? 'no' : '–'
@@ -85,9 +88,9 @@ function features(names, probed) {
 
 function tests(names, probed, runs) {
   const suites = Object.keys(SUITES)
-  const head = ['kernel', 'profile', ...suites.map((suite) => `Rust ${suite}`), 'Rust refused', ...MONITORS.map((monitor) => `ava ${monitor}`), 'ava, others']
-  const rows = names.flatMap((name) => Object.keys(probed[name].found).map((profile) => {
-    const { refused } = probed[name].found[profile]
+  const head = ['kernel', 'profile', ...suites.map((suite) => `Rust ${suite}`), 'Rust refused', ...MONITORS.map((monitor) => `ava ${monitor}`), 'ava, others', 'seconds', 'commit']
+  const rows = names.flatMap((name) => Object.keys(PROFILES).filter((profile) => probed[name].found[profile]).map((profile) => {
+    const { refused, seconds, commit } = probed[name].found[profile]
     const cell = (suite, monitor, ring) => {
       const found = runs.find((run) => run.name === name && run.profile === profile && run.suite === suite && (monitor === undefined || run.monitor === monitor))
       if (found) return `${found.passed}`
@@ -98,7 +101,7 @@ function tests(names, probed, runs) {
       ...suites.map((suite) => cell(suite, undefined, SUITES[suite] === 'io_uring')),
       cell('refused'),
       ...MONITORS.map((monitor) => cell('ava', monitor, monitor === 'io_uring')),
-      cell('ava', 'any'),
+      ...[cell('ava', 'any'), seconds, commit],
     ])
   }))
   return line(head) + line(head.map((_, at) => (at < 2 ? '---' : '---:'))) + rows.join('')

@@ -22,7 +22,7 @@ import { buildProgram, fail, has, install, need, needCargo, root, run, say, seco
 
 /** By name: the machine, the series of Debian's kernel, and the plans that are run there. */
 const KERNELS = {
-  '5.10': { arch: 'x64', plans: ['none', 'docker'] },
+  '5.10': { arch: 'x64', plans: ['none', 'docker', 'enosys'] },
   '6.1': { arch: 'x64', plans: ['none'] },
   '6.12': { arch: 'x64', plans: ['none'] },
   '6.18': { arch: 'x64', plans: ['none'] },

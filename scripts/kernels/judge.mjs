@@ -29,8 +29,9 @@ export function judge({ name, arch, package: debian, jobs, results, accel, conso
   return { name, arch, package: debian, accel, problems, lines, rows, found, seconds, release: about?.kernel, node: about?.node, passed: sum('passed'), failed: sum('failed') }
 
   function left(job, { left }, { probe }) {
-    if (!job.needs || probe?.io_uring !== false) problems.push(`${job.name} was left out: ${left}`)
-    else lines.push(`${job.name}: left out, io_uring is refused: ${left}`)
+    const here = probe?.io_uring && probe[job.needs]
+    if (!job.needs || here !== false) problems.push(`${job.name} was left out: ${left}`)
+    else lines.push(`${job.name}: left out, since the kernel makes no such ring: ${left}`)
   }
 
   function count(job, { counts, seconds: took }) {

@@ -7,6 +7,8 @@ export const PROFILES = {
   enosys: { refused: ringCalls('ENOSYS'), what: 'io_uring_* are ENOSYS, as if the kernel had none' },
   old: { refused: ['epoll_pwait2=EPERM'], what: 'epoll_pwait2 is EPERM, as in profiles older than the call' },
 }
+/** The feature of `capabilities()` without which a suite is refused as a whole. */
+const NEEDS = { io_uring: 'ioUringExtArg', io_uring_cooperative: 'ioUringCooperative', io_uring_plain: 'ioUringExtArg' }
 /** The suite of the crate, once a monitor and kind of ring. */
 export const SUITES = { poll: 'poll', epoll: 'epoll', io_uring: 'io_uring', io_uring_cooperative: 'io_uring', io_uring_plain: 'io_uring' }
 
@@ -32,7 +34,7 @@ function jobs(plan, profile, modules, files) {
     const others = suite === 'poll' ? ['--skip', 'epoll::'] : []
     return {
       ...base,
-      name: name(`rust ${suite}`), kind: 'rust', monitor, suite, needs: monitor === 'io_uring',
+      name: name(`rust ${suite}`), kind: 'rust', monitor, suite, needs: NEEDS[suite],
       command: ['/app/programs/conformance', `${suite}::${modules}::`, ...others], cwd: '/app/crates/fdmon',
     }
   })

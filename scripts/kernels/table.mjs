@@ -56,7 +56,8 @@ function document(runs, probed, names) {
     missing.length > 0 ? `\nNot run yet: ${missing.join(', ')}.\n` : '',
     '\n## The tests with the tag `kernel` that passed\n\nThe modules `kernel::` of the conformance suite on each monitor and kind of ring, ',
     '`tests/refused.rs`, and the ava tests whose heading says `Tag: kernel`, by the monitor in their title. No test failed, or its kernel would not ',
-    'stand here. *refused*: there is no ring to be had; the error and what is taken instead are tested by `refused` and `monitors.test.ts`.\n\n',
+    'stand here. *refused*: there is no ring to be had; the error and what is taken instead are tested by `refused` and `monitors.test.ts`. ',
+    '*not made*: this kernel has no rings of that kind, which is an error too.\n\n',
     tests(run, probed, runs),
     `\n${Object.entries(PROFILES).map(([name, { what }]) => `- Profile \`${name}\`: ${what}.\n`).join('')}`,
     '\n## How they were run\n\n',
@@ -90,11 +91,12 @@ function tests(names, probed, runs) {
   const suites = Object.keys(SUITES)
   const head = ['kernel', 'profile', ...suites.map((suite) => `Rust ${suite}`), 'Rust refused', ...MONITORS.map((monitor) => `ava ${monitor}`), 'ava, others', 'seconds', 'commit']
   const rows = names.flatMap((name) => Object.keys(PROFILES).filter((profile) => probed[name].found[profile]).map((profile) => {
-    const { refused, seconds, commit } = probed[name].found[profile]
+    const { probe, refused, seconds, commit } = probed[name].found[profile]
     const cell = (suite, monitor, ring) => {
       const found = runs.find((run) => run.name === name && run.profile === profile && run.suite === suite && (monitor === undefined || run.monitor === monitor))
       if (found) return `${found.passed}`
-      return ring && refused ? 'refused' : '–'
+      if (ring && refused) return 'refused'
+      return suite === 'io_uring_cooperative' && !probe.ioUringCooperative ? 'not made' : '–'
     }
     return line([
       ...[name, profile],

@@ -1,4 +1,5 @@
 // Kernel busy polling of network queues: its options, its refusals, and that traffic goes on.
+// Tag: kernel
 import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import test, { type ExecutionContext } from 'ava'

@@ -1,4 +1,5 @@
 // Running a context from an outer loop: prepareNs, check, dispatch, backendFd.
+// Tag: kernel
 import { drain, onEach, put, refuses } from './on-each.js'
 
 onEach('prepareNs() says how long to wait: for ever, until a timer, or not at all [SPEC 50]', (t, kit) => {

@@ -1,4 +1,5 @@
 // Spinning on the kernel's readiness of plain descriptors: poll: 'kernel'.
+// Tag: kernel
 import { execFileSync } from 'node:child_process'
 import { closeSync, constants, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,4 +1,5 @@
 // EventNotifier: the counter, its handle in another thread, and handles that mean nothing any more.
+// Tag: kernel
 import { closeSync, openSync, readFileSync, readdirSync, readlinkSync } from 'node:fs'
 import { constants } from 'node:os'
 import { inspect } from 'node:util'

@@ -13,9 +13,9 @@ export function refusing(pairs: readonly string[], ...args: string[]): SpawnSync
   return spawnSync(program, [...pairs, '--', process.execPath, ...args], { cwd: root, env, encoding: 'utf8' })
 }
 
-/** The program that runs a command so. */
+/** The program that runs a command so: where there is no cargo, FDMON_REFUSE says where it is. */
 export function refuseProgram(): string {
-  return (program ??= build())
+  return (program ??= process.env['FDMON_REFUSE'] ?? build())
 }
 
 function build(): string {

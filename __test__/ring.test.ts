@@ -1,4 +1,5 @@
 // The option `ring`: each kind of ring behaves as the others, a restricted one too, and there may be none.
+// Tag: kernel
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import test, { type ExecutionContext } from 'ava'

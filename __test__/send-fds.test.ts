@@ -1,4 +1,5 @@
 // Descriptors over Unix sockets: what arrives, what is refused, and that nothing leaks.
+// Tag: kernel
 import { once } from 'node:events'
 import { closeSync, openSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'

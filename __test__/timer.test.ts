@@ -1,4 +1,5 @@
 // Timers.
+// Tag: kernel
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { setImmediate as nextImmediate } from 'node:timers/promises'

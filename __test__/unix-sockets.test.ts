@@ -1,4 +1,5 @@
 // Unix sockets: names, connections, and what goes wrong with them.
+// Tag: kernel
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'

@@ -1,4 +1,5 @@
 // watch(), readable() and defaultContext(): readiness in Node's own loop, in one call.
+// Tag: kernel
 import { spawnSync } from 'node:child_process'
 import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -45,7 +45,7 @@ export function run(title, command, args, options = {}) {
   say(`${title}: ${seconds(since)}`)
 }
 
-/** Runs a command with its output kept, and shown unless `quiet`: resolves to its exit code and all it printed. */
+/** Runs a command with its output kept, and shown unless it is `quiet`: resolves to its exit code and all it printed. */
 export function watch(command, args, { quiet = false, ...options } = {}) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], ...options })
@@ -97,7 +97,7 @@ export function needCargo() {
 /** Builds one program with `cargo ARGS --no-run`; returns where it is. `name` is what cargo calls its target. */
 export function buildProgram(name, args, env = {}) {
   const stdio = ['ignore', 'pipe', 'inherit']
-  const all = [...args, ...(args[0] === 'build' ? [] : ['--no-run']), '--package', 'fdmon', '--message-format', 'json']
+  const all = [...args, ...(args[0] === 'test' || args[0] === 'bench' ? ['--no-run'] : []), '--package', 'fdmon', '--message-format', 'json']
   const { status, stdout } = spawnSync('cargo', all, { cwd: root, env: { ...process.env, ...env }, encoding: 'utf8', stdio, maxBuffer: 1 << 26 })
   if (status !== 0) fail(`cannot build ${name}; look above for the reason`)
   const made = stdout.split('\n').filter(Boolean).map((text) => JSON.parse(text))

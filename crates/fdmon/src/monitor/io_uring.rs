@@ -155,8 +155,13 @@ pub(crate) struct UringMonitor {
 impl UringMonitor {
     pub fn new(params: &RingParams, notifier: RawFd) -> Result<Self, Refusal> {
         let ring = Ring::new(params)?;
+        let once = ring.mode() == RingMode::Plain;
+        Self::on(ring, notifier, once)
+    }
+
+    fn on(ring: Ring, notifier: RawFd, notifier_once: bool) -> Result<Self, Refusal> {
         let mut monitor = Self {
-            notifier_once: ring.mode() == RingMode::Plain,
+            notifier_once,
             skip_success: ring.features().skip_success,
             ring,
             polls: Vec::new(),
@@ -585,7 +590,13 @@ impl UringMonitor {
 pub(crate) fn probe(eventfd: RawFd) -> Result<RingFeatures, Refusal> {
     let made = |mode, restricted| Ring::new(&RingParams { mode, restricted }).is_ok();
     let monitor = UringMonitor::new(&RingParams::default(), eventfd)?;
+    // A plain ring does without it for the notifier, also where the kernel has it.
+    let notifies_again = || {
+        let ring = Ring::new(&RingParams::default())?;
+        UringMonitor::on(ring, eventfd, false).map(|monitor| !monitor.notifier_once)
+    };
     Ok(RingFeatures {
+        multishot_poll: !monitor.notifier_once || notifies_again().unwrap_or(false),
         cooperative: made(RingMode::Cooperative, false),
         restrictions: made(RingMode::Auto, true),
         napi: monitor.ring.poll_queues(1, false).is_ok(),

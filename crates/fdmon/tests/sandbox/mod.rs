@@ -4,8 +4,12 @@ use rustix::io::Errno;
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter};
 
 /// Their numbers are the same on every architecture.
-const CALLS: [(&str, i64); 3] =
-    [("io_uring_setup", 425), ("io_uring_enter", 426), ("io_uring_register", 427)];
+const CALLS: [(&str, i64); 4] = [
+    ("io_uring_setup", 425),
+    ("io_uring_enter", 426),
+    ("io_uring_register", 427),
+    ("epoll_pwait2", 441),
+];
 
 macro_rules! errnos {
     ($($name:literal $value:ident,)*) => {

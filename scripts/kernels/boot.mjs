@@ -1,0 +1,70 @@
+// Starts a kernel under QEMU with an initramfs, and reads what the guest says on its console.
+import { spawn } from 'node:child_process'
+import { accessSync, constants, existsSync, readFileSync, rmSync } from 'node:fs'
+import { fail, has } from '../step.mjs'
+
+export const MACHINES = {
+  x64: { debian: 'amd64', command: ['qemu-system-x86_64'], console: 'ttyS0' },
+  arm64: { debian: 'arm64', command: ['qemu-system-aarch64', '-machine', 'virt'], console: 'ttyAMA0' },
+}
+const MEMORY_MB = 2048
+const CPUS = 2
+/** A kernel that KVM can run has started by then. */
+const KVM_MS = 30_000
+
+/** KVM where it may be used; nested in a paravirtualized host (PVM) there is a /dev/kvm that runs no unmodified kernel. */
+export function accelerator(arch) {
+  if (arch !== process.arch || existsSync('/sys/module/kvm_pvm')) return 'tcg'
+  try {
+    accessSync('/dev/kvm', constants.R_OK | constants.W_OK)
+    return 'kvm'
+  } catch {
+    return 'tcg'
+  }
+}
+
+/** Ends the script with the command that installs what is missing. In one command: alone, one package has removed the other. */
+export function needQemu(archs) {
+  const packages = { x64: 'qemu-system-x86', arm64: 'qemu-system-arm' }
+  const missing = archs.filter((arch) => !has(MACHINES[arch].command[0]))
+  if (missing.length > 0) fail(`kernels: ${missing.map((arch) => MACHINES[arch].command[0]).join(', ')} is missing; run: apt-get install --no-install-recommends ${Object.values(packages).join(' ')}`)
+}
+
+/** Boots; resolves to { results, accel, console }: what the guest said, line by line, and all that its console had. */
+export async function boot({ arch, kernel, archive, plan, limitMs, file }) {
+  const accel = accelerator(arch)
+  const said = await once(accel, accel === 'kvm' ? KVM_MS : limitMs)
+  if (accel === 'tcg' || said.results.length > 0) return said
+  return once('tcg', limitMs)
+
+  async function once(accel, firstMs) {
+    const machine = MACHINES[arch]
+    const [command, ...before] = machine.command
+    rmSync(file, { force: true })
+    const child = spawn(command, [
+      ...before,
+      ...['-accel', accel === 'tcg' ? 'tcg,thread=multi' : accel, '-cpu', accel === 'kvm' ? 'host' : 'max'],
+      ...['-smp', String(CPUS), '-m', String(MEMORY_MB), '-display', 'none', '-nodefaults', '-no-reboot', '-serial', `file:${file}`],
+      // What the kernel does not know becomes the environment of its first process.
+      ...['-kernel', kernel, '-initrd', archive, '-append', `console=${machine.console} quiet loglevel=3 panic=-1 FDMON_PLAN=${plan}`],
+    ], { stdio: ['ignore', 'ignore', 'pipe'] })
+    let complaints = ''
+    child.stderr.setEncoding('utf8').on('data', (text) => (complaints += text))
+    const kill = () => child.kill('SIGKILL')
+    process.once('exit', kill)
+    const limits = [setTimeout(kill, limitMs), setTimeout(() => heard(file).length === 0 && kill(), firstMs)]
+    await new Promise((resolve) => {
+      child.on('error', (error) => { complaints += String(error); resolve() })
+      child.on('close', resolve)
+    })
+    limits.forEach(clearTimeout)
+    process.removeListener('exit', kill)
+    return { results: heard(file), accel, console: `${complaints}${text(file)}` }
+  }
+}
+
+const text = (file) => (existsSync(file) ? readFileSync(file, 'utf8').replaceAll('\r', '') : '')
+
+function heard(file) {
+  return [...text(file).matchAll(/^@@ (\{.*\})$/gm)].map(([, json]) => JSON.parse(json))
+}

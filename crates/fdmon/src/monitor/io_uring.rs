@@ -15,7 +15,7 @@
 //! A request holds its file: taking an fd out cancels the request before the caller closes the fd,
 //! so that peers see the hang-up and ports are free at once.
 
-use rustix::event::{PollFd, PollFlags, poll as poll_now};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{BorrowedFd, RawFd};
 use rustix::io::Errno;
 use rustix::io_uring::{
@@ -25,7 +25,7 @@ use rustix::io_uring::{
 
 use super::refusal::Refusal;
 use super::ring::{Completion, Ring, RingFeatures};
-use super::{FdMonitor, MonitorToken, Sink, borrow, poll, timespec};
+use super::{FdMonitor, MonitorToken, Sink, borrow, timespec};
 use crate::config::{BusyPoll, RingMode, RingParams};
 use crate::interest::{Events, Interest};
 use crate::notifier;
@@ -110,8 +110,8 @@ impl Poll {
         let wanted = PollFlags::from_bits_retain(self.events as _);
         let mut fds = [PollFd::from_borrowed_fd(borrow(self.fd), wanted)];
         loop {
-            match poll_now(&mut fds, Some(&timespec(0))) {
-                Ok(_) => return poll::bits(fds[0].revents()) & u32::from(self.events),
+            match poll(&mut fds, Some(&timespec(0))) {
+                Ok(_) => return super::poll::bits(fds[0].revents()) & u32::from(self.events),
                 Err(Errno::INTR) => {}
                 // Nobody knows. A request that goes on does not tell of them again.
                 Err(_) => return told,

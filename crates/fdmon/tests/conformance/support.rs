@@ -507,6 +507,21 @@ pub fn on_time() -> bool {
     std::env::var_os("FDMON_SLOW").is_none_or(|value| value != "1")
 }
 
+/// This machine is emulated, and ten times slower than others: `FDMON_EMULATED=1`.
+fn emulated() -> bool {
+    std::env::var_os("FDMON_EMULATED").is_some_and(|value| value == "1")
+}
+
+/// How often something is done that is done often.
+pub fn often(count: u32) -> u32 {
+    if emulated() { count / 50 } else { count }
+}
+
+/// Milliseconds in which some turns are over.
+pub fn a_while(ms: u64) -> Duration {
+    Duration::from_millis(if emulated() { 20 * ms } else { ms })
+}
+
 /// Runs this test once more in a process of its own, with this variable set, and expects it to
 /// pass there. `true` = this is that process.
 pub fn alone(variable: &str, value: &str) -> bool {

@@ -3,12 +3,12 @@
 //   node scripts/pack.mjs [--local] [TARGET ...]     the root package and these; without a name: every platform whose files are there
 //
 // The addons are those of "npm run packages:build"; with --local that of "npm run build", for this platform alone, which runs on
-// this machine and not on an older one. Looks at sizes, contents and versions, and lets publint and attw judge the root package.
+// this machine and not on an older one. Looks at sizes, contents, versions and third-party notices, and lets publint and attw judge the root package.
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
-import { folder, readJson, releasePlatform, releaseRoot, tarball, tarballs, versionsAgree } from './packages/release.mjs'
+import { folder, NOTICES, readJson, releasePlatform, releaseRoot, tarball, tarballs, versionsAgree } from './packages/release.mjs'
 import { TARGETS, targetsOf } from './packages/targets.mjs'
 import { fail, root, run, say } from './step.mjs'
 
@@ -26,6 +26,7 @@ if (missing) fail(`pack: ${missing.files.join(', ')} missing; run: npm run packa
 if (targets.length === 0) fail(`pack: no addon in ${addons}; run: npm run ${values.local ? 'build' : 'packages:build'}`)
 
 const version = versionsAgree()
+run('notices', process.execPath, [join('scripts', 'notices.mjs'), '--check'])
 rmSync(tarballs, { recursive: true, force: true })
 const problems = []
 const packed = [releaseRoot(version), ...targets.map((target) => releasePlatform(target, addons))].map(look)
@@ -59,7 +60,7 @@ function look(from) {
 
 /** The files that a manifest points to. */
 function wantedBy(manifest, isRoot) {
-  if (!isRoot) return manifest.files
+  if (!isRoot) return [...manifest.files, NOTICES]
   const values = (node) => (typeof node === 'string' ? [node] : Object.values(node).flatMap(values))
   return [...values(manifest.exports), ...values(manifest.bin), manifest.main, manifest.types].map((path) => path.replace(/^\.\//, ''))
 }

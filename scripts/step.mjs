@@ -45,8 +45,8 @@ export function run(title, command, args, options = {}) {
   say(`${title}: ${seconds(since)}`)
 }
 
-/** Runs a command with its output shown and kept: resolves to its exit code and all it printed. */
-export function watch(command, args, options = {}) {
+/** Runs a command with its output kept, and shown unless it is `quiet`: resolves to its exit code and all it printed. */
+export function watch(command, args, { quiet = false, ...options } = {}) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], ...options })
     let text = ''
@@ -54,7 +54,7 @@ export function watch(command, args, options = {}) {
       from.setEncoding('utf8')
       from.on('data', (chunk) => {
         text += chunk
-        to.write(chunk)
+        if (!quiet) to.write(chunk)
       })
     }
     child.on('error', (error) => resolve({ code: 127, text: `cannot run ${command}: ${error.message}` }))

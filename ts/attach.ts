@@ -2,13 +2,12 @@
 import type { Loop } from './batch.js'
 import { checkBoolean, checkKeys, checkObject } from './check.js'
 import { FdmonError, unsupported } from './errors.js'
+import { other } from './runtime.js'
 
 /** Refuses where the runtime cannot attach. Asked before the first call into its libuv, which aborts the process in Bun. */
 export function needLibuv(what: string): void {
-  const versions: Partial<Record<string, string>> = process.versions
-  const name = versions['bun'] !== undefined ? 'Bun' : versions['deno'] !== undefined ? 'Deno' : undefined
-  if (name === undefined) return
-  throw unsupported(`${what} is not possible in ${name}, whose event loop is not libuv; run the context with poll() or run(), or use Node`)
+  if (other === undefined) return
+  throw unsupported(`${what} is not possible in ${other}, whose event loop is not libuv; run the context with poll() or run(), or use Node`)
 }
 
 /** `attach()`: of a context that is attached already only the option counts. */

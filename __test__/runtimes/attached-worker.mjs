@@ -1,4 +1,4 @@
-// A worker of attached.mjs: it is ended by terminate() while its context is attached and busy.
+// Of attached.mjs: a worker that is ended by terminate() while its context is attached and busy.
 import { parentPort, workerData } from 'node:worker_threads'
 import { AioContext, watch } from 'fdmon'
 import { timerfd } from 'fdmon/fd'

@@ -1,16 +1,17 @@
-// An attached program, for any Node: the order of what callbacks queue, AsyncLocalStorage, errors, workers that are ended.
-// It says "end" from a watcher that keeps the process alive, and then has nothing left to live for.
+// Of the smoke suite, on any Node: attached contexts: the order of what callbacks queue, AsyncLocalStorage, errors, file I/O, workers that
+// are ended, I/O threads.
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { open } from 'node:fs/promises'
 import { Worker } from 'node:worker_threads'
 import { AioContext, defaultContext, EventNotifier, IoThread, readable, watch } from 'fdmon'
 import { read, socketpair, timerfd, write } from 'fdmon/fd'
-import { equal, steps, thrown } from './steps.mjs'
+import { equal, thrown } from './steps.mjs'
 
 const until = async (condition) => {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1))
 }
 
-await steps({
+export const attached = {
   'nextTicks run before microtasks, both after the callback and before the next phase': async () => {
     const bell = new EventNotifier()
     const order = []
@@ -93,6 +94,21 @@ await steps({
     ctx.setPollParams({ maxNs: 0 })
   },
 
+  'an attached context is embedded nowhere else, and can be after detach()': () => {
+    const ctx = new AioContext().attach()
+    equal(['prepareNs', 'check', 'dispatch'].map((name) => thrown(() => ctx[name]()).code), Array(3).fill('ERR_FDMON_ATTACHED'))
+    ctx.detach()
+    equal([ctx.prepareNs(), ctx.check()], [-1, false])
+    ctx.close()
+  },
+
+  'promises of file I/O settle in Node\'s loop': async () => {
+    const file = await open(new URL(import.meta.url))
+    const into = new Uint8Array(16)
+    equal([await defaultContext().read(file, into, 0), Buffer.from(into).toString()], [16, '// Of the smoke '])
+    await file.close()
+  },
+
   'workers that are ended at any moment while attached do not abort the process': async () => {
     for (let round = 0; round < 12; round++) {
       const worker = new Worker(new URL('./attached-worker.mjs', import.meta.url), { workerData: { spins: round % 2 === 1 } })
@@ -133,13 +149,16 @@ await steps({
     await new Promise((resolve) => runs.worker.once('message', resolve))
     await runs.stop()
   },
-})
+}
 
-const last = timerfd({ delayNs: 1_000_000 })
-const registration = watch(last, {
-  read() {
-    registration.remove()
-    last.close()
-    console.log('"end"')
-  },
-})
+/** Calls back from a watcher that keeps the process alive, and is gone then. */
+export function endAttached(body) {
+  const last = timerfd({ delayNs: 1_000_000 })
+  const registration = watch(last, {
+    read() {
+      registration.remove()
+      last.close()
+      body()
+    },
+  })
+}

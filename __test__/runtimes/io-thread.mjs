@@ -1,4 +1,4 @@
-// The module of an I/O thread of attached.mjs.
+// Of attached.mjs: the module of an I/O thread.
 import { parentPort, workerData } from 'node:worker_threads'
 import { currentContext, EventNotifier } from 'fdmon'
 

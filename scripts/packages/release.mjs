@@ -6,6 +6,8 @@ import { fail, root } from '../step.mjs'
 import { TARGETS } from './targets.mjs'
 
 const LICENCES = ['LICENSE-APACHE', 'LICENSE-MIT']
+/** Of what is linked into the addons; made by scripts/notices.mjs. */
+export const NOTICES = 'THIRD-PARTY-NOTICES.txt'
 /** What is for the checkout alone. */
 const OWN = ['scripts', 'napi', 'ava', 'devDependencies', 'overrides', 'private']
 
@@ -52,6 +54,7 @@ export function releasePlatform({ name, files }, addons) {
   const to = fresh(`fdmon-${name}`)
   for (const file of ['package.json', 'README.md']) copyFileSync(join(root, 'npm', name, file), join(to, file))
   for (const file of LICENCES) copyFileSync(join(root, file), join(to, file))
+  copyFileSync(join(root, 'npm', NOTICES), join(to, NOTICES))
   for (const file of files) copyFileSync(join(addons, file), join(to, file))
   return to
 }

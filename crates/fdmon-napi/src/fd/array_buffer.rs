@@ -4,7 +4,9 @@
 //! is first. The second is a trap: `buffer.transfer()` (Node 22) makes a copy of the buffer that can
 //! be sent to another thread, which then has the memory when this worker is gone, and nothing tells
 //! so. At the end of an environment the range is therefore retired, not unmapped: see [`Mapping`].
-//! Deno frees buffers when the environment and the engine are gone, where any call aborts.
+//! In Deno the finalizer runs when the memory itself has no user left, in whichever isolate: in the
+//! middle of a collection, on a thread of the collector, or when the environment and the engine are
+//! gone. There any call of Node-API aborts the process, and none is needed: the range is unmapped.
 #![allow(unsafe_code, reason = "an ArrayBuffer over foreign memory is unsafe by nature")]
 
 use std::ffi::c_void;
@@ -26,11 +28,19 @@ struct Hold {
     mapping: Arc<Mapping>,
     /// The environment has ended.
     over: Arc<AtomicBool>,
+    /// The finalizer is that of the memory, not of the ArrayBuffer.
+    of_memory: bool,
 }
 
-/// A new MAP_SHARED mapping of the first `length` bytes as an ArrayBuffer.
+/// A new MAP_SHARED mapping of the first `length` bytes as an ArrayBuffer. `of_memory`: this runtime
+/// calls its finalizer when the memory has no user left, as Deno does.
 #[napi]
-pub fn memfd_map(env: Env, fd: i32, length: i64) -> napi::Result<ArrayBuffer<'static>> {
+pub fn memfd_map(
+    env: Env,
+    fd: i32,
+    length: i64,
+    of_memory: bool,
+) -> napi::Result<ArrayBuffer<'static>> {
     let mapping = guard(&env, || {
         let length = usize::try_from(length).ok().filter(|&length| length > 0);
         let Some(length) = length else {
@@ -39,14 +49,18 @@ pub fn memfd_map(env: Env, fd: i32, length: i64) -> napi::Result<ArrayBuffer<'st
         };
         Mapping::new(fd, length)
     })?;
-    array_buffer(&env, mapping)
+    array_buffer(&env, mapping, of_memory)
 }
 
-fn array_buffer(env: &Env, mapping: Arc<Mapping>) -> napi::Result<ArrayBuffer<'static>> {
+fn array_buffer(
+    env: &Env,
+    mapping: Arc<Mapping>,
+    of_memory: bool,
+) -> napi::Result<ArrayBuffer<'static>> {
     let data = ptr::with_exposed_provenance_mut::<c_void>(mapping.address());
     let length = mapping.length();
     let over = with_descriptors(env, Descriptors::over).unwrap_or_default();
-    let hold = Box::into_raw(Box::new(Hold { mapping, over })).cast::<c_void>();
+    let hold = Box::into_raw(Box::new(Hold { mapping, over, of_memory })).cast::<c_void>();
     let mut value = ptr::null_mut();
     // SAFETY: the range stays mapped until `release`, which the engine calls once with `hold`.
     let status = unsafe {
@@ -72,11 +86,11 @@ fn array_buffer(env: &Env, mapping: Arc<Mapping>) -> napi::Result<ArrayBuffer<'s
     unsafe { ArrayBuffer::from_napi_value(env.raw(), value) }
 }
 
-/// The finalizer: the engine has freed the buffer, or the environment ends.
+/// The finalizer: the engine has freed the buffer or its memory, or the environment ends.
 unsafe extern "C" fn release(env: sys::napi_env, _data: *mut c_void, hold: *mut c_void) {
     // SAFETY: the pointer that `array_buffer` made by `Box::into_raw`; the engine calls this once.
     let hold = unsafe { Box::from_raw(hold.cast::<Hold>()) };
-    if hold.over.load(Ordering::Relaxed) || !runs_javascript(env) {
+    if !hold.of_memory && (hold.over.load(Ordering::Relaxed) || !runs_javascript(env)) {
         hold.mapping.retire();
     }
 }

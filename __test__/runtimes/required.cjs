@@ -1,0 +1,2 @@
+// Of modules.mjs: the package as CommonJS has it.
+module.exports = { fdmon: require('fdmon'), fd: require('fdmon/fd') }

@@ -16,6 +16,7 @@ mod foreign;
 mod pool;
 mod queue;
 mod request;
+#[cfg_attr(not(io_uring), path = "ring_absent.rs")]
 mod ring;
 
 use std::sync::{Mutex, PoisonError};

@@ -29,6 +29,7 @@ const STEPS = {
   'packages: look': ['npm run --silent packages:check && npm run --silent packages:pack'],
   'packages: install': ['npm run --silent test:install'],
   'packages: foreign': ['npm run --silent packages:foreign'],
+  wasi: ['npm run --silent runtimes && npm run --silent test:wasi'],
   'bench:policy': ['npm run --silent bench:policy'],
   'bench:channel': ['npm run --silent bench:channel'],
   'bench:attach': ['npm run --silent bench:attach'],

@@ -2,9 +2,11 @@
 import type { Loop } from './batch.js'
 import { checkBoolean, checkKeys, checkObject } from './check.js'
 import { FdmonError, unsupported } from './errors.js'
+import { wasi } from './native.js'
 
 /** Refuses where the runtime cannot attach. Asked before the first call into its libuv, which aborts the process in Bun. */
 export function needLibuv(what: string): void {
+  if (wasi !== null) throw unsupported(`${what} is not possible in a WebAssembly build, which cannot reach libuv; run the context with poll() or run()`)
   const versions: Partial<Record<string, string>> = process.versions
   const name = versions['bun'] !== undefined ? 'Bun' : versions['deno'] !== undefined ? 'Deno' : undefined
   if (name === undefined) return

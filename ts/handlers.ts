@@ -4,9 +4,11 @@ import { checkBoolean, checkFunction, checkInteger, checkKeys } from './check.js
 import { FdmonError, invalidArg } from './errors.js'
 import { isMapping } from './fd/memfd.js'
 import { fdOf } from './fd-like.js'
+import { wasi } from './native.js'
 import type { NativeWord } from './native-context.js'
 import { FdRegistration, removeHandler, type Registration } from './registration.js'
 import { asyncContext, Slot, type Callbacks } from './slot.js'
+import { asked } from './wasi/words.js'
 
 /**
  * Ready when a word of shared memory differs from a value, or from another word of the same array. While the loop spins
@@ -157,13 +159,15 @@ export function setHandler(loop: Loop, fdLike: unknown, handlers: unknown): Regi
 /** Puts handlers into a new slot and registers it. */
 export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: Slot): Registration {
   const fd = fdOf('fd', fdLike)
+  wasi?.checkFd(fd)
   slot.fd = fd
   if (typeof fdLike === 'object' && fdLike !== null) {
     slot.owner = fdLike
     numbers.set(fdLike, fd)
   }
-  const { flags, word } = fill(slot, handlers)
+  const filled = fill(slot, handlers)
   return loop.withHooks(() => {
+    const { flags, word } = wasi === null ? filled : askHere(loop, slot, filled)
     const known = loop.handlers.get(fd)
     const replaces = known?.slot ?? -1
     try {
@@ -171,6 +175,7 @@ export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: S
         loop.native.register(fd, slot.interest, slot.callbacks, flags, word, replaces),
       )
     } catch (error) {
+      slot.released()
       // The old handler stays, unless it had to go before the new one could be tried.
       const code = error instanceof FdmonError ? error.code : ''
       const gone = code === 'ERR_FDMON_SYSCALL' || (code === 'ERR_FDMON_BAD_FD' && word !== null)
@@ -184,6 +189,19 @@ export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: S
     loop.adopt(slot)
     return new FdRegistration(loop, slot)
   })
+}
+
+/** A WebAssembly build cannot see the word of a condition: it is asked here. */
+function askHere(loop: Loop, slot: Slot, filled: Filled): Filled {
+  const { flags, word } = filled
+  if (word === null) return filled
+  // The handler that it replaces may have the same suppress word.
+  const known = loop.handlers.get(slot.fd)
+  if (known !== undefined) removeHandler(loop, known)
+  const { handlers, release } = asked(slot.handlers, word)
+  slot.handlers = handlers
+  slot.released = release
+  return { flags: flags | JS_PREDICATE | JS_BEGIN | JS_END, word: null }
 }
 
 /** The number that an object had when it was registered: once closed, it does not know it any more. */
@@ -207,8 +225,13 @@ export function checkHandlers(value: unknown): void {
   fill(new Slot(), value)
 }
 
+interface Filled {
+  flags: number
+  word: NativeWord | null
+}
+
 /** Puts the callbacks into the slot; what native has to know besides comes back. */
-function fill(slot: Slot, value: unknown): { flags: number; word: NativeWord | null } {
+function fill(slot: Slot, value: unknown): Filled {
   if (typeof value !== 'object' || value === null) {
     throw invalidArg('handlers', value, 'pass an object such as { read(fd, events) {} }, or null to remove the handler')
   }

@@ -32,7 +32,7 @@ export const TARGETS = [
   },
 ]
 
-/** The targets of these names; without names, those that run on a kernel, as the crate does not compile for WASI yet. */
+/** The targets of these names; without names, those that run on a kernel: WebAssembly needs a toolchain of its own. */
 export function targetsOf(names, refuse) {
   const all = TARGETS.map(({ name }) => name)
   const unknown = names.find((name) => !all.includes(name))

@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 #[cfg(threads)]
 use std::sync::{Condvar, Mutex};
 #[cfg(threads)]
@@ -37,21 +37,67 @@ const FULL: u64 = u64::MAX - 1;
 /// All notifiers by number, and who watches each.
 static BELLS: RwLock<BTreeMap<RawFd, Arc<Bell>>> = RwLock::new(BTreeMap::new());
 
+/// Asks for the counter of a notifier outside: [`OUTSIDE_SET`], [`OUTSIDE_SHARED`].
+type Outside = fn(RawFd) -> u32;
+
+/// The counter is not 0.
+const OUTSIDE_SET: u32 = 1;
+/// Others than this thread can set it.
+const OUTSIDE_SHARED: u32 = 2;
+
+static OUTSIDE: OnceLock<Outside> = OnceLock::new();
+
+/// A notifier whose counter lies outside of this memory, for bindings: nothing rings when it is
+/// set, so who waits for one that others can set looks at it now and then.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct OutsideNotifier(Counter);
+
+impl OutsideNotifier {
+    /// `ask` answers for all of them, by number, on the thread that waits: bit 0, it is set; bit 1,
+    /// others can set it.
+    #[must_use]
+    pub fn new(ask: fn(RawFd) -> u32) -> Self {
+        OUTSIDE.get_or_init(|| ask);
+        Self(Counter::with(0, true))
+    }
+}
+
+impl AsRawFd for OutsideNotifier {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.0
+    }
+}
+
+/// What is to be seen of a notifier.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct State {
+    pub set: bool,
+    pub full: bool,
+    /// It may be set without an alarm.
+    pub silent: bool,
+}
+
 /// The counter of one notifier.
 pub(crate) struct Bell {
+    number: RawFd,
     count: AtomicU64,
+    /// Where the counter is not here.
+    outside: bool,
     /// Its notifier is gone.
     closed: AtomicBool,
     watchers: RwLock<Vec<Arc<Alarm>>>,
 }
 
 impl Bell {
-    pub fn is_set(&self) -> bool {
-        self.count.load(Ordering::Acquire) != 0
-    }
-
-    pub fn is_full(&self) -> bool {
-        self.count.load(Ordering::Acquire) >= FULL
+    pub fn state(&self) -> State {
+        if self.outside {
+            let bits = OUTSIDE.get().map_or(0, |ask| ask(self.number));
+            let silent = bits & OUTSIDE_SHARED != 0;
+            return State { set: bits & OUTSIDE_SET != 0, full: false, silent };
+        }
+        let count = self.count.load(Ordering::Acquire);
+        State { set: count != 0, full: count >= FULL, silent: false }
     }
 
     pub fn is_closed(&self) -> bool {
@@ -94,15 +140,21 @@ pub(crate) struct Counter(RawFd);
 impl Counter {
     /// A bell with the lowest number that is free.
     pub fn new(value: u32) -> Self {
-        let bell = Arc::new(Bell {
-            count: AtomicU64::new(value.into()),
-            closed: AtomicBool::new(false),
-            watchers: RwLock::default(),
-        });
+        Self::with(value, false)
+    }
+
+    fn with(value: u32, outside: bool) -> Self {
         let mut bells = BELLS.write().unwrap_or_else(PoisonError::into_inner);
         let taken = (FIRST..).zip(bells.keys()).take_while(|(free, number)| free == *number);
         let number = taken.last().map_or(FIRST, |(last, _)| last + 1);
-        bells.insert(number, bell);
+        let bell = Bell {
+            number,
+            count: AtomicU64::new(value.into()),
+            outside,
+            closed: AtomicBool::new(false),
+            watchers: RwLock::default(),
+        };
+        bells.insert(number, Arc::new(bell));
         Self(number)
     }
 }

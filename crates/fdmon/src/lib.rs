@@ -115,6 +115,9 @@ struct Readme;
 
 pub use ack::Ack;
 pub use aio::{AlignedBuf, ForeignMemory, IoOp, IoToken};
+#[cfg(wasi)]
+#[doc(hidden)]
+pub use bell::OutsideNotifier;
 pub use bottom_half::BottomHalf;
 #[cfg(feature = "channel")]
 pub use channel::{
@@ -140,6 +143,9 @@ pub use monitor::ring_features::RingFeatures;
 pub use monitor::switch::probe_io_uring;
 pub use notifier::EventNotifier;
 pub use ops::Ops;
+#[cfg(wasi)]
+#[doc(hidden)]
+pub use remote::start_ids;
 pub use remote::{BottomHalfId, Remote};
 pub use remote_handlers::{Registered, SendToken};
 #[doc(hidden)]

@@ -22,9 +22,9 @@ use crate::wasi::{Kind, Poller, Report, Wait, kind_of, monotonic_ns};
 
 /// The longest that a host is told to wait: a day. The caller goes on with what is left.
 const LONGEST_NS: u64 = 86_400_000_000_000;
-/// The first and the longest slice of a sleep; without threads nobody rings meanwhile.
-const FIRST_SLICE_NS: u64 = if cfg!(threads) { 250_000 } else { LONGEST_NS };
-const LONGEST_SLICE_NS: u64 = if cfg!(threads) { 8_000_000 } else { LONGEST_NS };
+/// The first and the longest slice of a sleep that nobody can end.
+const FIRST_SLICE_NS: u64 = 250_000;
+const LONGEST_SLICE_NS: u64 = 8_000_000;
 
 /// What is behind a number.
 enum Behind {
@@ -49,7 +49,8 @@ pub(crate) struct WasiMonitor {
     /// Where in it, by token.
     places: HashMap<u64, usize>,
     streams: usize,
-    files: usize,
+    /// Some notifier may be set without an alarm.
+    silent: bool,
     poller: Poller,
     alarm: Arc<Alarm>,
     /// Reports of one call.
@@ -68,7 +69,7 @@ impl WasiMonitor {
                 Kind::Stream => Behind::Stream,
             },
         };
-        self.count(&behind, 1);
+        self.streams += usize::from(matches!(behind, Behind::Stream));
         self.places.insert(token.0, self.watched.len());
         self.watched.push(Watched { token, fd, interest, behind, found: Events::empty() });
         Ok(())
@@ -80,32 +81,28 @@ impl WasiMonitor {
         if let Some(moved) = self.watched.get(at) {
             self.places.insert(moved.token.0, at);
         }
-        self.count(&gone.behind, usize::MAX);
-        if let Behind::Bell(bell) = gone.behind {
-            bell.unwatch(&self.alarm);
-        }
-    }
-
-    fn count(&mut self, behind: &Behind, by: usize) {
-        match behind {
-            Behind::Bell(_) => {}
-            Behind::Stream => self.streams = self.streams.wrapping_add(by),
-            Behind::File => self.files = self.files.wrapping_add(by),
+        match gone.behind {
+            Behind::Bell(bell) => bell.unwatch(&self.alarm),
+            Behind::Stream => self.streams -= 1,
+            Behind::File => {}
         }
     }
 
     /// What can be seen without asking the host. A closed file is noticed here as well, since
     /// nothing waits for it.
-    fn look(&self, sink: &mut impl Sink) -> bool {
+    fn look(&mut self, sink: &mut impl Sink) -> bool {
         let mut found = false;
+        let mut silent = false;
         for watched in &self.watched {
             let events = match &watched.behind {
                 Behind::Stream => continue,
                 Behind::Bell(bell) if bell.is_closed() => Events::NVAL,
                 Behind::Bell(bell) => {
+                    let state = bell.state();
+                    silent |= state.silent;
                     let mut events = Events::empty();
-                    events.set(Events::IN, bell.is_set());
-                    events.set(Events::OUT, !bell.is_full());
+                    events.set(Events::IN, state.set);
+                    events.set(Events::OUT, !state.full);
                     events & watched.interest.to_events()
                 }
                 Behind::File if kind_of(watched.fd) == Err(Errno::BADF) => Events::NVAL,
@@ -116,6 +113,7 @@ impl WasiMonitor {
                 found = true;
             }
         }
+        self.silent = silent;
         found
     }
 
@@ -162,82 +160,61 @@ impl WasiMonitor {
         Ok(())
     }
 
-    /// The host refuses to wait for one of them: those are always ready.
+    /// The host refuses to wait for one of them, and does not say which: that is always ready.
     #[cold]
     fn ask_each(&mut self) -> Result<(), Errno> {
-        let mut refused = false;
-        for at in 0..self.watched.len() {
-            let Self { watched, poller, .. } = self;
-            let one = &mut watched[at];
-            if !matches!(one.behind, Behind::Stream) {
-                continue;
-            }
+        let Self { watched, poller, streams, .. } = self;
+        for one in watched.iter_mut().filter(|one| matches!(one.behind, Behind::Stream)) {
             for wait in waits_of(one).into_iter().flatten() {
-                let mut reports = Vec::new();
+                let mut came = None;
                 let waits = [wait, Wait::Clock(0)].into_iter();
-                match poller.wait(waits, |report| reports.push(report)) {
-                    Ok(()) => {
-                        for report in reports.iter().filter(|report| report.at == 0) {
-                            note(one, wait, *report);
-                        }
-                    }
+                match poller
+                    .wait(waits, |report| came = came.or((report.at == 0).then_some(report)))
+                {
+                    Ok(()) => came.into_iter().for_each(|report| note(one, wait, report)),
                     Err(Errno::BADF) => one.found |= Events::NVAL,
-                    Err(_) => one.found |= ready(wait),
+                    Err(Errno::PERM) => {
+                        one.found |= ready(wait);
+                        one.behind = Behind::File;
+                    }
+                    Err(errno) => return Err(errno),
                 }
             }
-            refused |= self.settle(at);
+            *streams -= usize::from(matches!(one.behind, Behind::File));
         }
-        // Or the host cannot wait at all.
-        if refused || self.watched.iter().any(|one| !one.found.is_empty()) {
-            Ok(())
-        } else {
-            self.call(Some(0))
-        }
-    }
-
-    /// From now on it is always ready, if the host does not wait for it.
-    fn settle(&mut self, at: usize) -> bool {
-        let one = &mut self.watched[at];
-        let waits = waits_of(one).into_iter().flatten();
-        let poller = &mut self.poller;
-        let refuses = |wait| {
-            let waits = [wait, Wait::Clock(0)].into_iter();
-            poller.wait(waits, |_| ()).is_err_and(|errno| errno != Errno::BADF)
-        };
-        if !waits.map(refuses).fold(false, |any, one| any | one) {
-            return false;
-        }
-        one.behind = Behind::File;
-        self.streams -= 1;
-        self.files += 1;
-        true
+        Ok(())
     }
 
     /// Sleeps while nothing is there to be seen.
     fn sleep(&mut self, timeout: Option<u64>, sink: &mut impl Sink) -> Result<(), Errno> {
-        if self.streams == 0 {
+        if self.streams == 0 && !self.silent {
             self.rest(timeout);
             self.alarm.clear();
             self.look(sink);
             return Ok(());
         }
         let deadline = timeout.map(|ns| monotonic_ns().saturating_add(ns));
-        let mut slice = FIRST_SLICE_NS;
+        // Without threads nobody rings meanwhile.
+        let sliced = self.silent || cfg!(threads);
+        let mut slice = if sliced { FIRST_SLICE_NS } else { LONGEST_NS };
         loop {
             let left = deadline.map_or(u64::MAX, |at| at.saturating_sub(monotonic_ns()));
-            if self.ask(left.min(slice), sink)? {
-                self.look(sink);
-                return Ok(());
+            let mut found = false;
+            if self.streams == 0 {
+                self.rest(Some(left.min(slice)));
+            } else {
+                found = self.ask(left.min(slice), sink)?;
             }
-            if self.alarm.has_rung() {
+            let look = found || self.silent || self.alarm.has_rung();
+            if look {
                 self.alarm.clear();
-                self.look(sink);
+                found |= self.look(sink);
+            }
+            // What has rung may be nothing that is reported: the caller looks for himself.
+            if found || (look && !self.silent) || left <= slice {
                 return Ok(());
             }
-            if left == 0 || deadline.is_some_and(|at| at <= monotonic_ns()) || self.streams == 0 {
-                return Ok(());
-            }
-            slice = (slice * 2).min(LONGEST_SLICE_NS);
+            slice = if sliced { (slice * 2).min(LONGEST_SLICE_NS) } else { LONGEST_NS };
         }
     }
 

@@ -17,7 +17,9 @@ mod file_io;
 mod file_io_users;
 mod hooks;
 mod interest;
+#[cfg(threads)]
 mod io_threads;
+#[cfg(not(wasi))]
 mod kernel;
 mod migrate;
 mod nested;

@@ -520,6 +520,10 @@ mod not_on_wasi {
         panic!("WASI makes no pipes");
     }
 
+    pub fn alone(_: &str, _: &str) -> bool {
+        panic!("WASI makes no processes");
+    }
+
     pub fn private(_: impl AsFd) -> OwnedFd {
         panic!("WASI duplicates no fds");
     }
@@ -531,7 +535,7 @@ mod not_on_wasi {
 }
 
 #[cfg(wasi)]
-pub use not_on_wasi::{pair, pipe, private, regular_file};
+pub use not_on_wasi::{alone, pair, pipe, private, regular_file};
 
 /// Assertions on time hold on this machine; `FDMON_SLOW=1` says that they do not.
 pub fn on_time() -> bool {

@@ -161,7 +161,6 @@ fn several_buffers_are_one_request() {
 
 /// SPEC 47
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn what_the_kernel_refuses_ends_with_its_errno() {
     let full = || Rc::new(File::options().write(true).open("/dev/full").unwrap());
     for engine in ENGINES {
@@ -372,7 +371,6 @@ fn a_cancelled_request_ends_once() {
 
 /// SPEC 49
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn a_request_in_flight_is_cancelled() {
     let ctx = on(IoEngine::IoUring);
     let ((read, _write), ends) = (pipe(), Ends::default());
@@ -419,7 +417,6 @@ fn nested_turns_complete_requests() {
 
 /// SPEC 21
 #[test]
-#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn a_completion_that_panics_stops_no_other() {
     for engine in ENGINES {
         let ctx = on(engine);
@@ -441,7 +438,6 @@ fn a_completion_that_panics_stops_no_other() {
 
 /// SPEC 47, 49
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn close_waits_or_cancels_and_loses_no_completion() {
     for engine in ENGINES {
         let ctx = on(engine);
@@ -499,7 +495,6 @@ fn a_completion_may_close_the_context() {
 
 /// SPEC 32, 47
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn a_completion_wakes_a_loop_that_sleeps() {
     let ctx = on(IoEngine::IoUring);
     let remote = ctx.remote();
@@ -529,7 +524,6 @@ fn a_completion_wakes_a_loop_that_sleeps() {
 
 /// SPEC 23, 47
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn a_spin_sees_a_completion_without_a_sleep() {
     let params = PollParams {
         max_ns: 60_000_000_000,
@@ -561,7 +555,6 @@ fn a_spin_sees_a_completion_without_a_sleep() {
 
 /// SPEC 50, 47
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn an_outer_loop_is_woken_by_completions() {
     for engine in ENGINES {
         let ctx = on(engine);
@@ -611,7 +604,6 @@ fn an_outer_loop_is_woken_by_completions() {
 
 /// SPEC 48
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn a_sleep_collects_min_batch_completions() {
     let ctx = with(AioParams {
         min_batch: 3,
@@ -696,7 +688,6 @@ fn a_restricted_ring_does_file_io() {
 
 /// SPEC 47
 #[test]
-#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn parameters_from_another_thread_are_in_force() {
     let ctx = on(IoEngine::Threads);
     let thread_ctx = ctx.remote();

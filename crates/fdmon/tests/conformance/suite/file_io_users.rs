@@ -67,7 +67,6 @@ fn drip(write: OwnedFd, count: usize) -> thread::JoinHandle<OwnedFd> {
 
 /// SPEC 16
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn a_part_of_a_transfer_ends_no_sleep() {
     let ctx = on(IoEngine::IoUring);
     let ((read, write), ends) = (pipe(), Ends::default());
@@ -81,7 +80,6 @@ fn a_part_of_a_transfer_ends_no_sleep() {
 
 /// SPEC 16, 48
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn a_turn_that_collects_completions_ends_with_something_whole() {
     let ctx = builder()
         .aio(AioParams {
@@ -110,7 +108,6 @@ fn a_turn_that_collects_completions_ends_with_something_whole() {
 
 /// SPEC 16, 23
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn a_part_of_a_transfer_is_no_hit_of_a_spin() {
     let params = PollParams {
         max_ns: 60_000_000_000,
@@ -141,7 +138,6 @@ fn threads() -> usize {
 
 /// SPEC 38
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no processes")]
 fn a_closed_context_that_is_kept_has_no_ring_and_no_threads() {
     if !alone("FDMON_TEST_FILE_IO", "closed") {
         return;

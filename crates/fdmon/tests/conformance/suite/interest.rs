@@ -44,7 +44,6 @@ fn ran(fd: impl AsFd + 'static, names: &[&'static str]) -> (Vec<&'static str>, E
 
 /// SPEC 8
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn read_hears_in_and_write_hears_out() {
     let (ours, theirs) = pair();
     assert_eq!(ran(rustix::io::dup(&ours).unwrap(), &["read"]).0, [""; 0]);
@@ -57,7 +56,6 @@ fn read_hears_in_and_write_hears_out() {
 
 /// SPEC 8, 20
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn read_runs_before_write_and_both_see_all_events() {
     let (ours, theirs) = pair();
     rustix::io::write(&theirs, b"x").unwrap();
@@ -68,7 +66,6 @@ fn read_runs_before_write_and_both_see_all_events() {
 
 /// SPEC 8
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn read_hears_a_hang_up() {
     let (reader, writer) = pipe();
     drop(writer);
@@ -77,7 +74,6 @@ fn read_hears_a_hang_up() {
 
 /// SPEC 8, 20
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn an_error_runs_read_and_write() {
     let (reader, writer) = pipe();
     drop(reader);
@@ -91,7 +87,6 @@ fn an_error_runs_read_and_write() {
 
 /// SPEC 8, 20
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn a_hang_up_runs_a_handler_that_only_writes_or_only_hears_urgent_data() {
     for name in ["write", "priority"] {
         let (reader, writer) = pipe();
@@ -102,7 +97,6 @@ fn a_hang_up_runs_a_handler_that_only_writes_or_only_hears_urgent_data() {
 
 /// SPEC 20
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn a_hang_up_does_not_run_write_beside_read() {
     let (reader, writer) = pipe();
     drop(writer);
@@ -149,7 +143,6 @@ fn empty_socket(fd: &OwnedFd) {
 
 /// SPEC 20
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn an_fd_left_unread_is_reported_in_every_turn() {
     let (ctx, _clock) = manual();
     let (ours, theirs) = pair();
@@ -167,7 +160,6 @@ fn an_fd_left_unread_is_reported_in_every_turn() {
 
 /// SPEC 20
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn write_does_not_run_when_read_dropped_the_interest() {
     let (ctx, _clock) = manual();
     let (ours, theirs) = pair();
@@ -187,7 +179,6 @@ fn write_does_not_run_when_read_dropped_the_interest() {
 
 /// SPEC 24
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no pipes")]
 fn a_source_without_read_interest_gets_a_hit_by_poll_ready_also_beside_a_hang_up() {
     struct Writer(OwnedFd, Count);
     impl AsFd for Writer {
@@ -218,7 +209,6 @@ fn a_source_without_read_interest_gets_a_hit_by_poll_ready_also_beside_a_hang_up
 
 /// SPEC 24
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn a_hit_alone_runs_poll_ready_and_with_readable_data_read_instead() {
     let (ctx, _clock) = manual();
     for (data, callbacks, want) in [
@@ -251,7 +241,6 @@ fn a_hit_alone_runs_poll_ready_and_with_readable_data_read_instead() {
 
 /// SPEC 8, 16, 46
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn a_peer_that_only_ends_its_writing_wakes_nobody_who_waits_to_write() {
     let ctx = super::context(); // in real time, which a busy loop would use up
     let (ours, theirs) = pair();
@@ -278,7 +267,6 @@ fn a_peer_that_only_ends_its_writing_wakes_nobody_who_waits_to_write() {
 
 /// SPEC 8, 46
 #[test]
-#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn data_that_is_not_urgent_does_not_run_priority() {
     let (ctx, _clock) = manual();
     let (ours, theirs) = pair();

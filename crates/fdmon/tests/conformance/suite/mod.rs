@@ -13,9 +13,12 @@ mod channel;
 mod close;
 mod external;
 mod failures;
+#[cfg(not(wasi))] // memfds and pipes; see `on_wasi`
 mod file_io;
+#[cfg(not(wasi))]
 mod file_io_users;
 mod hooks;
+#[cfg(not(wasi))] // sockets and pipes
 mod interest;
 #[cfg(threads)]
 mod io_threads;
@@ -23,6 +26,8 @@ mod io_threads;
 mod kernel;
 mod migrate;
 mod nested;
+#[cfg(wasi)]
+mod on_wasi;
 mod policies;
 mod random;
 mod random_moves;

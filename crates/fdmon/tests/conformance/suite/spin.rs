@@ -386,6 +386,7 @@ fn fruitless_spins_pay_from_the_cpu_budget_and_hits_do_not() {
 }
 
 /// SPEC 28
+#[cfg(not(wasi))]
 #[test]
 fn on_one_usable_cpu_there_is_no_spin_unless_guards_are_off() {
     let all = rustix::thread::sched_getaffinity(None).unwrap();

@@ -103,13 +103,23 @@ impl Estimate {
     }
 }
 
+/// As a context sleeps. Where it does not, a host may know whole milliseconds only: that is no
+/// lateness then.
+#[cfg(wasi)]
+fn nap() {
+    #[cfg(threads)]
+    crate::bell::Alarm::default().sleep(Some(SLEEP.subsec_nanos().into()));
+    #[cfg(not(threads))]
+    std::thread::sleep(SLEEP);
+}
+
 /// Without the CPU time, of which WebAssembly is not told.
 #[cfg(wasi)]
 fn sleep_and_measure(_: u64) -> WakeUp {
     let mut late = [0; SLEEPS];
     for lateness in &mut late {
         let start = monotonic_ns();
-        std::thread::sleep(SLEEP);
+        nap();
         let took = monotonic_ns().saturating_sub(start);
         *lateness = took.saturating_sub(u64::from(SLEEP.subsec_nanos()));
     }

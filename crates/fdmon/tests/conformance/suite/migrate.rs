@@ -399,6 +399,7 @@ fn its_interest_and_its_counters_go_with_it() {
 
 /// SPEC 46, 52
 #[test]
+#[cfg_attr(wasi, ignore = "there is one monitor on WASI")]
 fn handlers_move_between_contexts_on_different_monitors() {
     let here = context();
     for kind in [MonitorKind::Poll, MonitorKind::Epoll, MonitorKind::Auto] {

@@ -217,6 +217,7 @@ fn who_joins_and_who_leaves_the_spin_list_is_told_by_fd() {
 
 /// SPEC 43, 54
 #[test]
+#[cfg_attr(wasi, ignore = "there is one monitor on WASI")]
 fn another_monitor_is_told_with_the_reason() {
     // Which monitor is under test does not matter: this is about going from one to another.
     let ring = RingParams { mode: RingMode::Off, ..RingParams::default() };

@@ -14,6 +14,7 @@ import { parseArgs } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import Table from 'cli-table3'
 import { fail, install, needCargo, root, run, say } from './step.mjs'
+import { targetsOf } from './packages/targets.mjs'
 import { toolchain } from './packages/toolchain.mjs'
 
 const TRIPLE = 'wasm32-wasip1'
@@ -62,7 +63,7 @@ function core() {
 function buildCore() {
   const args = ['test', '--package', 'fdmon', '--test', 'conformance', '--target', TRIPLE, '--no-run', '--locked', '--message-format', 'json']
   // Rust's library is built along for the native programs of WASI too, where nothing unwinds.
-  const env = { ...toolchain('wasi'), CARGO_TARGET_DIR: join(root, 'target', 'wasi-build') }
+  const env = { ...toolchain('wasi'), CARGO_TARGET_DIR: join(root, 'target', 'wasi-build'), CARGO_PROFILE_DEV_OPT_LEVEL: '1' }
   const stdio = ['ignore', 'pipe', 'inherit']
   const { status, stdout } = spawnSync('cargo', args, { cwd: root, env, encoding: 'utf8', stdio, maxBuffer: 1 << 26 })
   if (status !== 0) fail('wasi: the conformance suite does not build; look above')
@@ -100,8 +101,9 @@ function makeProject() {
   cpSync(join(root, 'dist'), join(modules, 'fdmon', 'dist'), { recursive: true })
   copyFileSync(join(root, 'package.json'), join(modules, 'fdmon', 'package.json'))
   copyFileSync(join(root, 'npm', 'wasm32-wasi', 'package.json'), join(modules, 'fdmon-wasm32-wasi', 'package.json'))
-  for (const file of ['fdmon.wasm32-wasi.wasm', 'fdmon.wasi.cjs', 'wasi-worker.mjs']) {
-    const from = join(artifacts, file)
+  for (const file of targetsOf(['wasm32-wasi'], fail)[0].files) {
+    // What is written by hand is taken from where it is written.
+    const from = file.endsWith('.wasm') ? join(artifacts, file) : join(root, 'npm', 'wasm32-wasi', file)
     if (!existsSync(from)) fail(`wasi: ${from} is missing; run: npm run packages:build -- wasm32-wasi`)
     copyFileSync(from, join(modules, 'fdmon-wasm32-wasi', file))
   }

@@ -8,6 +8,7 @@ import { wasi } from './native.js'
 import type { NativeWord } from './native-context.js'
 import { FdRegistration, removeHandler, type Registration } from './registration.js'
 import { asyncContext, Slot, type Callbacks } from './slot.js'
+import type { Wasi } from './wasi/binding.js'
 import { asked } from './wasi/words.js'
 
 /**
@@ -159,7 +160,6 @@ export function setHandler(loop: Loop, fdLike: unknown, handlers: unknown): Regi
 /** Puts handlers into a new slot and registers it. */
 export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: Slot): Registration {
   const fd = fdOf('fd', fdLike)
-  wasi?.checkFd(fd)
   slot.fd = fd
   if (typeof fdLike === 'object' && fdLike !== null) {
     slot.owner = fdLike
@@ -167,12 +167,12 @@ export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: S
   }
   const filled = fill(slot, handlers)
   return loop.withHooks(() => {
-    const { flags, word } = wasi === null ? filled : askHere(loop, slot, filled)
+    const { flags, word, number } = wasi === null ? { ...filled, number: fd } : onWasi(wasi, loop, slot, filled)
     const known = loop.handlers.get(fd)
     const replaces = known?.slot ?? -1
     try {
       slot.slot = loop.allocate(() =>
-        loop.native.register(fd, slot.interest, slot.callbacks, flags, word, replaces),
+        loop.native.register(number, slot.interest, slot.callbacks, flags, word, replaces),
       )
     } catch (error) {
       slot.released()
@@ -191,17 +191,26 @@ export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: S
   })
 }
 
-/** A WebAssembly build cannot see the word of a condition: it is asked here. */
-function askHere(loop: Loop, slot: Slot, filled: Filled): Filled {
-  const { flags, word } = filled
-  if (word === null) return filled
+/** A WebAssembly build has other numbers, and cannot see the word of a condition: that is asked here. */
+function onWasi(wasi: Wasi, loop: Loop, slot: Slot, { flags, word }: Filled): Filled & { number: number } {
+  const { number, release } = wasi.take(slot.fd)
+  slot.released = release
+  if (word === null) return { flags, word, number }
   // The handler that it replaces may have the same suppress word.
   const known = loop.handlers.get(slot.fd)
   if (known !== undefined) removeHandler(loop, known)
-  const { handlers, release } = asked(slot.handlers, word)
-  slot.handlers = handlers
-  slot.released = release
-  return { flags: flags | JS_PREDICATE | JS_BEGIN | JS_END, word: null }
+  try {
+    const condition = asked(slot.handlers, word)
+    slot.handlers = condition.handlers
+    slot.released = () => {
+      condition.release()
+      release()
+    }
+  } catch (error) {
+    release()
+    throw error
+  }
+  return { flags: flags | JS_PREDICATE | JS_BEGIN | JS_END, word: null, number }
 }
 
 /** The number that an object had when it was registered: once closed, it does not know it any more. */

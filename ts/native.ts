@@ -1,7 +1,7 @@
 // The addon as every other file uses it, and the place where it learns how to make an FdmonError.
 import { FdmonError, type FdmonErrorCode } from './errors.js'
 import { loadBinding, type Binding } from './loader.js'
-import { isWasi, Wasi } from './wasi/binding.js'
+import { isWasi, Wasi, withHostFds } from './wasi/binding.js'
 
 const { binding, error, wasi: adapter } = load()
 
@@ -27,7 +27,7 @@ function load(): { binding: Binding; error: null; wasi: Wasi | null } | { bindin
     const loaded = loadBinding()
     loaded.init(
       (code, message, errno, syscall) =>
-        new FdmonError(code as FdmonErrorCode, message, { errno: errno ?? undefined, syscall: syscall ?? undefined }),
+        new FdmonError(code as FdmonErrorCode, isWasi(loaded) ? withHostFds(message) : message, { errno: errno ?? undefined, syscall: syscall ?? undefined }),
     )
     const wasi = isWasi(loaded) ? new Wasi(loaded) : null
     return { binding: wasi?.binding ?? loaded, error: null, wasi }

@@ -315,6 +315,20 @@ test('standard output that is a pipe is watched for room, and the interest can b
   assert.deepEqual(await lines(program('stdout.mjs')), ['room', 'room', 'quiet'])
 })
 
+test('pipes and sockets of the process are watched by their numbers, several at a time [SPEC 16, 20]', async () => {
+  const child = program('pipes.mjs', ['pipe', 'pipe', 'inherit', 'pipe', 'pipe'])
+  child.stdout.once('data', () => {
+    child.stdio[3].write('three')
+    setTimeout(() => child.stdio[4].write('four'), 30)
+    setTimeout(() => child.stdio[3].end(), 60)
+  })
+  assert.deepEqual(await lines(child), ['ready', '3: three', '4: four', '3: the end', 'fds: 3,4', 'quiet: true', 'refused: fd = 3'])
+})
+
+test('a descriptor of the process that is no pipe, such as an eventfd of another program, is refused [SPEC 13]', async () => {
+  assert.deepEqual(await lines(program('foreign.mjs')), ['ERR_FDMON_UNSUPPORTED'])
+})
+
 test('standard input that is /dev/null or a file is always ready [SPEC 43]', async () => {
   for (const path of ['/dev/null', fileURLToPath(import.meta.url)]) {
     const input = openSync(path, 'r')
@@ -361,9 +375,10 @@ test('what needs Linux is refused by name [SPEC 13]', async (t) => {
   refuses(() => ctx.backendFd, 'ERR_FDMON_UNSUPPORTED', /outer loop/)
   refuses(() => ctx.prepareNs(), 'ERR_FDMON_UNSUPPORTED', /outer loop/)
   refuses(() => ctx.setPollParams({ kernelBusyPoll: { usecs: 50 } }), 'ERR_FDMON_UNSUPPORTED', /kernelBusyPoll/)
-  const file = openSync('/dev/null', 'r')
-  refuses(() => ctx.setFdHandler(file, { read() {} }), 'ERR_FDMON_UNSUPPORTED', new RegExp(`fd = ${file} `))
-  closeSync(file)
+  const folder = openSync('/', 'r')
+  refuses(() => ctx.setFdHandler(folder, { read() {} }), 'ERR_FDMON_UNSUPPORTED', new RegExp(`fd = ${folder} `))
+  closeSync(folder)
+  refuses(() => ctx.setFdHandler(folder, { read() {} }), 'ERR_FDMON_BAD_FD', new RegExp(`fd = ${folder} `))
   refuses(() => ctx.setFdHandler(-1, { read() {} }), 'ERR_FDMON_BAD_FD', /-1/)
   ctx.schedule(() => {})
   assert.equal(ctx.poll(), true, 'the context is as before')

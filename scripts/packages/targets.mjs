@@ -28,7 +28,7 @@ export const TARGETS = [
     name: 'wasm32-wasi',
     triple: 'wasm32-wasip1-threads',
     file: 'fdmon.wasm32-wasi.wasm',
-    files: ['fdmon.wasm32-wasi.wasm', 'fdmon.wasi.cjs', 'wasi-worker.mjs'],
+    files: ['fdmon.wasm32-wasi.wasm', 'fdmon.wasi.cjs', 'host-fds.cjs', 'wasi-worker.mjs'],
   },
 ]
 

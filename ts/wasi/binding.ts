@@ -2,9 +2,10 @@
 //
 // Its memory is its own. So integers that both sides use lie there and native is told their address; counters of notifiers
 // are JavaScript's, in memory that workers can share; conditions on words are asked here (words.ts).
-import { threadId } from 'node:worker_threads'
+import { fstatSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
-import { unsupported } from '../errors.js'
+import { threadId } from 'node:worker_threads'
+import { badFd, unsupported } from '../errors.js'
 import type { Binding } from '../loader.js'
 import * as files from './files.js'
 import { Notifiers } from './notifiers.js'
@@ -17,11 +18,19 @@ export interface WasiBinding extends Pick<Binding, 'init' | 'NativeContext' | 'N
   integersAllocate(length: number): number
   integersFree(address: number): void
   startIds(at: number): void
+  /** Makes a descriptor of the process known, by another number; of its loader. */
+  takeFd(fd: number): number
+  releaseFd(fd: number): void
   /** A view of its memory; of its loader. */
   integers(address: number, length: number): Int32Array
   /** Who answers for notifiers; of its loader. */
   setNotifierState(state: (fd: number) => number): void
 }
+
+/** Descriptors of the process besides 0, 1 and 2 have their number plus this in the build. */
+const HOST = 2 ** 29
+/** …and notifiers begin here. */
+const NOTIFIERS = 2 ** 30
 
 /** The ids of contexts begin with the number of their thread: each thread has a memory of its own. */
 const IDS = 2 ** 32
@@ -50,6 +59,29 @@ const REFUSED = {
 /** A call that this build cannot do. */
 export function refused(what: string): Error {
   return unsupported(`${what} is not possible in a WebAssembly build, which has no such system call; use the native addon`)
+}
+
+/** The descriptor as its user knows it. */
+function hostOf(fd: number): number {
+  return fd >= HOST && fd < NOTIFIERS ? fd - HOST : fd
+}
+
+/** …in a message. */
+export function withHostFds(message: string): string {
+  return message.replace(/\bfd (= )?(\d+)/g, (_, sign: string | undefined, fd: string) => `fd ${sign ?? ''}${hostOf(Number(fd))}`)
+}
+
+/** Refuses what WASI cannot wait for: an eventfd, a timer, a signalfd have no type. */
+function checkKind(fd: number): void {
+  let stat
+  try {
+    stat = fstatSync(fd)
+  } catch {
+    throw badFd('fd', fd, 'pass the number of an open one')
+  }
+  if (stat.isFIFO() || stat.isSocket() || stat.isCharacterDevice() || stat.isFile()) return
+  const which = 'pipes, sockets, terminals, files and EventNotifiers'
+  throw unsupported(`fd = ${fd} cannot be watched in a WebAssembly build, which waits for ${which} alone; use the native addon`)
 }
 
 export function isWasi(loaded: object): loaded is WasiBinding {
@@ -86,11 +118,11 @@ export class Wasi {
     throw unsupported(`id = ${id} is a context of another thread; ${why}`)
   }
 
-  /** Refuses a number that means nothing to this build. */
-  checkFd(fd: number): void {
-    if (fd <= 2 || this.notifiers.has(fd)) return
-    const which = 'standard input, output and error (0, 1 and 2) and EventNotifiers'
-    throw unsupported(`fd = ${fd} cannot be watched in a WebAssembly build, which knows only ${which}; use the native addon`)
+  /** The number by which this build knows a descriptor, and what forgets it. */
+  take(fd: number): { number: number; release: () => void } {
+    if (fd <= 2 || this.notifiers.has(fd)) return { number: fd, release() {} }
+    checkKind(fd)
+    return { number: this.#own.takeFd(fd), release: () => this.#own.releaseFd(fd) }
   }
 
   capabilities(): object {
@@ -151,6 +183,18 @@ function byAddress(own: WasiBinding['NativeContext']): WasiBinding['NativeContex
 
     override setResults(): never {
       throw refused('file I/O')
+    }
+
+    override stats(): ReturnType<InstanceType<WasiBinding['NativeContext']>['stats']> {
+      const stats = super.stats()
+      for (const handler of stats.handlers) handler.fd = hostOf(handler.fd)
+      return stats
+    }
+
+    override takePoints(): ReturnType<InstanceType<WasiBinding['NativeContext']>['takePoints']> {
+      const points = super.takePoints()
+      for (const point of points) if (point.fd !== undefined) point.fd = hostOf(point.fd)
+      return points
     }
   }
 }

@@ -24,12 +24,17 @@ mkdirSync(artifacts, { recursive: true })
 for (const target of targets) {
   const env = target.machine ? native(target) : wasi(target)
   for (const file of target.files) {
-    const from = target.machine ? join(env.CARGO_TARGET_DIR, target.triple, 'dist', 'libfdmon_napi.so') : join(env.OUT, file)
-    copyFileSync(from, join(artifacts, file))
+    copyFileSync(sourceOf(target, file, env), join(artifacts, file))
     // Whoever runs it later says of which commit it is.
     writeFileSync(join(artifacts, `${file}.commit`), `${commit()}\n`)
     say(`${file}: ${statSync(join(artifacts, file)).size.toLocaleString('en')} bytes`)
   }
+}
+
+/** What the loader of a WebAssembly build is made of lies in the checkout. */
+function sourceOf(target, file, env) {
+  if (target.machine) return join(env.CARGO_TARGET_DIR, target.triple, 'dist', 'libfdmon_napi.so')
+  return join(file.endsWith('.wasm') ? env.OUT : join(root, 'npm', target.name), file)
 }
 
 function native(target) {

@@ -15,9 +15,9 @@ import { fail, needCargo, root, say } from './step.mjs'
 const FILE = join(root, 'npm', 'THIRD-PARTY-NOTICES.txt')
 /** The best first. */
 const CHOICE = [/^licen[cs]e-mit(\.\w+)?$/i, /^licen[cs]e(\.\w+)?$/i, /^mit-licen[cs]e$/i, /^copying$/i, /^licen[cs]e-apache(-2\.0)?(\.\w+)?$/i]
-/** Of crates that carry no text: the folder of another package of the same project, which does. */
+/** Of crates that carry no text: the folder, or the name here, of another package of the same people, which does. */
 const NAPI = join(root, 'node_modules', '@napi-rs', 'cli')
-const TEXTS = { napi: NAPI, 'napi-sys': NAPI }
+const TEXTS = { napi: NAPI, 'napi-sys': NAPI, wasip1: 'rustix' }
 const RULE = '-'.repeat(80)
 /** What the WebAssembly build is linked with besides, from npm. */
 const WASI = ['emnapi']
@@ -77,7 +77,7 @@ function fromNpm(name) {
 }
 
 function textOf({ name, version, license, folder }) {
-  const from = TEXTS[name] ?? folder
+  const from = sorted.find((one) => one.name === TEXTS[name])?.folder ?? TEXTS[name] ?? folder
   const there = readdirSync(from)
   const file = CHOICE.map((pattern) => there.find((one) => pattern.test(one))).find((one) => one !== undefined)
   if (file === undefined) fail(`notices: ${name} ${version} (${license}) carries no text of its licence in ${from}: it has ${there.join(', ')}`)

@@ -7,7 +7,7 @@ import { release } from 'node:os'
 
 /** So much of what a job that failed has printed is shown. */
 const SHOWN = 12_000
-const LIMIT_MS = 900_000
+const LIMIT_MS = 300_000
 
 const { jobs } = JSON.parse(readFileSync('/app/plan.json', 'utf8'))
 const chosen = (process.env.FDMON_PLAN ?? '').split(',')
@@ -22,7 +22,7 @@ async function run({ name, kind, profile, refused, command, cwd, needs }) {
   const capabilities = known.get(profile)
   const ring = capabilities?.monitors.io_uring
   if (needs && capabilities?.features[needs] !== true) return say({ name, left: ring?.available ? `${needs} is false` : (ring?.reason ?? 'no capabilities()') })
-  const env = { ...process.env, FDMON_SLOW: '1', FDMON_REFUSE: '/app/programs/refuse', RUST_BACKTRACE: '0', RUST_TEST_THREADS: '4' }
+  const env = { ...process.env, FDMON_SLOW: '1', FDMON_REFUSE: '/app/programs/refuse', RUST_BACKTRACE: '0', RUST_TEST_THREADS: '2' }
   // What is missing is left out on purpose, as the job above knows.
   if (capabilities && !ring.available) env.FDMON_WITHOUT_IO_URING = '1'
   const [program, ...args] = [...(refused.length > 0 ? ['/app/programs/refuse', ...refused, '--'] : []), ...command]

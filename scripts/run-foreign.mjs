@@ -6,7 +6,7 @@
 // the right one; writes docs/runs/foreign.json. What is needed comes from Debian's, npm's and PyPI's packages into target/foreign (0.9 GB)
 // and is not installed. qemu-user has no io_uring: there the suite asserts that it is refused in words.
 import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { folder as packages } from './packages/release.mjs'
@@ -89,8 +89,9 @@ async function smoke(name) {
     return false
   }
   const how = command.endsWith('qemu-aarch64') ? { how: 'qemu-user' } : {}
+  const commit = commitOf(name)
   const mine = []
-  for (const monitor of MONITORS) mine.push({ target: name, ...how, ...(await runSuite(name, [command, ...before], monitor, { cwd: project })) })
+  for (const monitor of MONITORS) mine.push({ target: name, ...how, commit, ...(await runSuite(name, [command, ...before], monitor, { cwd: project })) })
   rows.push(...mine)
   const sum = (field) => mine.reduce((total, row) => total + row[field], 0)
   say(`${name}: ${sum('passed')} of ${sum('tests')} steps on ${mine.filter(({ refused }) => refused === undefined).length} monitors, ${seconds(since)}`)
@@ -98,6 +99,11 @@ async function smoke(name) {
   const refused = mine.filter((row) => row.refused !== undefined && !('how' in row))
   for (const row of refused) say(`${name}: ${row.monitor} is refused: ${row.refused}`)
   return sum('failed') === 0 && refused.length === 0
+}
+
+/** Of the addon, which may be older than the checkout; "npm run packages:build" leaves it beside the file. */
+function commitOf(name) {
+  return readFileSync(join(packages, 'artifacts', `fdmon.${name}.node.commit`), 'utf8').trim()
 }
 
 /** How a program of that machine is started here. */

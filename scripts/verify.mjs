@@ -36,6 +36,7 @@ const STEPS = {
   'packages: look': ['npm run --silent packages:check && npm run --silent packages:pack'],
   'packages: install': ['npm run --silent test:install'],
   'packages: foreign': ['npm run --silent packages:foreign'],
+  wasi: ['npm run --silent runtimes && npm run --silent test:wasi'],
   kernels: ['npm run --silent test:kernels'],
   platforms: ['npm run --silent docs:platforms'],
   'bench:policy': ['npm run --silent bench:policy'],

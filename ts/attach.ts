@@ -2,10 +2,12 @@
 import type { Loop } from './batch.js'
 import { checkBoolean, checkKeys, checkObject } from './check.js'
 import { FdmonError, unsupported } from './errors.js'
+import { wasi } from './native.js'
 import { other } from './runtime.js'
 
 /** Refuses where the runtime cannot attach. Asked before the first call into its libuv, which aborts the process in Bun. */
 export function needLibuv(what: string): void {
+  if (wasi !== null) throw unsupported(`${what} is not possible in a WebAssembly build, which cannot reach libuv; run the context with poll() or run()`)
   if (other === undefined) return
   throw unsupported(`${what} is not possible in ${other}, whose event loop is not libuv; run the context with poll() or run(), or use Node`)
 }

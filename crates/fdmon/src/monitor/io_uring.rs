@@ -24,7 +24,8 @@ use rustix::io_uring::{
 };
 
 use super::refusal::Refusal;
-use super::ring::{Completion, Ring, RingFeatures};
+use super::ring::{Completion, Ring};
+use super::ring_features::RingFeatures;
 use super::{FdMonitor, MonitorToken, Sink, borrow, timespec};
 use crate::config::{BusyPoll, RingMode, RingParams};
 use crate::interest::{Events, Interest};

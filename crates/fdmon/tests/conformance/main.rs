@@ -6,20 +6,26 @@
 //! kernel`. With `--cfg brief` there are two instances, for what takes long (`scripts/asan.mjs`).
 #![allow(clippy::duplicate_mod, reason = "that is the point: each monitor gets its own copy")]
 
+#[cfg(not(wasi))]
 #[path = "../sandbox/mod.rs"]
 mod sandbox;
 mod support;
 
+#[cfg(not(wasi))]
 #[path = "suite/mod.rs"]
 mod epoll;
+#[cfg(not(wasi))]
 #[path = "suite/mod.rs"]
 mod io_uring;
-#[cfg(not(brief))]
+#[cfg(not(any(wasi, brief)))]
 #[path = "suite/mod.rs"]
 mod io_uring_cooperative;
-#[cfg(not(brief))]
+#[cfg(not(any(wasi, brief)))]
 #[path = "suite/mod.rs"]
 mod io_uring_plain;
-#[cfg(not(brief))]
+#[cfg(not(any(wasi, brief)))]
 #[path = "suite/mod.rs"]
 mod poll;
+#[cfg(wasi)]
+#[path = "suite/mod.rs"]
+mod wasi;

@@ -28,7 +28,7 @@ const KERNELS = {
   '6.12': { arch: 'x64', plans: ['none'] },
   '6.18': { arch: 'x64', plans: ['none'] },
   '7.3': { arch: 'x64', plans: ['none', 'docker', 'enosys', 'old'] },
-  '6.12-arm64': { arch: 'arm64', plans: ['none'] },
+  '6.12-arm64': { arch: 'arm64', plans: ['addon'], monitors: ['addon-monitors'] },
 }
 const QUICK = ['5.10', '7.3']
 /** A guest that takes longer hangs: emulated ones are ten times slower than this machine. */
@@ -119,7 +119,7 @@ function native(folder) {
   return { busybox, node: process.execPath, addon, probe, programs }
 }
 
-/** For arm64, on a machine of another kind: cross-compiled by zig as the packages are. */
+/** For arm64, on a machine of another kind: the addon as it is packed, and none of the crate's programs. */
 function foreign(folder) {
   const here = join(folder, 'arm64')
   const node = join(here, 'node')
@@ -132,22 +132,19 @@ function foreign(folder) {
     renameSync(join(into, 'package'), node)
     rmSync(into, { recursive: true })
   }
-  run('addon for arm64', process.execPath, [join('scripts', 'build-targets.mjs'), 'linux-arm64-gnu'])
-  const env = { ...toolchain('zig'), CARGO_TARGET_DIR: join(folder, 'build'), CARGO_PROFILE_DEV_STRIP: 'symbols', CARGO_PROFILE_DEV_DEBUG: '0' }
-  const probe = join(folder, 'probe.arm64')
-  run('probe for arm64', 'python-zig', ['cc', '-target', 'aarch64-linux-musl', '-static', '-O1', '-o', probe, join('scripts', 'kernels', 'probe.c')], { env })
-  const cargo = ['zigbuild', '--quiet', '--features', 'executor,channel', '--target', 'aarch64-unknown-linux-gnu']
-  const built = (name, kind) => buildProgram(name, [...cargo, kind, name], env)
-  const programs = { conformance: built('conformance', '--test'), refused: built('refused', '--test'), refuse: built('refuse', '--example') }
   const addon = join(root, 'target', 'packages', 'artifacts', 'fdmon.linux-arm64-gnu.node')
-  return { busybox: join(here, 'busybox'), node: join(node, 'bin', 'node'), libraries: join(here, 'lib'), addon, probe, programs }
+  if (!existsSync(addon)) fail('kernels: there is no addon for arm64; run: npm run packages:build -- linux-arm64-gnu')
+  const probe = join(folder, 'probe.arm64')
+  const zig = ['cc', '-target', 'aarch64-linux-musl', '-static', '-O1', '-o', probe, join('scripts', 'kernels', 'probe.c')]
+  run('probe for arm64', 'python-zig', zig, { env: toolchain('zig') })
+  return { busybox: join(here, 'busybox'), node: join(node, 'bin', 'node'), libraries: join(here, 'lib'), addon, probe, programs: {} }
 }
 
 async function one(folder, name) {
-  const { arch, plans } = KERNELS[name]
+  const { arch, plans, monitors = ['quick', 'more'] } = KERNELS[name]
   const began = performance.now()
   const kernel = join(folder, MACHINES[arch].debian, seriesOf(name))
-  const plan = (options.quick || options.monitors ? ['quick'] : (options.profile ?? plans)).join(',')
+  const plan = (options.quick ? ['quick'] : options.monitors ? monitors : (options.profile ?? plans)).join(',')
   const limitMs = options.quick ? QUICK_LIMIT_MS : LIMIT_MS
   const said = await boot({ arch, kernel: join(kernel, 'vmlinuz'), archive: archiveOf(folder, arch), plan, limitMs, file: join(folder, `console.${name}`) })
   const result = judge({ name, arch, package: readFileSync(join(kernel, 'package'), 'utf8').trim(), jobs: jobsOf(files).filter((job) => plan.split(',').includes(job.plan)), ...said })

@@ -19,6 +19,7 @@ import { judge } from './kernels/judge.mjs'
 import { jobsOf, PROFILES } from './kernels/plan.mjs'
 import { write } from './kernels/table.mjs'
 import { toolchain } from './packages/toolchain.mjs'
+import { commit } from './runs.mjs'
 import { buildProgram, fail, has, install, need, needCargo, root, run, say, seconds } from './step.mjs'
 
 /** By name: the machine, the series of Debian's kernel, and the plans that are run there. */
@@ -71,7 +72,7 @@ async function main() {
       const result = await one(folder, waiting.shift())
       results.push(result)
       // At once: a run of all takes long, and may be ended.
-      if (!options.quick && result.problems.length === 0) write([{ ...result, selection: options.monitors ? 'monitors' : 'all' }], Object.keys(KERNELS))
+      if (!options.quick && result.problems.length === 0) write([{ ...result, commit: commitOf(result.arch), selection: options.monitors ? 'monitors' : 'all' }], Object.keys(KERNELS))
     }
   }
   // A guest has two CPUs, and what is tested for long shall not wait for another one's.
@@ -92,6 +93,12 @@ function prepare(folder, arch) {
   const began = performance.now()
   build(join(folder, `root.${arch}`), archiveOf(folder, arch), machine, { jobs: jobsOf(files) })
   say(`initramfs for ${arch}: ${seconds(began)}`)
+}
+
+/** Of a foreign addon, the one that it was built from. */
+function commitOf(arch) {
+  const file = join(root, 'target', 'packages', 'artifacts', `fdmon.linux-${arch}-gnu.node.commit`)
+  return arch !== process.arch && existsSync(file) ? readFileSync(file, 'utf8').trim() : commit()
 }
 
 function seriesOf(name) {

@@ -2,7 +2,7 @@
 // what was found on each kernel. A kernel that is not run keeps what it had.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { line, machine } from '../measure.mjs'
+import { line } from '../measure.mjs'
 import { seal } from '../seal.mjs'
 import { root } from '../step.mjs'
 import { MONITORS } from './judge.mjs'
@@ -16,18 +16,17 @@ const readJson = (path, otherwise) => (existsSync(path) ? JSON.parse(readFileSyn
 
 /** Takes these results in, and writes all three. `names` are the kernels in their order. */
 export function write(results, names) {
-  const { commit } = machine()
   const probed = readJson(PROBED, {})
   let runs = readJson(RUNS, [])
-  for (const { name, arch, package: debian, accel, rows, found, seconds, release, node, selection } of results) {
+  for (const { name, arch, package: debian, accel, rows, found, seconds, release, node, selection, commit } of results) {
     const before = probed[name]?.release === release ? probed[name].found : {}
     const now = Object.entries(found).map(([profile, answers]) => [profile, { commit, selection, seconds: seconds[profile], ...kept(answers) }])
     probed[name] = { release, package: debian, arch, accel, node, found: { ...before, ...Object.fromEntries(now) } }
     runs = runs.filter((run) => run.name !== name || (run.kernel === release && !Object.hasOwn(found, run.profile)))
     for (const { profile, runtime, suite, monitor, passed, failed } of rows) {
       runs.push({
-        ...{ target: `linux-${arch}-gnu`, runtime: runtime === 'node' ? `Node ${node.slice(1)}` : 'Rust', kernel: release, monitor },
-        ...{ tests: passed + failed, passed, failed, name, profile, suite, selection },
+        ...{ target: `linux-${arch}-gnu`, runtime: runtime === 'node' ? `Node ${node.slice(1)}` : 'Rust', kernel: release, monitor, how: accel === 'tcg' ? 'emulated' : 'KVM' },
+        ...{ tests: passed + failed, passed, failed, commit, date: new Date().toISOString().slice(0, 10), name, profile, suite, selection },
       })
     }
   }

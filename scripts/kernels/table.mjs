@@ -2,7 +2,7 @@
 // what was found on each kernel. A kernel that is not run keeps what it had.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { line, machine } from '../measure.mjs'
+import { line } from '../measure.mjs'
 import { seal } from '../seal.mjs'
 import { root } from '../step.mjs'
 import { MONITORS } from './judge.mjs'
@@ -16,18 +16,17 @@ const readJson = (path, otherwise) => (existsSync(path) ? JSON.parse(readFileSyn
 
 /** Takes these results in, and writes all three. `names` are the kernels in their order. */
 export function write(results, names) {
-  const { commit } = machine()
   const probed = readJson(PROBED, {})
   let runs = readJson(RUNS, [])
-  for (const { name, arch, package: debian, accel, rows, found, seconds, release, node } of results) {
+  for (const { name, arch, package: debian, accel, rows, found, seconds, release, node, selection, commit } of results) {
     const before = probed[name]?.release === release ? probed[name].found : {}
-    const now = Object.entries(found).map(([profile, answers]) => [profile, { commit, seconds: seconds[profile], ...kept(answers) }])
+    const now = Object.entries(found).map(([profile, answers]) => [profile, { commit, selection, seconds: seconds[profile], ...kept(answers) }])
     probed[name] = { release, package: debian, arch, accel, node, found: { ...before, ...Object.fromEntries(now) } }
     runs = runs.filter((run) => run.name !== name || (run.kernel === release && !Object.hasOwn(found, run.profile)))
     for (const { profile, runtime, suite, monitor, passed, failed } of rows) {
       runs.push({
-        ...{ target: `linux-${arch}-gnu`, runtime: runtime === 'node' ? `Node ${node.slice(1)}` : 'Rust', kernel: release, monitor },
-        ...{ tests: passed + failed, passed, failed, name, profile, suite },
+        ...{ target: `linux-${arch}-gnu`, runtime: runtime === 'node' ? `Node ${node.slice(1)}` : 'Rust', kernel: release, monitor, how: accel === 'tcg' ? 'emulated' : 'KVM' },
+        ...{ tests: passed + failed, passed, failed, commit, date: new Date().toISOString().slice(0, 10), name, profile, suite, selection },
       })
     }
   }
@@ -55,7 +54,8 @@ function document(runs, probed, names) {
     features(run, probed),
     missing.length > 0 ? `\nNot run yet: ${missing.join(', ')}.\n` : '',
     '\n## The tests with the tag `kernel` that passed\n\nThe modules `kernel::` of the conformance suite on each monitor and kind of ring, ',
-    '`tests/refused.rs`, and the ava tests whose heading says `Tag: kernel`, by the monitor in their title. No test failed, or its kernel would not ',
+    '`tests/refused.rs`, and the ava tests whose heading says `Tag: kernel`, by the monitor in their title. Where it says *monitors*, only their modules ',
+    '`monitors` and `monitors.test.ts` were run. No test failed, or its kernel would not ',
     'stand here. *refused*: there is no ring to be had; the error and what is taken instead are tested by `refused` and `monitors.test.ts`. ',
     '*not made*: this kernel has no rings of that kind, which is an error too.\n\n',
     tests(run, probed, runs),
@@ -89,9 +89,9 @@ function features(names, probed) {
 
 function tests(names, probed, runs) {
   const suites = Object.keys(SUITES)
-  const head = ['kernel', 'profile', ...suites.map((suite) => `Rust ${suite}`), 'Rust refused', ...MONITORS.map((monitor) => `ava ${monitor}`), 'ava, others', 'seconds', 'commit']
+  const head = ['kernel', 'profile', 'tests', ...suites.map((suite) => `Rust ${suite}`), 'Rust refused', ...MONITORS.map((monitor) => `ava ${monitor}`), 'ava, others', 'seconds', 'commit']
   const rows = names.flatMap((name) => Object.keys(PROFILES).filter((profile) => probed[name].found[profile]).map((profile) => {
-    const { probe, refused, seconds, commit } = probed[name].found[profile]
+    const { probe, refused, seconds, commit, selection } = probed[name].found[profile]
     const cell = (suite, monitor, ring) => {
       const found = runs.find((run) => run.name === name && run.profile === profile && run.suite === suite && (monitor === undefined || run.monitor === monitor))
       if (found) return `${found.passed}`
@@ -99,12 +99,12 @@ function tests(names, probed, runs) {
       return suite === 'io_uring_cooperative' && !probe.ioUringCooperative ? 'not made' : '–'
     }
     return line([
-      ...[name, profile],
+      ...[name, profile, selection],
       ...suites.map((suite) => cell(suite, undefined, SUITES[suite] === 'io_uring')),
       cell('refused'),
       ...MONITORS.map((monitor) => cell('ava', monitor, monitor === 'io_uring')),
       ...[cell('ava', 'any'), seconds, commit],
     ])
   }))
-  return line(head) + line(head.map((_, at) => (at < 2 ? '---' : '---:'))) + rows.join('')
+  return line(head) + line(head.map((_, at) => (at < 3 ? '---' : '---:'))) + rows.join('')
 }

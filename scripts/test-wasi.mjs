@@ -2,7 +2,8 @@
 //
 //   node scripts/test-wasi.mjs [--only core|package] [--no-build]
 //
-// core: the conformance suite of the crate, as a plain program for wasm32-wasip1 under node:wasi and wasmtime.
+// core: the conformance suite of the crate, as a plain program for wasm32-wasip1 under node:wasi and wasmtime, and for
+// wasm32-wasip1-threads under node:wasi.
 // package: __test__/wasi/suite.mjs on the package wasm32-wasi, through the loader, in a project where both packages lie.
 //
 // Builds what is tested, and the toolchain at the first time. Which rows ran, and with how many tests, goes into
@@ -17,7 +18,6 @@ import { fail, install, needCargo, root, run, say } from './step.mjs'
 import { targetsOf } from './packages/targets.mjs'
 import { toolchain } from './packages/toolchain.mjs'
 
-const TRIPLE = 'wasm32-wasip1'
 const NODES = ['20', '22', '24']
 const WASMTIME = 'wasmtime==50.0.1'
 const TEST_MS = 180_000
@@ -45,23 +45,23 @@ say(`wasi: ${rows.length} rows passed, target/wasi/rows.json`)
 
 /** The crate's own suite. What cannot be on WASI is marked in the tests, with the reason. */
 function core() {
-  const program = buildCore()
   const temporary = join(folder, 'tmp')
   mkdirSync(temporary, { recursive: true })
-  const runs = [
-    ...nodes.map(({ version, program: node }) => [`node:wasi of Node ${version}`, node, ['--no-warnings', 'scripts/wasi/run.mjs']]),
-    ['wasmtime 50', wasmtime(), ['scripts/wasi/run.py']],
-  ]
-  for (const [runtime, command, args] of runs) {
-    const { status, text } = shown(command, [...args, temporary, program])
-    const [, passed, , ignored] = /test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/.exec(text) ?? []
-    // A test that fails ends the program: WebAssembly does not unwind.
-    rows.push(row('core, conformance', runtime, status === 0, passed, ignored, text))
+  const onNode = nodes.map(({ version, program: node }) => [`node:wasi of Node ${version}`, node, ['--no-warnings', 'scripts/wasi/run.mjs']])
+  const runs = { 'wasm32-wasip1': [...onNode, ['wasmtime 50', wasmtime(), ['scripts/wasi/run.py']]], 'wasm32-wasip1-threads': onNode }
+  for (const [triple, runtimes] of Object.entries(runs)) {
+    const program = buildCore(triple)
+    for (const [runtime, command, args] of runtimes) {
+      const { status, text } = shown(command, [...args, temporary, program])
+      const [, passed, , ignored] = /test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/.exec(text) ?? []
+      // A test that fails ends the program: WebAssembly does not unwind.
+      rows.push(row(`conformance, ${triple}`, runtime, status === 0, passed, ignored, text))
+    }
   }
 }
 
-function buildCore() {
-  const args = ['test', '--package', 'fdmon', '--test', 'conformance', '--target', TRIPLE, '--no-run', '--locked', '--message-format', 'json']
+function buildCore(triple) {
+  const args = ['test', '--package', 'fdmon', '--test', 'conformance', '--target', triple, '--no-run', '--locked', '--message-format', 'json']
   // Rust's library is built along for the native programs of WASI too, where nothing unwinds.
   const env = { ...toolchain('wasi'), CARGO_TARGET_DIR: join(root, 'target', 'wasi-build'), CARGO_PROFILE_DEV_OPT_LEVEL: '1' }
   const stdio = ['ignore', 'pipe', 'inherit']
@@ -120,8 +120,8 @@ function row(what, runtime, ok, passed, ignored, text) {
 }
 
 function shown(command, args, options = {}) {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd: root, encoding: 'utf8', timeout: TEST_MS, maxBuffer: 1 << 26, ...options })
-  return { status, text: `${stdout}${stderr}${error ? `${error.message}\n` : ''}` }
+  const { status, signal, stdout, stderr, error } = spawnSync(command, args, { cwd: root, encoding: 'utf8', timeout: TEST_MS, maxBuffer: 1 << 26, ...options })
+  return { status, text: `${stdout}${stderr}${error ? `${error.message}\n` : ''}${status === 0 ? '' : `ended with ${signal ?? status}\n`}` }
 }
 
 /** This Node, where it has that version; else the one of target/runtimes. */

@@ -20,6 +20,8 @@ ctx.pollUntil(() => over)
 say(text)
 say(`timer: ${timed}`)
 say('hung up')
+let looks = 0
+while (!ctx.poll(false)) if (++looks === 10) say('ten looks saw nothing')
 ctx.setFdHandler(0, null)
 say(`progress: ${ctx.poll(false)}`)
 ctx.close()

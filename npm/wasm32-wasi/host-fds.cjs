@@ -1,11 +1,11 @@
 // Descriptors of the process besides 0, 1 and 2. node:wasi gives a program those three alone, but each of them may be any file: so
 // every further descriptor is the standard input of a WASI of its own, with a page of memory, and is asked through that.
 //
-// To WebAssembly it is its number plus 2^29. The layouts are those of WASI preview 1.
+// To WebAssembly it is its number plus 4096, more than node:wasi ever has. The layouts are those of WASI preview 1.
 'use strict'
 const { WASI } = require('node:wasi')
 
-const FIRST = 2 ** 29
+const FIRST = 2 ** 12
 const BADF = 8
 const CLOCK = 0
 /** Bytes of a subscription and of an event. */
@@ -19,8 +19,12 @@ const TIMEOUT = 24
 const EVENTS = 2 * SUBSCRIPTION
 const COUNT = EVENTS + 2 * EVENT
 const STAT = 24
-/** How long, in ns, several are waited for by asking one after the other; Node knows whole milliseconds. */
-const SLICE = 1_000_000n
+/**
+ * Node counts in whole milliseconds, and where the time is over when it looks it reports no descriptor, ready or not: within less
+ * than one always, and within one if this thread was held up. So a look is made twice.
+ */
+const LEAST = 1_000_000n
+const LOOKS = 2
 
 class HostFd {
   #wasi
@@ -73,6 +77,8 @@ class HostFd {
 /** The calls of `own`, a WASI over `memory`, that know such descriptors besides, and who takes them in. */
 exports.hostFds = (own, memory) => {
   const all = new Map()
+  /** Who is asked first. */
+  let first = 0
 
   function stat(number, into) {
     if (number < FIRST) return own.fd_fdstat_get(number, into)
@@ -84,38 +90,36 @@ exports.hostFds = (own, memory) => {
     const view = new DataView(memory.buffer)
     const guests = []
     const others = []
-    let clock
+    let timeout
     for (let at = subscriptions; at < subscriptions + count * SUBSCRIPTION; at += SUBSCRIPTION) {
       const subscription = bytes.slice(at, at + SUBSCRIPTION)
-      const kind = subscription[KIND]
       const number = view.getUint32(at + FD, true)
-      if (kind === CLOCK) clock = subscription
-      else if (number >= FIRST) guests.push({ subscription, host: all.get(number) })
+      if (subscription[KIND] === CLOCK) timeout = view.getBigUint64(at + TIMEOUT, true)
+      else if (number >= FIRST && all.has(number)) guests.push({ subscription, host: all.get(number) })
       else others.push(subscription)
     }
-    if (guests.length === 0 || guests.some(({ host }) => host === undefined)) return own.poll_oneoff(subscriptions, events, count, came)
-    const timeout = clock === undefined ? undefined : new DataView(clock.buffer).getBigUint64(TIMEOUT, true)
-    const deadline = timeout === undefined ? undefined : process.hrtime.bigint() + timeout
-    const alone = guests.length === 1 && others.length === 0
-    for (;;) {
-      const left = deadline === undefined ? SLICE : deadline - process.hrtime.bigint()
-      const rest = left > 0n ? left : 0n
+    if (timeout === undefined || guests.length + others.length === 0) return own.poll_oneoff(subscriptions, events, count, came)
+    const deadline = process.hrtime.bigint() + timeout
+    const alone = guests.length + Math.min(others.length, 1) === 1
+    for (let looks = 1; ; looks++) {
+      const left = deadline - process.hrtime.bigint()
+      const ns = alone && left > LEAST ? left : LEAST
       let found = 0
-      for (const { subscription, host } of guests) {
-        const got = host.wait(subscription, alone ? rest : 0n, bytes.subarray(events + found * EVENT, events + (found + 1) * EVENT))
-        if (got < 0) return -got
-        found += got
-      }
-      if (!alone) {
-        // The others, and a little time where nothing has come.
-        const ns = found > 0 ? 0n : rest < SLICE ? rest : SLICE
+      if (others.length > 0) {
         const mine = [...others, clockOf(ns)]
         mine.forEach((subscription, at) => bytes.set(subscription, subscriptions + at * SUBSCRIPTION))
-        const errno = own.poll_oneoff(subscriptions, events + found * EVENT, mine.length, came)
+        const errno = own.poll_oneoff(subscriptions, events, mine.length, came)
         if (errno !== 0) return errno
-        found += keepFiles(bytes, events + found * EVENT, view.getUint32(came, true))
+        found = keepFiles(bytes, events, view.getUint32(came, true))
       }
-      if (found > 0 || (deadline !== undefined && process.hrtime.bigint() >= deadline)) {
+      // Once one has something the rest is asked the next time, and others first then.
+      for (let at = 0; at < guests.length && found === 0; at++) {
+        const { subscription, host } = guests[(first + at) % guests.length]
+        found = host.wait(subscription, ns, bytes.subarray(events, events + EVENT))
+        if (found < 0) return -found
+      }
+      first = (first + 1) % 0xffff
+      if (found > 0 || (looks >= LOOKS && process.hrtime.bigint() >= deadline)) {
         view.setUint32(came, found, true)
         return 0
       }

@@ -28,7 +28,7 @@ export interface WasiBinding extends Pick<Binding, 'init' | 'NativeContext' | 'N
 }
 
 /** Descriptors of the process besides 0, 1 and 2 have their number plus this in the build. */
-const HOST = 2 ** 29
+const HOST = 2 ** 12
 /** …and notifiers begin here. */
 const NOTIFIERS = 2 ** 30
 

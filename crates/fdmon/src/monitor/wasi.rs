@@ -25,6 +25,9 @@ const LONGEST_NS: u64 = 86_400_000_000_000;
 /// The first and the longest slice of a sleep that nobody can end.
 const FIRST_SLICE_NS: u64 = 250_000;
 const LONGEST_SLICE_NS: u64 = 8_000_000;
+/// A host may count in whole milliseconds, and report no stream within less than one, ready or not:
+/// node:wasi does. So long takes a look at streams that have nothing.
+const LEAST_NS: u64 = 1_000_000;
 
 /// What is behind a number.
 enum Behind {
@@ -119,7 +122,7 @@ impl WasiMonitor {
 
     /// Asks the host about the streams, for at most so long. `true` = something has come.
     fn ask(&mut self, ns: u64, sink: &mut impl Sink) -> Result<bool, Errno> {
-        match self.call(Some(ns)) {
+        match self.call(Some(ns.max(LEAST_NS))) {
             Ok(()) => {}
             // It does not say which one it refuses.
             Err(Errno::INTR) => return Err(Errno::INTR),
@@ -167,7 +170,7 @@ impl WasiMonitor {
         for one in watched.iter_mut().filter(|one| matches!(one.behind, Behind::Stream)) {
             for wait in waits_of(one).into_iter().flatten() {
                 let mut came = None;
-                let waits = [wait, Wait::Clock(0)].into_iter();
+                let waits = [wait, Wait::Clock(LEAST_NS)].into_iter();
                 match poller
                     .wait(waits, |report| came = came.or((report.at == 0).then_some(report)))
                 {

@@ -20,7 +20,7 @@ mod file_io_users;
 mod hooks;
 #[cfg(not(wasi))] // sockets and pipes
 mod interest;
-#[cfg(threads)]
+#[cfg(not(wasi))] // by the CPU time of threads, which WASI does not tell
 mod io_threads;
 #[cfg(not(wasi))]
 mod kernel;

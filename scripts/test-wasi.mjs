@@ -2,8 +2,7 @@
 //
 //   node scripts/test-wasi.mjs [--only core|package] [--no-build]
 //
-// core: the conformance suite of the crate, as a plain program for wasm32-wasip1 under node:wasi and wasmtime, and for
-// wasm32-wasip1-threads under node:wasi.
+// core: the conformance suite of the crate, as a plain program for wasm32-wasip1 under node:wasi and wasmtime.
 // package: __test__/wasi/suite.mjs on the package wasm32-wasi, through the loader, in a project where both packages lie.
 //
 // Builds what is tested, and the toolchain at the first time. Which rows ran, and with how many tests, goes into
@@ -48,7 +47,7 @@ function core() {
   const temporary = join(folder, 'tmp')
   mkdirSync(temporary, { recursive: true })
   const onNode = nodes.map(({ version, program: node }) => [`node:wasi of Node ${version}`, node, ['--no-warnings', 'scripts/wasi/run.mjs']])
-  const runs = { 'wasm32-wasip1': [...onNode, ['wasmtime 50', wasmtime(), ['scripts/wasi/run.py']]], 'wasm32-wasip1-threads': onNode }
+  const runs = { 'wasm32-wasip1': [...onNode, ['wasmtime 50', wasmtime(), ['scripts/wasi/run.py']]] }
   for (const [triple, runtimes] of Object.entries(runs)) {
     const program = buildCore(triple)
     for (const [runtime, command, args] of runtimes) {

@@ -8,8 +8,9 @@ import { other } from './runtime.js'
 /** Refuses where the runtime cannot attach. Asked before the first call into its libuv, which aborts the process in Bun. */
 export function needLibuv(what: string): void {
   if (wasi !== null) throw unsupported(`${what} is not possible in a WebAssembly build, which cannot reach libuv; run the context with poll() or run()`)
-  if (other === undefined) return
-  throw unsupported(`${what} is not possible in ${other}, whose event loop is not libuv; run the context with poll() or run(), or use Node`)
+  const runtime = other()
+  if (runtime === undefined) return
+  throw unsupported(`${what} is not possible in ${runtime}, whose event loop is not libuv; run the context with poll() or run(), or use Node`)
 }
 
 /** `attach()`: of a context that is attached already only the option counts. */

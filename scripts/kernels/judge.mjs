@@ -1,7 +1,5 @@
 // Whether what a guest said is right: all jobs were run and passed, and capabilities() are what the probe found.
-
-/** What capabilities() name, and what the probe calls it. */
-export const MONITORS = ['poll', 'epoll', 'io_uring']
+import { MONITORS } from '../suite.mjs'
 
 /** { problems, lines, passed, failed, release, node, found, rows }; `found` has the probe's and the addon's answers by profile. */
 export function judge({ name, arch, package: debian, jobs, results, accel, console: shown }) {

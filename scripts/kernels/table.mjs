@@ -1,23 +1,20 @@
 // docs/KERNELS.md, and what it is made from: docs/runs/kernels.json, a row a kernel, profile, suite and monitor, and docs/runs/kernels-probed.json,
 // what was found on each kernel. A kernel that is not run keeps what it had.
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { line } from '../measure.mjs'
+import { FOLDER, keepRuns, readRuns } from '../runs.mjs'
 import { seal } from '../seal.mjs'
 import { root } from '../step.mjs'
-import { MONITORS } from './judge.mjs'
+import { MONITORS } from '../suite.mjs'
 import { PROFILES, SUITES } from './plan.mjs'
 
-const folder = join(root, 'docs', 'runs')
-const RUNS = join(folder, 'kernels.json')
-const PROBED = join(folder, 'kernels-probed.json')
-
-const readJson = (path, otherwise) => (existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : otherwise)
+const PROBED = join(FOLDER, 'kernels-probed.json')
 
 /** Takes these results in, and writes all three. `names` are the kernels in their order. */
 export function write(results, names) {
-  const probed = readJson(PROBED, {})
-  let runs = readJson(RUNS, [])
+  const probed = existsSync(PROBED) ? JSON.parse(readFileSync(PROBED, 'utf8')) : {}
+  let runs = readRuns('kernels')
   for (const { name, arch, package: debian, accel, rows, found, seconds, release, node, selection, commit } of results) {
     const before = probed[name]?.release === release ? probed[name].found : {}
     const now = Object.entries(found).map(([profile, answers]) => [profile, { commit, selection, seconds: seconds[profile], ...kept(answers) }])
@@ -32,8 +29,7 @@ export function write(results, names) {
   }
   const profiles = Object.keys(PROFILES)
   runs.sort((a, b) => names.indexOf(a.name) - names.indexOf(b.name) || profiles.indexOf(a.profile) - profiles.indexOf(b.profile))
-  mkdirSync(folder, { recursive: true })
-  writeFileSync(RUNS, `[\n${runs.map((run) => `  ${JSON.stringify(run)}`).join(',\n')}\n]\n`)
+  keepRuns('kernels', runs)
   writeFileSync(PROBED, `${JSON.stringify(Object.fromEntries(names.filter((name) => probed[name]).map((name) => [name, probed[name]])), null, 2)}\n`)
   writeFileSync(join(root, 'docs', 'KERNELS.md'), seal(document(runs, probed, names)))
 }

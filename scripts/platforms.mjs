@@ -25,7 +25,7 @@ const SOURCES = [
     ...{ file: 'kernels', command: 'npm run test:kernels', what: 'the tests that depend on the kernel, in Rust and ava, under QEMU' },
     wanted: ['linux-x64-gnu', 'linux-arm64-gnu'].flatMap((target) => ['Rust', 'Node'].map((runtime) => [target, runtime])),
   },
-  { file: 'wasi', command: 'npm run test:wasi', what: 'the WebAssembly build', wanted: NODES.map((runtime) => ['wasm32-wasi', runtime]) },
+  { file: 'wasi', command: 'npm run test:wasi', what: 'the WebAssembly build', wanted: ['wasm32-wasi', 'wasm32-wasip1'].flatMap((target) => [...NODES, ...(target === 'wasm32-wasip1' ? ['wasmtime'] : [])].map((runtime) => [target, runtime])) },
 ]
 const MONITORS = ['poll', 'epoll', 'io_uring', 'wasi']
 

@@ -18,11 +18,11 @@ export function commit() {
   return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '--', ...SOURCES) === '' ? '' : ' with changes')
 }
 
-/** Adds rows to docs/runs/<name>.json, in place of older ones of the same target, runtime, kernel and monitor. */
+/** Adds rows to docs/runs/<name>.json, in place of older ones of the same target, how, runtime, kernel and monitor. */
 export function writeRuns(name, rows) {
   const now = commit()
   const date = new Date().toISOString().slice(0, 10)
-  const key = ({ target, runtime, kernel, monitor }) => [target, runtime, kernel, monitor].join()
+  const key = ({ target, how, runtime, kernel, monitor }) => [target, how, runtime, kernel, monitor].join()
   const fresh = new Map(rows.map((row) => [key(row), { ...row, commit: row.commit ?? now, date }]))
   const kept = readRuns(name).filter((row) => !fresh.has(key(row)))
   const all = [...kept, ...fresh.values()].sort((a, b) => (key(a) < key(b) ? -1 : 1))

@@ -1,23 +1,25 @@
-// npm run test:wasi: the WebAssembly build, on Node 20, 22 and 24 and on wasmtime.
+// npm run test:wasi: the WebAssembly build, on Node 20, 22, 24 and 26 and on wasmtime.
 //
 //   node scripts/test-wasi.mjs [--only core|package] [--no-build]
 //
 // core: the conformance suite of the crate, as a plain program for wasm32-wasip1 under node:wasi and wasmtime.
 // package: __test__/wasi/suite.mjs on the package wasm32-wasi, through the loader, in a project where both packages lie.
 //
-// Builds what is tested, and the toolchain at the first time. Which rows ran, and with how many tests, goes into
-// target/wasi/rows.json. A runtime that is missing fails, with the command that gets it.
+// Builds what is tested, and the toolchain at the first time. What ran, and how many tests, goes into docs/runs/wasi.json. A runtime that is
+// missing fails, with the command that gets it.
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { release } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import Table from 'cli-table3'
+import { writeRuns } from './runs.mjs'
 import { fail, install, needCargo, root, run, say } from './step.mjs'
 import { targetsOf } from './packages/targets.mjs'
 import { toolchain } from './packages/toolchain.mjs'
 
-const NODES = ['20', '22', '24']
+const NODES = ['20', '22', '24', '26']
 const WASMTIME = 'wasmtime==50.0.1'
 const TEST_MS = 180_000
 
@@ -37,16 +39,16 @@ if (values.only !== 'core') packaged()
 const table = new Table({ head: ['what', 'runtime', 'passed', 'left out', 'result'], style: { head: [], border: [] }, colAligns: ['left', 'left', 'right', 'right'] })
 table.push(...rows.map(({ what, runtime, passed, ignored, ok }) => [what, runtime, passed, ignored, ok ? 'passed' : 'FAILED']))
 process.stdout.write(`${table.toString()}\n`)
-writeFileSync(join(folder, 'rows.json'), `${JSON.stringify(rows, null, 2)}\n`)
+writeRuns('wasi', rows.map(ran))
 const failed = rows.filter(({ ok }) => !ok)
 if (failed.length > 0) fail(`wasi: ${failed.length} of ${rows.length} rows failed`)
-say(`wasi: ${rows.length} rows passed, target/wasi/rows.json`)
+say(`wasi: ${rows.length} rows passed`)
 
 /** The crate's own suite. What cannot be on WASI is marked in the tests, with the reason. */
 function core() {
   const temporary = join(folder, 'tmp')
   mkdirSync(temporary, { recursive: true })
-  const onNode = nodes.map(({ version, program: node }) => [`node:wasi of Node ${version}`, node, ['--no-warnings', 'scripts/wasi/run.mjs']])
+  const onNode = nodes.map(({ version, program: node }) => [`Node ${version}`, node, ['--no-warnings', 'scripts/wasi/run.mjs']])
   const runs = { 'wasm32-wasip1': [...onNode, ['wasmtime 50', wasmtime(), ['scripts/wasi/run.py']]] }
   for (const [triple, runtimes] of Object.entries(runs)) {
     const program = buildCore(triple)
@@ -54,7 +56,7 @@ function core() {
       const { status, text } = shown(command, [...args, temporary, program])
       const [, passed, , ignored] = /test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/.exec(text) ?? []
       // A test that fails ends the program: WebAssembly does not unwind.
-      rows.push(row(`conformance, ${triple}`, runtime, status === 0, passed, ignored, text))
+      rows.push({ target: triple, ...row(`conformance, ${triple}`, runtime, status === 0, passed, ignored, text) })
     }
   }
 }
@@ -85,7 +87,7 @@ function packaged() {
       const { status, text } = shown(program, ['--test', '--test-reporter=tap', join(project, 'suite.mjs')], { cwd: project, env })
       const passed = /^# pass (\d+)$/m.exec(text)?.[1]
       const skipped = /^# skipped (\d+)$/m.exec(text)?.[1]
-      rows.push(row(`package, NAPI_RS_FORCE_WASI=${force}`, `Node ${version}`, status === 0, passed, skipped, text))
+      rows.push({ target: 'wasm32-wasi', how: `NAPI_RS_FORCE_WASI=${force}`, ...row(`package, NAPI_RS_FORCE_WASI=${force}`, `Node ${version}`, status === 0, passed, skipped, text) })
     }
   }
 }
@@ -116,6 +118,12 @@ function row(what, runtime, ok, passed, ignored, text) {
   if (!ok || !told) process.stderr.write(`${text.slice(-6000)}\n`)
   say(`${what}, ${runtime}: ${ok && told ? `${passed} passed` : 'FAILED'}`)
   return { what, runtime, passed: Number(passed ?? 0), ignored: Number(ignored ?? 0), ok: ok && told }
+}
+
+/** As docs/runs has it: a row that is bad says so by one failure, since a program that broke down does not tell how many. */
+function ran({ target, how, runtime, passed, ok }) {
+  const failed = ok ? 0 : 1
+  return { target, ...(how ? { how } : {}), runtime, kernel: release(), monitor: 'wasi', tests: passed + failed, passed, failed }
 }
 
 function shown(command, args, options = {}) {

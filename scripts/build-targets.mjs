@@ -1,8 +1,8 @@
 // npm run packages:build: the addons that are published, into target/packages/artifacts.
 //
-//   node scripts/build-targets.mjs [TARGET ...]      one of scripts/packages/targets.mjs; without a name: all that run on a kernel
+//   node scripts/build-targets.mjs [TARGET ...]      one of scripts/packages/targets.mjs; without a name: all
 //
-// Cross-compiled by zig from any Linux on x64, for glibc 2.17 or for musl. What it needs it puts into target/toolchains: 1.4 GB and
+// Cross-compiled from any Linux on x64: by zig for glibc 2.17 or for musl, by clang for WASI. What it needs it puts into target/toolchains: 1.4 GB and
 // some minutes the first time, then two minutes a target on two cores. Panics unwind, as in every build: they become errors.
 import { copyFileSync, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

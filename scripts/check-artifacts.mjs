@@ -11,7 +11,7 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import Table from 'cli-table3'
-import { GLIBC, TARGETS, targetsOf } from './packages/targets.mjs'
+import { GLIBC, targetsOf } from './packages/targets.mjs'
 import { fail, need, root, say } from './step.mjs'
 
 /** What an addon may take in a package, in bytes as npm downloads it. */
@@ -26,9 +26,7 @@ const ENTRY = 'napi_register_module_v1'
 
 need('readelf', 'binutils')
 const artifacts = join(root, 'target', 'packages', 'artifacts')
-const named = targetsOf(process.argv.slice(2), (text) => fail(`artifacts: ${text}`, 2))
-const wasm = TARGETS.filter(({ machine, file }) => !machine && process.argv.length === 2 && existsSync(join(artifacts, file)))
-const targets = [...named, ...wasm]
+const targets = targetsOf(process.argv.slice(2), (text) => fail(`artifacts: ${text}`, 2))
 const table = new Table({ head: ['addon', 'bytes', 'packed', 'needs', 'glibc'], style: { head: [], border: [] }, colAligns: ['left', 'right', 'right'] })
 const problems = targets.flatMap((target) => (target.machine ? problemsOf(target) : problemsOfWasm(target)))
 process.stdout.write(`${table.toString()}\n`)

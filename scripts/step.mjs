@@ -94,11 +94,11 @@ export function needCargo() {
   )
 }
 
-/** Builds one program with `cargo ARGS --no-run`; returns where it is. `name` is what cargo calls its target. */
-export function buildProgram(name, args, env = {}) {
+/** Builds one program with `cargo ARGS --no-run`, or by what stands in for cargo; returns where it is. `name` is what cargo calls its target. */
+export function buildProgram(name, args, env = {}, cargo = 'cargo') {
   const stdio = ['ignore', 'pipe', 'inherit']
-  const all = [...args, ...(args[0] === 'build' ? [] : ['--no-run']), '--package', 'fdmon', '--message-format', 'json']
-  const { status, stdout } = spawnSync('cargo', all, { cwd: root, env: { ...process.env, ...env }, encoding: 'utf8', stdio, maxBuffer: 1 << 26 })
+  const all = [...args, ...(/build$/.test(args[0]) ? [] : ['--no-run']), '--package', 'fdmon', '--message-format', 'json']
+  const { status, stdout } = spawnSync(cargo, all, { cwd: root, env: { ...process.env, ...env }, encoding: 'utf8', stdio, maxBuffer: 1 << 26 })
   if (status !== 0) fail(`cannot build ${name}; look above for the reason`)
   const made = stdout.split('\n').filter(Boolean).map((text) => JSON.parse(text))
   return made.findLast((message) => message.target?.name === name && message.executable).executable

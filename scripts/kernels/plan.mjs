@@ -13,8 +13,6 @@ const NEEDS = { io_uring: 'ioUringExtArg', io_uring_cooperative: 'ioUringCoopera
 export const SUITES = { poll: 'poll', epoll: 'epoll', io_uring: 'io_uring', io_uring_cooperative: 'io_uring', io_uring_plain: 'io_uring' }
 
 const MONITORS = ['monitors.test.ts']
-/** They start the crate's program that refuses system calls. */
-const WITH_PROGRAMS = ['busy-poll.test.ts', 'ring.test.ts']
 
 function ringCalls(errno) {
   return ['io_uring_setup', 'io_uring_enter', 'io_uring_register'].map((call) => `${call}=${errno}`)
@@ -28,13 +26,10 @@ export function jobsOf(files) {
     ...jobs('quick', 'none', 'kernel::monitors', MONITORS),
     ...jobs('quick', 'docker', 'kernel::monitors', []),
     ...['enosys', 'old'].flatMap((profile) => jobs('more', profile, 'kernel::monitors', [])),
-    // Without the programs of the crate.
-    ...jobs('addon', 'none', undefined, files.filter((file) => !WITH_PROGRAMS.includes(file))),
-    ...jobs('addon-monitors', 'none', undefined, MONITORS),
   ]
 }
 
-/** Those of a plan; without `modules` of the suite, the addon's alone. */
+/** Those of a plan: these modules of the suite, these files of ava. */
 function jobs(plan, profile, modules, files) {
   const base = { plan, profile, refused: PROFILES[profile].refused, cwd: '/app' }
   const name = (what) => `${plan}/${profile}/${what}`
@@ -50,7 +45,8 @@ function jobs(plan, profile, modules, files) {
   return [
     { ...base, name: name('probe'), kind: 'probe', command: ['/app/programs/probe'] },
     { ...base, name: name('capabilities'), kind: 'capabilities', command: ['/usr/bin/node', 'dist/cjs/cli/main.js', 'probe', '--json'] },
-    ...(modules ? [...rust, { ...base, name: name('rust refused'), kind: 'rust', monitor: 'any', suite: 'refused', command: ['/app/programs/refused'], cwd: '/app/crates/fdmon' }] : []),
+    ...rust,
+    { ...base, name: name('rust refused'), kind: 'rust', monitor: 'any', suite: 'refused', command: ['/app/programs/refused'], cwd: '/app/crates/fdmon' },
     ...(files.length > 0 ? [{ ...base, name: name('ava'), kind: 'ava', monitor: 'any', suite: 'ava', command: ava(files) }] : []),
   ]
 }

@@ -32,10 +32,10 @@ export const TARGETS = [
   },
 ]
 
-/** The targets of these names; without names, those that run on a kernel: WebAssembly needs a toolchain of its own. */
+/** The targets of these names; all of them without names. */
 export function targetsOf(names, refuse) {
   const all = TARGETS.map(({ name }) => name)
   const unknown = names.find((name) => !all.includes(name))
   if (unknown !== undefined) refuse(`'${unknown}' is no target; pass one of ${all.join(', ')}`)
-  return TARGETS.filter(({ name, machine }) => (names.length > 0 ? names.includes(name) : machine !== undefined))
+  return TARGETS.filter(({ name }) => names.length === 0 || names.includes(name))
 }

@@ -6,13 +6,13 @@
 //
 // npm runs no script and finds no compiler, make or Python: its PATH has node and npm alone. It must take the package of this platform and
 // no other. Then: ESM and CommonJS programs up to the first event of a timerfd, TypeScript ones under several versions and settings, the
-// command, and the snippets of the README.
+// command, and the snippets of the README. Without --local also the WebAssembly build, as npm installs it for a machine that no addon is for.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { PROGRAMS, SETTINGS, SOURCES, TYPESCRIPTS } from './packages/consumers.mjs'
+import { ANYWHERE, PROGRAMS, SETTINGS, SOURCES, TYPESCRIPTS } from './packages/consumers.mjs'
 import { manifestOf, readJson, tarballs, versionsAgree, folder as packages } from './packages/release.mjs'
 import { serve } from './packages/registry.mjs'
 import { TARGETS } from './packages/targets.mjs'
@@ -28,7 +28,8 @@ const version = versionsAgree()
 const libc = process.report.getReport().header.glibcVersionRuntime === undefined ? 'musl' : 'gnu'
 const mine = `fdmon-linux-${process.arch}-${libc}`
 const tarballOf = (name) => join(tarballs, `${name}-${version}.tgz`)
-for (const name of ['fdmon', mine]) {
+const wasi = 'fdmon-wasm32-wasi'
+for (const name of ['fdmon', mine, ...(values.local ? [] : [wasi])]) {
   if (!existsSync(tarballOf(name))) fail(`install: ${tarballOf(name)} is missing; run: npm run packages:pack, or this with --local`)
 }
 const project = mkdtempSync(join(tmpdir(), 'fdmon-install-'))
@@ -48,6 +49,7 @@ try {
   for (const name of Object.keys(PROGRAMS).slice(1)) event(name)
   typeScript()
   command()
+  if (!values.local) await fallback()
 } finally {
   registry.close()
 }
@@ -57,7 +59,7 @@ say(`install: ${mine} of ${version}, all as it must be, ${seconds(since)}`)
 /** Everything that the registry would have: the manifests of all packages, the tarballs of those that npm may take here. */
 function published() {
   const platforms = TARGETS.map(({ name }) => ({ manifest: manifestOf(name), path: undefined }))
-  for (const one of platforms) if (one.manifest.name === mine) one.path = tarballOf(mine)
+  for (const one of platforms) if ([mine, ...(values.local ? [] : [wasi])].includes(one.manifest.name)) one.path = tarballOf(one.manifest.name)
   return [{ manifest: readJson(join(packages, 'release', 'fdmon', 'package.json')), path: tarballOf('fdmon') }, ...platforms]
 }
 
@@ -88,8 +90,8 @@ async function install() {
   return { began, took: performance.now() - began }
 }
 
-function npm(args) {
-  return watch('npm', args, { cwd: project, env: { ...plain(), PATH: path } })
+function npm(args, cwd = project) {
+  return watch('npm', args, { cwd, env: { ...plain(), PATH: path } })
 }
 
 /** Without what npm hands down to the scripts of the checkout, and without any choice of an addon. */
@@ -97,8 +99,8 @@ function plain() {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(npm_|NAPI_RS_|NODE_OPTIONS$|NODE_PATH$|INIT_CWD$)/.test(name)))
 }
 
-function node(args) {
-  return spawnSync(process.execPath, args, { cwd: project, encoding: 'utf8', env: { ...plain(), PATH: path }, timeout: LIMIT_MS })
+function node(args, cwd = project) {
+  return spawnSync(process.execPath, args, { cwd, encoding: 'utf8', env: { ...plain(), PATH: path }, timeout: LIMIT_MS })
 }
 
 function firstEvent(took, began) {
@@ -168,4 +170,22 @@ function typeScript() {
 function command() {
   const { status, stdout, stderr } = node([join('node_modules', '.bin', 'fdmon'), 'probe', '--json'])
   if (status !== 0 || JSON.parse(stdout).native !== true) fail(`install: fdmon probe --json: exit code ${status}\n${stdout}${stderr}`)
+}
+
+/** Where npm finds no addon for the processor it takes the WebAssembly build, and the loader takes that. */
+async function fallback() {
+  const folder = join(project, 'fallback')
+  mkdirSync(folder)
+  writeFileSync(join(folder, 'package.json'), '{ "name": "fallback", "version": "1.0.0", "private": true }\n')
+  writeFileSync(join(folder, '.npmrc'), `registry=${registry.url}\ncache=${join(project, '.cache')}\n`)
+  writeFileSync(join(folder, 'anywhere.mjs'), ANYWHERE)
+  const began = performance.now()
+  const args = ['install', `fdmon@${version}`, '--cpu=wasm32', '--ignore-scripts', ...QUIET]
+  const { code, text } = await npm(args, folder)
+  if (code !== 0) fail(`install: npm ${args.join(' ')}: exit code ${code}\n${text}`)
+  const installed = readdirSync(join(folder, 'node_modules')).filter((name) => name.startsWith('fdmon')).sort()
+  if (installed.join() !== ['fdmon', wasi].join()) fail(`install: for wasm32 node_modules has ${installed.join(', ')}; it should have fdmon, ${wasi}`)
+  const { status, stdout, stderr } = node(['--no-warnings', 'anywhere.mjs'], folder)
+  if (status !== 0 || stdout !== 'event wasi\n') fail(`install: the WebAssembly build: exit code ${status}, it said '${stdout.trim()}' and should say 'event wasi'\n${stderr}`)
+  say(`install: without an addon ${wasi} serves, ${seconds(began)}`)
 }

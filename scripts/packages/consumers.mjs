@@ -40,6 +40,16 @@ export const PROGRAMS = {
   'dynamic.cjs': `Promise.all([import('fdmon'), import('fdmon/fd')]).then(([{ AioContext }, { timerfd }]) => {${body}})\n`,
 }
 
+/** Needs no descriptor and no Linux; says which monitor it was. */
+export const ANYWHERE = `
+import { AioContext } from 'fdmon'
+const ctx = new AioContext()
+const timer = ctx.timer(() => (console.log('event', ctx.stats().monitor), ctx.stop()))
+timer.arm(1_000_000)
+ctx.run()
+ctx.close()
+`
+
 /** The files of the TypeScript programs; .mts and .cts are what they are everywhere, .ts is what the project is. */
 export const SOURCES = { 'typed.mts': typed, 'typed.cts': typed, 'typed.ts': typed }
 

@@ -174,8 +174,9 @@ function command() {
 
 /** Where npm finds no addon for the processor it takes the WebAssembly build, and the loader takes that. */
 async function fallback() {
-  const folder = join(project, 'fallback')
-  mkdirSync(folder)
+  // Not below the project, whose packages would be found from there.
+  const folder = mkdtempSync(join(tmpdir(), 'fdmon-fallback-'))
+  process.on('exit', () => values.keep || rmSync(folder, { recursive: true, force: true }))
   writeFileSync(join(folder, 'package.json'), '{ "name": "fallback", "version": "1.0.0", "private": true }\n')
   writeFileSync(join(folder, '.npmrc'), `registry=${registry.url}\ncache=${join(project, '.cache')}\n`)
   writeFileSync(join(folder, 'anywhere.mjs'), ANYWHERE)

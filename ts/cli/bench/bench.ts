@@ -1,0 +1,61 @@
+// `fdmon bench`: latency beside what it costs, for monitor × policy × placement × gap.
+import { writeFileSync } from 'node:fs'
+import cliProgress from 'cli-progress'
+import { terminalOf } from '../terminal.js'
+import { counter, type Counter } from './calls.js'
+import { measureAll } from './measure.js'
+import { pageOf } from './page.js'
+import { planOf } from './plan.js'
+import { loadNote, machineLine, problemsOf, type Report } from './report.js'
+import { rowOf, type Row } from './results.js'
+import type { Output, Settings } from './settings.js'
+import { show } from './table.js'
+
+const UNCOUNTED: Counter = { by: null, note: 'system calls are not counted: --no-system-calls', count: () => Promise.resolve(undefined) }
+
+/** Measures, prints and writes; the exit code. */
+export async function bench({ json, html, ...settings }: Settings & Output, version: string): Promise<number> {
+  const report = await measure(settings, version)
+  if (html !== undefined) {
+    writeFileSync(html, pageOf(report))
+    process.stderr.write(`fdmon: ${html} written\n`)
+  }
+  process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : show(report, terminalOf(process.stdout)))
+  for (const problem of report.problems) process.stderr.write(`fdmon: ${problem}\n`)
+  return report.ok ? 0 : 1
+}
+
+async function measure(settings: Settings, version: string): Promise<Report> {
+  const since = performance.now()
+  const date = new Date().toISOString()
+  const { cells, notes } = planOf(settings)
+  notes.push(...loadNote())
+  const tool = settings.systemCalls && cells.length > 0 ? counter() : UNCOUNTED
+  notes.push(tool.note)
+  const bar = progress(cells.length * (settings.rounds + (tool.by === null ? 0 : 1)))
+  const measured = await measureAll(cells, settings, ({ monitor, policy, gapUs }, round) =>
+    bar.next(`round ${round + 1} of ${settings.rounds}: ${policy} on ${monitor}, ${gapUs} µs`),
+  )
+  const rows: Row[] = []
+  for (const one of measured) {
+    if (tool.by !== null) bar.next(`system calls: ${one.cell.policy} on ${one.cell.monitor}, ${one.cell.gapUs} µs`)
+    rows.push(rowOf(one, one.failed === undefined ? await tool.count(one.cell, settings.windowUs) : undefined))
+  }
+  bar.end()
+  const problems = cells.length === 0 ? ['nothing that was asked for can be measured here', ...notes] : problemsOf(rows)
+  const seconds = (performance.now() - since) / 1000
+  return { ok: problems.length === 0, version, date, machine: machineLine(version), seconds, settings, systemCallsBy: tool.by, notes, problems, rows }
+}
+
+/** A bar on standard error, if that is a terminal. */
+function progress(total: number): { next(what: string): void; end(): void } {
+  if (!process.stderr.isTTY) return { next() {}, end() {} }
+  const format = ' {bar} {percentage} %  {what}'
+  const options = { format, stream: process.stderr, clearOnComplete: true, hideCursor: true, barsize: 20 }
+  const bar = new cliProgress.SingleBar(options, cliProgress.Presets.shades_classic)
+  let done = 0
+  bar.start(total, 0, { what: '' })
+  // Whatever ends the process gives the cursor back.
+  process.on('exit', () => bar.stop())
+  return { next: (what) => bar.update(done++, { what }), end: () => bar.stop() }
+}

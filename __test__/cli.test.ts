@@ -1,9 +1,11 @@
 // The command line, and capabilities().
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { release } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { capabilities, type Capabilities } from 'fdmon'
+import type { Probe } from '../dist/cjs/cli/probe.js'
 import { refusing } from './refusing.js'
 
 const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
@@ -103,10 +105,15 @@ test('fdmon probe prints the monitors as a table, without colour where there is 
   t.false(stdout.includes('\u001b['))
 })
 
-test('fdmon probe --json prints what capabilities() returns', (t) => {
+test('fdmon probe --json prints what capabilities() returns, what it depends on, and the advice', (t) => {
   const { status, stdout } = fdmon('probe', '--json')
   t.is(status, 0)
-  t.deepEqual(JSON.parse(stdout), JSON.parse(JSON.stringify(capabilities())))
+  const { surroundings, advice, ...found } = JSON.parse(stdout) as Probe
+  t.deepEqual(found, JSON.parse(JSON.stringify(capabilities())))
+  t.is(surroundings.kernel, release())
+  t.true(surroundings.onlineCpus >= found.cpus)
+  t.truthy(surroundings.cpuList)
+  t.true(advice.every(({ about, text }) => about !== '' && text !== ''))
 })
 
 test('--help and --version end with 0, a usage error with 2 and a hint', (t) => {

@@ -12,23 +12,27 @@ import { terminalOf } from './terminal.js'
 const USAGE = 2
 
 const BENCH_HELP = `
-A producer in one thread and a loop in another share a word of memory and an eventfd. A gap after an event was handled the next
-one is due; latency runs from then until its handler runs.
+A producer in one thread and a loop in another share a word of memory and an
+eventfd. A gap after an event was handled the next one is due; latency runs from
+then until its handler runs.
 
 Placements:
-  two        two CPUs, a thread pinned to each, guards off (which would see one CPU)
+  two        two CPUs, a thread pinned to each; guards off, which see one CPU
   free       two CPUs or more, where the scheduler likes; guards on
-  one        one CPU for both, guards on: no policy spins
-  unguarded  one CPU for both, guards off: what spinning costs where the other side needs the CPU
+  one        one CPU for both; guards on: no policy spins
+  unguarded  one CPU for both; guards off: what spinning costs where the other
+             side needs the CPU
 
-Policies are those of the option poll.policy, with maxNs as --window says; blocking is maxNs: 0.
+Policies are those of the option poll.policy, with maxNs as --window says;
+blocking is maxNs: 0.
 
 Examples:
   fdmon bench --quick
-  fdmon bench --monitor epoll --policy blocking,cost --gap 20,50 --placement two
+  fdmon bench --monitor epoll --policy blocking,cost --gap 20,50
   fdmon bench --html bench.html --json > bench.json
 
-Exit codes: 0; 1 when a row could not be measured or lost an event; 2 for a wrong option; 130 after Ctrl-C.`
+Exit codes: 0; 1 when a row could not be measured or lost an event; 2 for a
+wrong option; 130 after Ctrl-C.`
 
 function version(): string {
   const manifest = readFileSync(join(__dirname, '..', '..', '..', 'package.json'), 'utf8')

@@ -16,11 +16,11 @@ const UNCOUNTED: Counter = { by: null, note: 'system calls are not counted: --no
 /** Measures, prints and writes; the exit code. */
 export async function bench({ json, html, ...settings }: Settings & Output, version: string): Promise<number> {
   const report = await measure(settings, version)
+  process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : show(report, terminalOf(process.stdout)))
   if (html !== undefined) {
     writeFileSync(html, pageOf(report))
     process.stderr.write(`fdmon: ${html} written\n`)
   }
-  process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : show(report, terminalOf(process.stdout)))
   for (const problem of report.problems) process.stderr.write(`fdmon: ${problem}\n`)
   return report.ok ? 0 : 1
 }

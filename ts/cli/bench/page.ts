@@ -2,7 +2,7 @@
 import { escape, latencyAgainstCpu, markOf, percentileCurves } from './plots.js'
 import type { Report } from './report.js'
 import { groupsOf, sentenceOf, type Group } from './results.js'
-import { placementNamed } from './settings.js'
+import { placementNamed, roundsOf } from './settings.js'
 import { STYLE } from './style.js'
 import { fields, HEAD, LEGEND } from './table.js'
 
@@ -29,7 +29,7 @@ export function pageOf(report: Report): string {
 <header>
 <h1>Latency beside what it costs</h1>
 <p>${escape(machine)}</p>
-<p>${escape(date.slice(0, 16).replace('T', ' '))} UTC, ${Math.round(seconds)} s: ${settings.rounds} rounds, in which all rows take turns; a spin lasts ${settings.windowUs} µs at most.</p>
+<p>${escape(date.slice(0, 16).replace('T', ' '))} UTC, ${Math.round(seconds)} s: ${roundsOf(settings)}; a spin lasts ${settings.windowUs} µs at most.</p>
 ${legend(report)}
 </header>
 <main>

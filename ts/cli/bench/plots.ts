@@ -24,19 +24,17 @@ function around(values: readonly number[], range: [number, number]): Scale {
   return scaleLog().domain([least / 1.25, Math.max(most * 1.25, least * 2.15)]).range(range)
 }
 
-/** Few enough of 1, 2 and 5 times the powers of ten that their numbers do not touch. */
+/** The fewest of these that make three: powers of ten, and parts of them where the scale is short. */
+const STEPS = [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 7], [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9]]
+
 function ticksOf(scale: Scale): number[] {
   const [from = 1, to = 10] = scale.domain()
-  const inside = (values: readonly number[]): number[] => values.filter((value) => value >= from && value <= to)
-  const decades = inside(DECADES)
-  if (decades.length >= 3) return decades
-  const halves = inside(DECADES.flatMap((power) => [power, 3 * power]))
-  const all = inside(DECADES.flatMap((power) => [power, 2 * power, 5 * power]))
-  return halves.length >= 3 ? halves : all
+  const inside = STEPS.map((steps) => DECADES.flatMap((power) => steps.map((step) => power * step)).filter((value) => value >= from && value <= to))
+  return inside.find((values) => values.length >= 3) ?? inside.at(-1) ?? []
 }
 
 function tickText(value: number): string {
-  return value >= 1000 ? `${value / 1000}k` : String(Number(value.toPrecision(1)))
+  return value >= 1000 ? `${Number((value / 1000).toPrecision(2))}k` : String(Number(value.toPrecision(2)))
 }
 
 function frame(title: string, summary: string, axes: { x: string; y: string }, inside: string): string {

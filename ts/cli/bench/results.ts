@@ -106,14 +106,16 @@ export function groupsOf(rows: readonly Row[]): Group[] {
   return [...groups.values()]
 }
 
-/** Which row of a group is soonest, cheapest and slowest; undefined where there are not two to compare. */
-export function verdict({ rows }: Group): { soonest: Row; cheapest: Row; slowest: Row } | undefined {
+/** Which rows of a group are soonest, cheapest and slowest, and what is as soon; undefined where there are not two to compare. */
+export function verdict({ rows }: Group): { soonest: Row; alike: Row[]; cheapest: Row; slowest: Row } | undefined {
   const good = rows.filter(({ failed }) => failed === null)
   const by = (value: (row: Row) => number): Row[] => good.toSorted((a, b) => value(a) - value(b))
   const [bySpeed, byCost] = [by(({ p50Us }) => p50Us.median), by(({ cpuUs }) => cpuUs.median)]
   const [soonest, cheapest, slowest] = [bySpeed[0], byCost[0], bySpeed.at(-1)]
   if (soonest === undefined || cheapest === undefined || slowest === undefined || good.length < 2) return undefined
-  return { soonest, cheapest, slowest }
+  // What the rounds do not tell apart.
+  const alike = bySpeed.filter((row) => row !== soonest && row.p50Us.least <= soonest.p50Us.most)
+  return { soonest, alike, cheapest, slowest }
 }
 
 /** Three significant figures at most: the rest would be noise. */
@@ -128,8 +130,11 @@ export function sentenceOf(group: Group): string | undefined {
   if (found === undefined) return undefined
   const name = ({ policy, monitor }: Row): string => `${policy} on ${monitor}`
   const facts = (row: Row): string => `${name(row)}, ${figure(row.p50Us.median)} µs for ${figure(row.cpuUs.median)} µs of CPU`
-  const { soonest, cheapest, slowest } = found
-  const parts = [soonest === cheapest ? `soonest and cheapest: ${facts(soonest)}` : `soonest: ${facts(soonest)}; cheapest: ${facts(cheapest)}`]
-  if (slowest !== cheapest && slowest !== soonest) parts.push(`slowest: ${facts(slowest)}`)
+  const { soonest, alike, cheapest, slowest } = found
+  const parts = [soonest === cheapest ? `soonest and cheapest: ${facts(soonest)}` : `soonest: ${facts(soonest)}`]
+  if (alike.length === group.rows.length - 1) parts.push('no other row differs by more than the spread')
+  else if (alike.length > 0) parts.push(`within its spread: ${alike.map(name).join(', ')}`)
+  if (soonest !== cheapest) parts.push(`cheapest: ${facts(cheapest)}`)
+  if (slowest !== cheapest && slowest !== soonest && !alike.includes(slowest)) parts.push(`slowest: ${facts(slowest)}`)
   return parts.join('; ')
 }

@@ -2,6 +2,7 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
+import { capabilities } from '../../capabilities.js'
 import type { MonitorName } from '../../options.js'
 
 export const MONITORS = ['io_uring', 'epoll', 'poll'] as const satisfies readonly MonitorName[]
@@ -40,6 +41,11 @@ const TITLES: Record<PlacementName, string> = {
 /** How a placement is called where people read. */
 export function placementNamed(name: PlacementName): string {
   return TITLES[name]
+}
+
+/** How often each row has its turn, in words. */
+export function roundsOf({ rounds }: Pick<Settings, 'rounds'>): string {
+  return rounds === 1 ? 'one round, so there is no spread' : `${rounds} rounds, in which all rows take turns`
 }
 
 /** `value` as a whole number between two. */
@@ -110,6 +116,12 @@ export function withBenchOptions(command: Command): Command {
     .addOption(new Option('--html <file>', 'also write one page with plots, which needs nothing else').argParser(writableFile))
 }
 
+/** The one that 'auto' would like best. */
+function firstMonitor(): MonitorName {
+  const { monitors } = capabilities()
+  return MONITORS.find((name) => monitors[name].available) ?? 'poll'
+}
+
 /** What was given, and the defaults of the rest. */
 export function settingsOf(given: Given): Settings & Output {
   const quick = given.quick === true
@@ -118,7 +130,7 @@ export function settingsOf(given: Given): Settings & Output {
     rounds: given.rounds ?? (quick ? 3 : 5),
     events: given.events,
     gapsUs: (given.gap ?? (quick ? [20, 200] : [5, 20, 50, 200, 1000])).toSorted((a, b) => a - b),
-    monitors: given.monitor ?? [...MONITORS],
+    monitors: given.monitor ?? (quick ? [firstMonitor()] : [...MONITORS]),
     policies: given.policy ?? (quick ? ['blocking', 'fixed', 'cost'] : [...POLICIES]),
     placements: given.placement ?? ['two', 'one', 'unguarded'],
     windowUs: given.window ?? 100,

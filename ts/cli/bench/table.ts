@@ -1,8 +1,9 @@
 // The results as tables for a person: one for each placement and gap, rows that lose included.
+import { stripVTControlCharacters } from 'node:util'
 import { paint, table, wrap, type Terminal } from '../terminal.js'
 import type { Report } from './report.js'
 import { figure, groupsOf, sentenceOf, verdict, type Row, type Spread } from './results.js'
-import { placementNamed } from './settings.js'
+import { placementNamed, roundsOf } from './settings.js'
 
 export const HEAD = ['monitor', 'policy', 'p50 µs', 'p99', 'p99.9', 'CPU', 'all CPU', 'calls', 'csw'] as const
 
@@ -30,7 +31,7 @@ export function show(report: Report, terminal: Terminal): string {
   const { bold, green, dim, yellow } = paint(terminal)
   const { settings, notes, machine } = report
   const parts = [
-    `${wrap(terminal, machine)}${wrap(terminal, `${settings.rounds} rounds, in which all rows take turns; a spin lasts ${settings.windowUs} µs at most`)}`,
+    `${wrap(terminal, machine)}${wrap(terminal, `${roundsOf(settings)}; a spin lasts ${settings.windowUs} µs at most`)}`,
   ]
   for (const group of groupsOf(report.rows)) {
     const best = verdict(group)
@@ -54,12 +55,15 @@ export function show(report: Report, terminal: Terminal): string {
   return parts.join('\n')
 }
 
-/** Where there is no room for columns, a row's paragraph is named after both what it runs on and by which rule. */
+/** Where there is no room for columns, each row is a paragraph that is named after what it runs on and by which rule. */
 function rowsIn(terminal: Terminal, rows: readonly string[][]): string {
   const right = HEAD.map((_, at) => at).slice(3)
-  const wide = table({ ...terminal, width: Infinity }, HEAD, rows, { right })
-  const lines = table({ ...terminal, colour: false, width: Infinity }, HEAD, rows, { right }).split('\n')
-  if (lines.every((line) => line.length <= terminal.width)) return wide
-  const named = rows.map(([monitor = '', policy = '', ...rest]) => [`${monitor} ${policy}`, ...rest])
-  return table({ ...terminal, width: 0 }, ['', ...HEAD.slice(2)], named)
+  const columns = table({ ...terminal, width: Infinity }, HEAD, rows, { right })
+  if (stripVTControlCharacters(columns).split('\n').every((line) => line.length <= terminal.width)) return columns
+  return rows
+    .map(([monitor = '', policy = '', ...rest]) => {
+      const figures = rest.flatMap((text, at) => (text === '' ? [] : [`${HEAD[at + 2]} ${text}`]))
+      return wrap(terminal, `${monitor} ${policy}: ${figures.join(', ')}`)
+    })
+    .join('')
 }

@@ -1,6 +1,6 @@
 // npm run docs:pictures: measures with "fdmon bench" and takes the pictures of its page, docs/pictures/bench*.png.
 //
-//   node --import=tsx scripts/pictures.mjs [PAGE.html]      of a page that is there already
+//   node --import=tsx scripts/pictures.mjs PAGE.html      of a page that is there already
 import { spawnSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
@@ -8,6 +8,8 @@ import { pathToFileURL } from 'node:url'
 import { withPage } from '../__test__/chromium.ts'
 import { fail, root, say, seconds } from './step.mjs'
 
+/** Enough for a picture. */
+const SHORT = ['--monitor', 'io_uring,epoll', '--gap', '5,20,50,200', '--events', '400']
 const since = performance.now()
 const folder = join(root, 'docs', 'pictures')
 const page = process.argv[2] === undefined ? measured() : resolve(process.argv[2])
@@ -19,7 +21,7 @@ say(`docs/pictures: ${seconds(since)}`)
 function measured() {
   const file = join(root, 'target', 'bench.html')
   mkdirSync(join(root, 'target'), { recursive: true })
-  const { status } = spawnSync(process.execPath, [join(root, 'dist', 'cjs', 'cli', 'main.js'), 'bench', '--html', file], { stdio: 'inherit' })
+  const { status } = spawnSync(process.execPath, [join(root, 'dist', 'cjs', 'cli', 'main.js'), 'bench', ...SHORT, '--html', file], { stdio: 'inherit' })
   if (status !== 0) fail(`fdmon bench ended with exit code ${status}`)
   return file
 }

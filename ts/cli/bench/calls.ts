@@ -32,7 +32,7 @@ export function counter(): Counter {
   process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
   const out = join(folder, 'out')
   const tried = ([command = '', ...args]: string[]): { there: boolean; works: boolean } => {
-    const { status, error } = spawnSync(command, [...args, out, 'true'], { stdio: 'ignore' })
+    const { status, error } = spawnSync(command, [...args, out, process.execPath, '--version'], { stdio: 'ignore' })
     return { there: error === undefined, works: status === 0 && counted(out) > 0 }
   }
   if (tried(PERF).works) return counting('perf', [...PERF, out], out, 'system calls are counted by perf, in runs of their own')

@@ -1,7 +1,7 @@
 // Builds the package: the native addon, then the TypeScript, then the ESM entries and the declarations of both kinds.
 //
 //   node scripts/build.mjs [native] [ts] [--debug]      without a name: both
-import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { needCargo, root, run, step } from './step.mjs'
@@ -32,20 +32,6 @@ if (wants('ts')) {
   rmSync(join(root, 'dist'), { recursive: true, force: true })
   run('TypeScript', bin('tsc'), ['--project', 'tsconfig.build.json'])
   await step('entries', writeEntries)
-  await step('scales and shapes of the plots', bundlePlots)
-}
-
-/** Puts the libraries of the plots into the one file that imports them, and their licences before them. */
-async function bundlePlots() {
-  const { build } = await import('esbuild')
-  const file = join(root, 'dist', 'cjs', 'cli', 'bench', 'd3.js')
-  const options = { entryPoints: [join(root, 'ts', 'cli', 'bench', 'd3.ts')], bundle: true, minify: true, format: 'cjs', platform: 'node', target: 'node20' }
-  const { metafile, outputFiles } = await build({ ...options, outfile: file, metafile: true, write: false })
-  const packages = [...new Set(Object.keys(metafile.inputs).flatMap((input) => /node_modules\/(@[^/]+\/[^/]+|[^/]+)\//.exec(input)?.[1] ?? []))]
-  const licences = packages.map((name) => `${name}\n\n${readFileSync(join(root, 'node_modules', name, 'LICENSE'), 'utf8').trim()}\n`)
-  writeFileSync(file, `/*\n${licences.join('\n')}*/\n${outputFiles[0].text}`)
-  rmSync(`${file}.map`, { force: true })
-  return `${packages.length} packages, ${Math.round(outputFiles[0].text.length / 1024)} KiB`
 }
 
 /** One implementation, CommonJS; the ESM entry lists the names and re-exports the same objects. */

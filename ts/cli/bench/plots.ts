@@ -1,5 +1,5 @@
 // Plots as SVG, drawn when the page is written: percentile curves, and latency against CPU. The page colours them, by class.
-import { line, scaleLog, symbol, symbolCircle, symbolSquare, symbolTriangle } from './d3.js'
+// Axes, polylines and three marks are all that they need; a library of plots would be half of the package.
 import { figure, type Group, type Row, type Spread } from './results.js'
 
 /** What a screen of a phone shows at its own size; wider ones show several side by side. */
@@ -7,7 +7,12 @@ const WIDTH = 360
 const HEIGHT = 260
 const BOX = { left: 48, right: 348, top: 26, bottom: 216 }
 
-const SHAPES = { io_uring: symbolCircle, epoll: symbolSquare, poll: symbolTriangle } as const
+/** A circle, a square and a triangle of about the same area, around 0, 0. */
+const SHAPES: Readonly<Record<string, string>> = {
+  io_uring: 'M4.4 0A4.4 4.4 0 1 1-4.4 0A4.4 4.4 0 1 1 4.4 0Z',
+  epoll: 'M-3.9-3.9H3.9V3.9H-3.9Z',
+  poll: 'M0-6.2L5.4 3.1H-5.4Z',
+}
 const DECADES = [1e-3, 1e-2, 1e-1, 1, 10, 1e2, 1e3, 1e4, 1e5, 1e6]
 
 /** Text that HTML takes for text. */
@@ -15,20 +20,30 @@ export function escape(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;')
 }
 
-type Scale = ReturnType<typeof scaleLog<number>>
+/** A logarithmic scale: where a value is on an axis. */
+interface Scale {
+  domain: [number, number]
+  at(value: number): number
+}
 
-/** A logarithmic scale around all values, of at least a third of a decade. */
+/** From `domain` to `range`; what lies below the domain is put at its edge, since a logarithm has no zero. */
+function logarithmic(domain: [number, number], [begin, end]: [number, number]): Scale {
+  const [from, to] = domain.map(Math.log) as [number, number]
+  return { domain, at: (value) => begin + ((Math.log(Math.max(value, domain[0])) - from) / (to - from)) * (end - begin) }
+}
+
+/** A scale around all values, of at least a third of a decade. */
 function around(values: readonly number[], range: [number, number]): Scale {
   const some = values.filter((value) => value > 0 && Number.isFinite(value))
   const [least, most] = some.length === 0 ? [1, 10] : [Math.min(...some), Math.max(...some)]
-  return scaleLog().domain([least / 1.25, Math.max(most * 1.25, least * 2.15)]).range(range)
+  return logarithmic([least / 1.25, Math.max(most * 1.25, least * 2.15)], range)
 }
 
 /** The fewest of these that make three: powers of ten, and parts of them where the scale is short. */
 const STEPS = [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 7], [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9]]
 
 function ticksOf(scale: Scale): number[] {
-  const [from = 1, to = 10] = scale.domain()
+  const [from, to] = scale.domain
   const inside = STEPS.map((steps) => DECADES.flatMap((power) => steps.map((step) => power * step)).filter((value) => value >= from && value <= to))
   return inside.find((values) => values.length >= 3) ?? inside.at(-1) ?? []
 }
@@ -51,7 +66,7 @@ function grid(x: { at: number; text: string }[], y: Scale): string {
     ({ at, text }) => `<path class="grid" d="M${px(at)} ${BOX.top}V${BOX.bottom}"/><text class="tick middle" x="${px(at)}" y="${BOX.bottom + 15}">${text}</text>`,
   )
   const rows = ticksOf(y).map(
-    (value) => `<path class="grid" d="M${BOX.left} ${px(y(value))}H${BOX.right}"/><text class="tick end" x="${BOX.left - 6}" y="${px(y(value) + 4)}">${tickText(value)}</text>`,
+    (value) => `<path class="grid" d="M${BOX.left} ${px(y.at(value))}H${BOX.right}"/><text class="tick end" x="${BOX.left - 6}" y="${px(y.at(value) + 4)}">${tickText(value)}</text>`,
   )
   return [...columns, ...rows].join('')
 }
@@ -67,18 +82,15 @@ export function percentileCurves(title: string, rows: readonly Row[], group: Gro
   // The same scales for all monitors of a group.
   const y = around(measured.flatMap(({ percentiles }) => percentiles.map(([, us]) => us)), [BOX.bottom, BOX.top])
   const last = Math.max(10, ...measured.flatMap(({ percentiles }) => percentiles.map(([percentile]) => away(percentile))))
-  const x = scaleLog().domain([1, last]).range([BOX.left, BOX.right])
+  const x = logarithmic([1, last], [BOX.left, BOX.right])
   const ticks = [0, 50, 90, 99, 99.9, 99.99].filter((percentile) => away(percentile) <= last * 1.01)
-  const path = line<[number, number]>(
-    ([percentile]) => x(away(percentile)),
-    ([, us]) => y(Math.max(us, 0.001)),
-  ).digits(1)
+  const path = (points: Row['percentiles']): string => `M${points.map(([percentile, us]) => `${px(x.at(away(percentile)))} ${px(y.at(us))}`).join('L')}`
   const curves = rows
     .filter(({ percentiles }) => percentiles.length > 0)
-    .map((row) => `<path class="curve ${row.policy}" d="${path(row.percentiles) ?? ''}"><title>${escape(tipOf(row))}</title></path>`)
+    .map((row) => `<path class="curve ${row.policy}" d="${path(row.percentiles)}"><title>${escape(tipOf(row))}</title></path>`)
   const summary = rows.map((row) => tipOf(row)).join('; ')
   const axes = { x: 'percentile', y: 'latency, µs' }
-  return frame(title, summary, axes, grid(ticks.map((percentile) => ({ at: x(away(percentile)), text: percentile === 0 ? 'min' : String(percentile) })), y) + curves.join(''))
+  return frame(title, summary, axes, grid(ticks.map((percentile) => ({ at: x.at(away(percentile)), text: percentile === 0 ? 'min' : String(percentile) })), y) + curves.join(''))
 }
 
 /** What each row's latency costs; lines from the least to the most of the rounds. */
@@ -87,18 +99,16 @@ export function latencyAgainstCpu(title: string, { rows }: Group): string {
   const all = (of: (row: Row) => Spread): number[] => good.flatMap((row) => [of(row).least, of(row).most])
   const x = around(all(({ cpuUs }) => cpuUs), [BOX.left, BOX.right])
   const y = around(all(({ p50Us }) => p50Us), [BOX.bottom, BOX.top])
-  const clamp = (scale: Scale, value: number): number => scale(Math.max(value, scale.domain()[0] ?? value))
   const marks = good.map((row) => {
-    const [across, up] = [clamp(x, row.cpuUs.median), clamp(y, row.p50Us.median)]
-    const whiskers = `M${px(clamp(x, row.cpuUs.least))} ${px(up)}H${px(clamp(x, row.cpuUs.most))}M${px(across)} ${px(clamp(y, row.p50Us.least))}V${px(clamp(y, row.p50Us.most))}`
-    const shape = symbol(SHAPES[row.monitor as keyof typeof SHAPES], 60).digits(1)() ?? ''
+    const [across, up] = [x.at(row.cpuUs.median), y.at(row.p50Us.median)]
+    const whiskers = `M${px(x.at(row.cpuUs.least))} ${px(up)}H${px(x.at(row.cpuUs.most))}M${px(across)} ${px(y.at(row.p50Us.least))}V${px(y.at(row.p50Us.most))}`
     return (
       `<g class="${row.policy}"><title>${escape(tipOf(row))}</title><path class="whisker" d="${whiskers}"/>` +
-      `<path class="mark" transform="translate(${px(across)} ${px(up)})" d="${shape}"/></g>`
+      `<path class="mark" transform="translate(${px(across)} ${px(up)})" d="${SHAPES[row.monitor]}"/></g>`
     )
   })
   const axes = { x: 'CPU of the loop, µs an event', y: 'p50, µs' }
-  return frame(title, good.map((row) => tipOf(row)).join('; '), axes, grid(ticksOf(x).map((value) => ({ at: x(value), text: tickText(value) })), y) + marks.join(''))
+  return frame(title, good.map((row) => tipOf(row)).join('; '), axes, grid(ticksOf(x).map((value) => ({ at: x.at(value), text: tickText(value) })), y) + marks.join(''))
 }
 
 function tipOf({ monitor, policy, p50Us, p99Us, cpuUs }: Row): string {
@@ -107,5 +117,5 @@ function tipOf({ monitor, policy, p50Us, p99Us, cpuUs }: Row): string {
 
 /** The mark of a monitor, for the legend. */
 export function markOf(monitor: string): string {
-  return `<svg class="swatch" viewBox="-8 -8 16 16" aria-hidden="true"><path d="${symbol(SHAPES[monitor as keyof typeof SHAPES], 90).digits(1)() ?? ''}"/></svg>`
+  return `<svg class="swatch" viewBox="-8 -8 16 16" aria-hidden="true"><path d="${SHAPES[monitor]}"/></svg>`
 }

@@ -54,8 +54,13 @@ function progress(total: number): { next(what: string): void; end(): void } {
   const options = { format, stream: process.stderr, clearOnComplete: true, hideCursor: true, barsize: 20 }
   const bar = new cliProgress.SingleBar(options, cliProgress.Presets.shades_classic)
   let done = 0
+  let shown = true
+  const end = (): void => {
+    if (shown) bar.stop()
+    shown = false
+  }
   bar.start(total, 0, { what: '' })
   // Whatever ends the process gives the cursor back.
-  process.on('exit', () => bar.stop())
-  return { next: (what) => bar.update(done++, { what }), end: () => bar.stop() }
+  process.on('exit', end)
+  return { next: (what) => bar.update(done++, { what }), end }
 }

@@ -5,6 +5,7 @@ import { release } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { capabilities, type Capabilities } from 'fdmon'
+import type { Report } from '../dist/cjs/cli/bench/report.js'
 import type { Probe } from '../dist/cjs/cli/probe.js'
 import { refusing } from './refusing.js'
 
@@ -97,6 +98,18 @@ for (const { pair, reason, advice, needsRing } of refusals) {
     }
   })
 }
+
+test('where io_uring is refused, fdmon bench leaves it out and says why; asked for it alone, it fails [SPEC 45]', (t) => {
+  const few = ['--rounds', '1', '--events', '10', '--gap', '20', '--policy', 'blocking', '--placement', 'one', '--no-system-calls', '--json']
+  const both = refusing(['io_uring_setup=EPERM'], main, 'bench', '--monitor', 'io_uring,epoll', ...few)
+  t.is(both.status, 0, both.stderr)
+  const { rows, notes } = JSON.parse(both.stdout) as Report
+  t.deepEqual(rows.map(({ monitor }) => monitor), ['epoll'])
+  t.true(notes.some((note) => /^io_uring is left out: EPERM: /.test(note)), notes.join('\n'))
+  const alone = refusing(['io_uring_setup=EPERM'], main, 'bench', '--monitor', 'io_uring', ...few)
+  t.is(alone.status, 1)
+  t.regex(alone.stderr, /^fdmon: io_uring is left out: EPERM: /m)
+})
 
 test('fdmon probe prints the monitors as a table, without colour where there is no terminal', (t) => {
   const { status, stdout, stderr } = fdmon('probe')

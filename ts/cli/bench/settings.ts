@@ -1,7 +1,7 @@
 // The options of `fdmon bench`, checked: which cells, how often, and what is written where.
 import { accessSync, constants, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { InvalidArgumentError, Option, type Command } from 'commander'
 import { capabilities } from '../../capabilities.js'
 import type { MonitorName } from '../../options.js'
 

@@ -13,9 +13,11 @@ export interface Counter {
   by: 'perf' | 'strace' | null
   /** What to know of the counts. */
   note: string
-  /** Calls an event of a cell; undefined where they cannot be had. */
-  count(cell: Cell, windowUs: number): Promise<number | undefined>
+  /** Calls an event of a cell, or why they cannot be had. */
+  count(cell: Cell, windowUs: number): Promise<Counted>
 }
+
+export type Counted = { calls: number } | { failed: string }
 
 const PERF = ['perf', 'stat', '-x', ',', '-e', 'raw_syscalls:sys_enter', '-o']
 const STRACE = ['strace', '-c', '-f', '-o']
@@ -41,7 +43,7 @@ export function counter(): Counter {
     return counting('strace', [...STRACE, out], out, 'system calls are counted by strace, in runs of their own that it slows: those of adaptive policies may differ')
   }
   const why = strace.there ? 'strace is there but may not trace here (ptrace is refused); run where it may' : 'strace is missing; run: apt-get install strace'
-  return { by: null, note: `system calls are not counted: ${why}`, count: () => Promise.resolve(undefined) }
+  return { by: null, note: `system calls are not counted: ${why}`, count: () => Promise.resolve({ failed: why }) }
 }
 
 function counted(out: string): number {
@@ -56,14 +58,15 @@ function counted(out: string): number {
 }
 
 function counting(by: 'perf' | 'strace', wrapper: string[], out: string, note: string): Counter {
-  const bases = new Map<string, Promise<number | undefined>>()
-  const run = async (cell: Cell, windowUs: number, events: number): Promise<number | undefined> => {
+  const bases = new Map<string, number>()
+  const run = async (cell: Cell, windowUs: number, events: number): Promise<Counted> => {
     rmSync(out, { force: true })
     const child = new Child(cell.place, wrapper)
     const answer = await child.measure({ ...taskOf(cell, windowUs), warmUp: 0, events })
     await child.end()
+    if ('failed' in answer) return answer
     const calls = counted(out)
-    return 'failed' in answer || calls === 0 ? undefined : calls
+    return calls === 0 ? { failed: `${by} counted nothing` } : { calls }
   }
   return {
     by,
@@ -71,10 +74,14 @@ function counting(by: 'perf' | 'strace', wrapper: string[], out: string, note: s
     async count(cell, windowUs) {
       const events = Math.max(100, Math.min(2000, Math.round(COUNTED_US[by] / (cell.gapUs + OVERHEAD_US[by]))))
       const key = `${cell.place.name} ${cell.monitor}`
-      if (!bases.has(key)) bases.set(key, run({ ...cell, policy: 'blocking', gapUs: 20 }, windowUs, BASE_EVENTS))
-      const base = await bases.get(key)
+      let base = bases.get(key)
+      if (base === undefined) {
+        const found = await run({ ...cell, policy: 'blocking', gapUs: 20 }, windowUs, BASE_EVENTS)
+        if ('failed' in found) return found
+        bases.set(key, (base = found.calls))
+      }
       const all = await run(cell, windowUs, events)
-      return base === undefined || all === undefined ? undefined : Math.max(0, all - base) / (events - BASE_EVENTS)
+      return 'failed' in all ? all : { calls: Math.max(0, all.calls - base) / (events - BASE_EVENTS) }
     },
   }
 }

@@ -133,6 +133,7 @@ export function sentenceOf(group: Group): string | undefined {
   const { soonest, alike, cheapest, slowest } = found
   const parts = [soonest === cheapest ? `soonest and cheapest: ${facts(soonest)}` : `soonest: ${facts(soonest)}`]
   if (alike.length === group.rows.length - 1) parts.push('no other row differs by more than the spread')
+  else if (alike.length > 3) parts.push(`${alike.length} rows are within its spread`)
   else if (alike.length > 0) parts.push(`within its spread: ${alike.map(name).join(', ')}`)
   if (soonest !== cheapest) parts.push(`cheapest: ${facts(cheapest)}`)
   if (slowest !== cheapest && slowest !== soonest && !alike.includes(slowest)) parts.push(`slowest: ${facts(slowest)}`)

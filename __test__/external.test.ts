@@ -1,5 +1,4 @@
 // External handlers.
-// Tag: kernel
 import { drain, onEach, put } from './on-each.js'
 
 onEach('a disabled external handler is silent, and its events arrive after the last enable [SPEC 14]', (t, kit) => {

@@ -46,7 +46,7 @@ function allWell(t: ExecutionContext, lines: Line[], atLeast: number): void {
 }
 
 for (const runtime of ['bun', 'deno', 'node20', 'node22', 'node24', 'node26']) {
-  test(`${runtime}: the smoke suite passes, and the program ends by itself`, async (t) => {
+  test.serial(`${runtime}: the smoke suite passes, and the program ends by itself`, async (t) => {
     allWell(t, await run(t, runtime, 'suite'), 50)
   })
 }

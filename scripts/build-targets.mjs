@@ -4,10 +4,11 @@
 //
 // Cross-compiled by zig from any Linux on x64, for glibc 2.17 or for musl. What it needs it puts into target/toolchains: 1.4 GB and
 // some minutes the first time, then two minutes a target on two cores. Panics unwind, as in every build: they become errors.
-import { copyFileSync, existsSync, mkdirSync, statSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { targetsOf } from './packages/targets.mjs'
 import { toolchain, withoutPaths } from './packages/toolchain.mjs'
+import { commit } from './runs.mjs'
 import { fail, needCargo, root, run, say } from './step.mjs'
 
 const targets = targetsOf(process.argv.slice(2), (text) => fail(`packages: ${text}`, 2))
@@ -23,10 +24,17 @@ mkdirSync(artifacts, { recursive: true })
 for (const target of targets) {
   const env = target.machine ? native(target) : wasi(target)
   for (const file of target.files) {
-    const from = target.machine ? join(env.CARGO_TARGET_DIR, target.triple, 'dist', 'libfdmon_napi.so') : join(env.OUT, file)
-    copyFileSync(from, join(artifacts, file))
+    copyFileSync(sourceOf(target, file, env), join(artifacts, file))
+    // Whoever runs it later says of which commit it is.
+    writeFileSync(join(artifacts, `${file}.commit`), `${commit()}\n`)
     say(`${file}: ${statSync(join(artifacts, file)).size.toLocaleString('en')} bytes`)
   }
+}
+
+/** What the loader of a WebAssembly build is made of lies in the checkout. */
+function sourceOf(target, file, env) {
+  if (target.machine) return join(env.CARGO_TARGET_DIR, target.triple, 'dist', 'libfdmon_napi.so')
+  return join(file.endsWith('.wasm') ? env.OUT : join(root, 'npm', target.name), file)
 }
 
 function native(target) {

@@ -3,28 +3,34 @@
 //   node scripts/check-artifacts.mjs [TARGET ...]      without a name: all that are there, and the four for kernels must be
 //
 // Read with readelf: the machine, the libraries that are needed, the highest version of glibc's symbols (none for musl), the
-// one symbol that Node looks up; and the bytes themselves: no folder of a machine, no registry.
+// one symbol that Node looks up; and the bytes themselves: no folder of a machine, no registry. Of WebAssembly, which has to be
+// named or be there: what it imports and exports, and the bytes.
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import Table from 'cli-table3'
-import { GLIBC, targetsOf } from './packages/targets.mjs'
+import { GLIBC, TARGETS, targetsOf } from './packages/targets.mjs'
 import { fail, need, root, say } from './step.mjs'
 
 /** What an addon may take in a package, in bytes as npm downloads it. */
 const PACKED = 600_000
 /** Folders of machines, and where crates come from. */
 const STRANGE = [root.replace(/\/$/, ''), homedir(), '/home/', '/root/', '/Users/', '/build/', '.cargo/', 'rustlib/', 'registry/src', 'crates.io', 'target/']
+/** What a WebAssembly build may be given, and what its loader asks for. */
+const WASM_IMPORTS = ['emnapi', 'env', 'fdmon', 'napi', 'wasi', 'wasi_snapshot_preview1']
+const WASM_EXPORTS = ['_initialize', 'malloc', 'free', 'napi_register_wasm_v1', 'wasi_thread_start']
 /** What Node asks a library for. */
 const ENTRY = 'napi_register_module_v1'
 
 need('readelf', 'binutils')
 const artifacts = join(root, 'target', 'packages', 'artifacts')
-const targets = targetsOf(process.argv.slice(2), (text) => fail(`artifacts: ${text}`, 2)).filter(({ machine }) => machine)
+const named = targetsOf(process.argv.slice(2), (text) => fail(`artifacts: ${text}`, 2))
+const wasm = TARGETS.filter(({ machine, file }) => !machine && process.argv.length === 2 && existsSync(join(artifacts, file)))
+const targets = [...named, ...wasm]
 const table = new Table({ head: ['addon', 'bytes', 'packed', 'needs', 'glibc'], style: { head: [], border: [] }, colAligns: ['left', 'right', 'right'] })
-const problems = targets.flatMap(problemsOf)
+const problems = targets.flatMap((target) => (target.machine ? problemsOf(target) : problemsOfWasm(target)))
 process.stdout.write(`${table.toString()}\n`)
 for (const problem of problems) process.stderr.write(`${problem}\n`)
 if (problems.length > 0) fail(`artifacts: ${problems.length} problems`)
@@ -49,6 +55,27 @@ function problemsOf({ name, file, machine, libs }) {
   if (name.endsWith('-musl') && highest) complain(`it is for musl and has symbols of glibc ${highest}`)
   if (!new RegExp(`\\s${ENTRY}$`, 'm').test(readelf(path, '--dyn-syms'))) complain(`it does not export ${ENTRY}`)
   if (/\.debug_info|\.symtab/.test(readelf(path, '--section-headers'))) complain('it is not stripped')
+  bytesOf(file, path, complain, needed.join(' '), highest ?? 'none')
+  return found
+}
+
+function problemsOfWasm({ name, file, files }) {
+  const missing = files.find((wanted) => !existsSync(join(artifacts, wanted)))
+  if (missing !== undefined) return [`${missing}: it is missing; build it with: npm run packages:build -- ${name}`]
+  const found = []
+  const complain = (text) => found.push(`${file}: ${text}`)
+  const module = new WebAssembly.Module(readFileSync(join(artifacts, file)))
+  const modules = [...new Set(WebAssembly.Module.imports(module).map((one) => one.module))]
+  for (const strange of modules.filter((one) => !WASM_IMPORTS.includes(one))) complain(`it imports from ${strange}`)
+  const exported = new Set(WebAssembly.Module.exports(module).map((one) => one.name))
+  for (const wanted of WASM_EXPORTS) if (!exported.has(wanted)) complain(`it does not export ${wanted}`)
+  if (WebAssembly.Module.customSections(module, 'name').length > 0) complain('it is not stripped')
+  bytesOf(file, join(artifacts, file), complain, modules.join(' '), 'none')
+  return found
+}
+
+/** What must not be in the bytes, and how many there are. */
+function bytesOf(file, path, complain, needs, glibc) {
   const bytes = readFileSync(path)
   for (const text of STRANGE) {
     const at = bytes.indexOf(text)
@@ -56,8 +83,7 @@ function problemsOf({ name, file, machine, libs }) {
   }
   const packed = gzipSync(bytes, { level: 9 }).length
   if (packed > PACKED) complain(`it is ${packed} bytes packed, more than ${PACKED}`)
-  table.push([file, statSync(path).size.toLocaleString('en'), packed.toLocaleString('en'), needed.join(' '), highest ?? 'none'])
-  return found
+  table.push([file, statSync(path).size.toLocaleString('en'), packed.toLocaleString('en'), needs, glibc])
 }
 
 function readelf(path, option) {

@@ -3,8 +3,10 @@
 //   node scripts/features.mjs [--only NAME]      NAME is a feature, "none" or "all"
 //
 // The features are those that the manifest has. `cargo check` builds the library without the dependencies of its tests, whose
-// features would hide what is missing; `cargo clippy -D warnings` looks at the tests, examples and benches too.
+// features would hide what is missing; `cargo clippy -D warnings` looks at the tests, examples and benches too. Last the library on rustix's
+// backend for libc, whose types differ, and which any other crate of a user may choose.
 import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { fail, needCargo, root, run, say, seconds } from './step.mjs'
 
@@ -18,6 +20,10 @@ for (const [name, args] of chosen) {
   const common = ['--package', 'fdmon', '--no-default-features', ...args, '--quiet']
   run(`check, features: ${name}`, 'cargo', ['check', ...common])
   run(`clippy, features: ${name}`, 'cargo', ['clippy', ...common, '--all-targets', '--', '-D', 'warnings'])
+}
+if (options.only === undefined) {
+  const env = { RUSTFLAGS: '--cfg=rustix_use_libc', CARGO_TARGET_DIR: join(root, 'target', 'libc') }
+  run('clippy, rustix on libc', 'cargo', ['clippy', '--package', 'fdmon', '--all-features', '--quiet', '--', '-D', 'warnings'], { env })
 }
 say(`features: ${chosen.length} sets, ${seconds(since)}`)
 

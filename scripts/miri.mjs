@@ -8,7 +8,10 @@ import { join } from 'node:path'
 import { fail, has, needCargo, nightlyHost, root, run } from './step.mjs'
 
 /** Modules whose unit tests make no system call. */
-const MODULES = ['inbox::', 'words::', 'word_source::', 'interest::', 'timer::', 'aio::queue::', 'aio::request::', 'spin::budget::', 'spin::classic::', 'spin::per_handler::']
+const MODULES = [
+  'inbox::', 'words::', 'word_source::', 'interest::', 'timer::', 'aio::queue::', 'aio::request::', 'config::', 'monitor::refusal::', 'spin::budget::', 'spin::classic::',
+  'spin::guards::', 'spin::idle::', 'spin::per_handler::', 'spin::policy::',
+]
 const LONG = ['a_million_timers']
 const SEEDS = '0..8'
 
@@ -17,6 +20,6 @@ nightlyHost('Miri')
 if (!has('cargo', ['+nightly', 'miri', '--version'])) fail('Miri is missing; install it with: rustup component add miri rust-src --toolchain nightly')
 const given = process.argv.slice(2)
 const tests = given.length > 0 ? given : [...MODULES, ...LONG.flatMap((name) => ['--skip', name])]
-run('unit tests under Miri', 'cargo', ['+nightly', 'miri', 'test', '--package', 'fdmon', '--lib', '--', ...tests], {
+run('unit tests under Miri', 'cargo', ['+nightly', 'miri', 'test', '--package', 'fdmon', '--features', 'channel,executor', '--lib', '--', ...tests], {
   env: { CARGO_TARGET_DIR: join(root, 'target', 'miri'), MIRIFLAGS: `-Zmiri-many-seeds=${SEEDS} -Zmiri-strict-provenance` },
 })

@@ -8,20 +8,24 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { readJson } from './packages/release.mjs'
 import { TARGETS } from './packages/targets.mjs'
 import { fail, needCargo, root, say } from './step.mjs'
 
 const FILE = join(root, 'npm', 'THIRD-PARTY-NOTICES.txt')
 /** The best first. */
 const CHOICE = [/^licen[cs]e-mit(\.\w+)?$/i, /^licen[cs]e(\.\w+)?$/i, /^mit-licen[cs]e$/i, /^copying$/i, /^licen[cs]e-apache(-2\.0)?(\.\w+)?$/i]
-/** Of crates that carry no text: the folder of another package of the same project, which does. */
+/** Of crates that carry no text: the folder, or the name here, of another package of the same people, which does. */
 const NAPI = join(root, 'node_modules', '@napi-rs', 'cli')
-const TEXTS = { napi: NAPI, 'napi-sys': NAPI }
+const TEXTS = { napi: NAPI, 'napi-sys': NAPI, wasip1: 'rustix' }
 const RULE = '-'.repeat(80)
+/** What the WebAssembly build is linked with besides, from npm. */
+const WASI = ['emnapi']
 
 const { values } = parseArgs({ options: { check: { type: 'boolean' } } })
 needCargo()
 const crates = new Map(TARGETS.map(({ triple }) => triple).flatMap(linked).map((one) => [one.id, one]))
+for (const one of WASI.flatMap(fromNpm)) crates.set(one.id, one)
 const sorted = [...crates.values()].sort((a, b) => (a.id < b.id ? -1 : 1))
 const byText = new Map()
 for (const one of sorted) {
@@ -31,7 +35,8 @@ for (const one of sorted) {
 const whole = [
   'Third-party notices\n\nThe native part of fdmon is linked with the crates below, each under the licence that stands beside it, of which fdmon uses the one\n' +
     'whose text follows. It contains parts of the standard library of Rust (MIT OR Apache-2.0, Copyright (c) The Rust Project Contributors),\n' +
-    'whose MIT text is that of libc, and of the run-time libraries of LLVM (Apache-2.0 WITH LLVM-exception).\n',
+    'whose MIT text is that of libc, and of the run-time libraries of LLVM (Apache-2.0 WITH LLVM-exception); for WebAssembly also wasi-libc\n' +
+    '(Apache-2.0 WITH LLVM-exception OR Apache-2.0 OR MIT, with parts of musl, MIT).\n',
   sorted.map(({ name, version, license, repository }) => `${name} ${version}: ${license}${repository ? `, ${repository}` : ''}\n`).join(''),
   ...[...byText].map(([text, users]) => `${users.map(({ name, version }) => `${name} ${version}`).join(', ')}\n\n${text}\n`),
 ].join(`\n${RULE}\n\n`)
@@ -62,8 +67,17 @@ function linked(triple) {
   return [...found.values()].filter(({ own }) => !own)
 }
 
+/** Nothing as long as it is no dependency of the checkout: then nothing is linked with it. */
+function fromNpm(name) {
+  if (!(name in (readJson(join(root, 'package.json')).devDependencies ?? {}))) return []
+  const folder = join(root, 'node_modules', name)
+  if (!existsSync(folder)) fail(`notices: ${folder} is missing; run: npm install`)
+  const { version, license, repository } = readJson(join(folder, 'package.json'))
+  return [{ id: `${name} ${version}`, name, version, license, repository: repository?.url?.replace(/^git\+|\.git$/g, ''), folder }]
+}
+
 function textOf({ name, version, license, folder }) {
-  const from = TEXTS[name] ?? folder
+  const from = sorted.find((one) => one.name === TEXTS[name])?.folder ?? TEXTS[name] ?? folder
   const there = readdirSync(from)
   const file = CHOICE.map((pattern) => there.find((one) => pattern.test(one))).find((one) => one !== undefined)
   if (file === undefined) fail(`notices: ${name} ${version} (${license}) carries no text of its licence in ${from}: it has ${there.join(', ')}`)

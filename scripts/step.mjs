@@ -97,7 +97,7 @@ export function needCargo() {
 /** Builds one program with `cargo ARGS --no-run`; returns where it is. `name` is what cargo calls its target. */
 export function buildProgram(name, args, env = {}) {
   const stdio = ['ignore', 'pipe', 'inherit']
-  const all = [...args, ...(args[0] === 'test' || args[0] === 'bench' ? ['--no-run'] : []), '--package', 'fdmon', '--message-format', 'json']
+  const all = [...args, ...(args[0] === 'build' ? [] : ['--no-run']), '--package', 'fdmon', '--message-format', 'json']
   const { status, stdout } = spawnSync('cargo', all, { cwd: root, env: { ...process.env, ...env }, encoding: 'utf8', stdio, maxBuffer: 1 << 26 })
   if (status !== 0) fail(`cannot build ${name}; look above for the reason`)
   const made = stdout.split('\n').filter(Boolean).map((text) => JSON.parse(text))

@@ -2,12 +2,15 @@
 import type { Loop } from './batch.js'
 import { checkBoolean, checkKeys, checkObject } from './check.js'
 import { FdmonError, unsupported } from './errors.js'
+import { wasi } from './native.js'
 import { other } from './runtime.js'
 
 /** Refuses where the runtime cannot attach. Asked before the first call into its libuv, which aborts the process in Bun. */
 export function needLibuv(what: string): void {
-  if (other === undefined) return
-  throw unsupported(`${what} is not possible in ${other}, whose event loop is not libuv; run the context with poll() or run(), or use Node`)
+  if (wasi !== null) throw unsupported(`${what} is not possible in a WebAssembly build, which cannot reach libuv; run the context with poll() or run()`)
+  const runtime = other()
+  if (runtime === undefined) return
+  throw unsupported(`${what} is not possible in ${runtime}, whose event loop is not libuv; run the context with poll() or run(), or use Node`)
 }
 
 /** `attach()`: of a context that is attached already only the option counts. */

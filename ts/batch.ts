@@ -7,7 +7,7 @@ import type { AsyncResource } from 'node:async_hooks'
 import { closed, FdmonError, invalidArg } from './errors.js'
 import type { LeakReport } from './context.js'
 import { FileIo } from './file-io.js'
-import { native } from './native.js'
+import { integers, native } from './native.js'
 import type { NativeContext, NativeHot } from './native-context.js'
 import { asyncContext, nothing, Slot, type Callbacks, type Life } from './slot.js'
 import { hasSubscribers, publish, trace } from './tracing.js'
@@ -102,7 +102,7 @@ export class Loop {
     this.native = create((kind, slot) => (running.loop ?? self.deref())?.invoke(kind, slot) ?? 0)
     this.hot = this.native.hot()
     this.life = { name, handlers: 0, ran: false }
-    this.words = new Int32Array(new ArrayBuffer(FIRST_WORDS * 4))
+    this.words = integers(FIRST_WORDS)
     this.native.setWords(this.words)
   }
 
@@ -363,7 +363,7 @@ export class Loop {
   }
 
   #addFrame(): Int32Array {
-    const frame = new Int32Array(new ArrayBuffer((1 + FRAME_SLOTS) * 4))
+    const frame = integers(1 + FRAME_SLOTS)
     frame[0] = -1
     this.native.addFrame(frame)
     this.frames.push(frame)
@@ -483,7 +483,7 @@ export class Loop {
     for (;;) {
       const slot = allocate()
       if (slot >= 0) return slot
-      const words = new Int32Array(new ArrayBuffer(this.words.byteLength * 2))
+      const words = integers(this.words.length * 2)
       this.native.setWords(words)
       this.words = words
     }
@@ -501,6 +501,7 @@ export class Loop {
   forget(target: Slot): void {
     target.live = false
     target.interest = 0
+    target.released()
     if (this.table[target.slot] === target) this.table[target.slot] = undefined
     // What is registered under its number next is not busy, although this handler's callback is.
     for (let depth = 0; depth < this.depth; depth++) {
@@ -585,7 +586,10 @@ export class Loop {
     this.handlers.clear()
     this.life.handlers = 0
     if (this.depth === 0) this.#running.loop = undefined
-    for (const target of handlers) target.gone()
+    for (const target of handlers) {
+      target.released()
+      target.gone()
+    }
     this.io.end()
     this.#wake(false)
   }

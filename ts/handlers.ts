@@ -4,9 +4,12 @@ import { checkBoolean, checkFunction, checkInteger, checkKeys } from './check.js
 import { FdmonError, invalidArg } from './errors.js'
 import { isMapping } from './fd/memfd.js'
 import { fdOf } from './fd-like.js'
+import { wasi } from './native.js'
 import type { NativeWord } from './native-context.js'
 import { FdRegistration, removeHandler, type Registration } from './registration.js'
 import { asyncContext, Slot, type Callbacks } from './slot.js'
+import type { Wasi } from './wasi/binding.js'
+import { asked } from './wasi/words.js'
 
 /**
  * Ready when a word of shared memory differs from a value, or from another word of the same array. While the loop spins
@@ -162,15 +165,17 @@ export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: S
     slot.owner = fdLike
     numbers.set(fdLike, fd)
   }
-  const { flags, word } = fill(slot, handlers)
+  const filled = fill(slot, handlers)
   return loop.withHooks(() => {
+    const { flags, word, number } = wasi === null ? { ...filled, number: fd } : onWasi(wasi, loop, slot, filled)
     const known = loop.handlers.get(fd)
     const replaces = known?.slot ?? -1
     try {
       slot.slot = loop.allocate(() =>
-        loop.native.register(fd, slot.interest, slot.callbacks, flags, word, replaces),
+        loop.native.register(number, slot.interest, slot.callbacks, flags, word, replaces),
       )
     } catch (error) {
+      slot.released()
       // The old handler stays, unless it had to go before the new one could be tried.
       const code = error instanceof FdmonError ? error.code : ''
       const gone = code === 'ERR_FDMON_SYSCALL' || (code === 'ERR_FDMON_BAD_FD' && word !== null)
@@ -184,6 +189,28 @@ export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: S
     loop.adopt(slot)
     return new FdRegistration(loop, slot)
   })
+}
+
+/** A WebAssembly build has other numbers, and cannot see the word of a condition: that is asked here. */
+function onWasi(wasi: Wasi, loop: Loop, slot: Slot, { flags, word }: Filled): Filled & { number: number } {
+  const { number, release } = wasi.take(slot.fd)
+  slot.released = release
+  if (word === null) return { flags, word, number }
+  // The handler that it replaces may have the same suppress word.
+  const known = loop.handlers.get(slot.fd)
+  if (known !== undefined) removeHandler(loop, known)
+  try {
+    const condition = asked(slot.handlers, word)
+    slot.handlers = condition.handlers
+    slot.released = () => {
+      condition.release()
+      release()
+    }
+  } catch (error) {
+    release()
+    throw error
+  }
+  return { flags: flags | JS_PREDICATE | JS_BEGIN | JS_END, word: null, number }
 }
 
 /** The number that an object had when it was registered: once closed, it does not know it any more. */
@@ -207,8 +234,13 @@ export function checkHandlers(value: unknown): void {
   fill(new Slot(), value)
 }
 
+interface Filled {
+  flags: number
+  word: NativeWord | null
+}
+
 /** Puts the callbacks into the slot; what native has to know besides comes back. */
-function fill(slot: Slot, value: unknown): { flags: number; word: NativeWord | null } {
+function fill(slot: Slot, value: unknown): Filled {
   if (typeof value !== 'object' || value === null) {
     throw invalidArg('handlers', value, 'pass an object such as { read(fd, events) {} }, or null to remove the handler')
   }

@@ -3,7 +3,7 @@ import { inspect } from 'node:util'
 import { checkInteger, checkKeys, checkObject } from './check.js'
 import { closed, invalidArg } from './errors.js'
 import { failed } from './fd/fd.js'
-import { fdHot, native } from './native.js'
+import { fdHot, native, wasi } from './native.js'
 
 /** What a handle says that it is. */
 export const TYPE = 'fdmon.EventNotifier'
@@ -34,6 +34,8 @@ export interface EventNotifierHandle {
   readonly fd: number
   /** The kernel's number of the eventfd, by which a reused descriptor is found out; -1 = unknown. */
   readonly id: number
+  /** Of a WebAssembly build: the word that both sides use. */
+  readonly memory?: SharedArrayBuffer
 }
 
 /**
@@ -79,12 +81,13 @@ export class EventNotifier implements Disposable {
   /** What to send to another thread for {@link EventNotifier.from}; keep this notifier open until it has run there. */
   get handle(): EventNotifierHandle {
     const fd = this.#open()
-    return { type: TYPE, pid: process.pid, fd, id: native.eventfdId(fd) }
+    const handle = { type: TYPE, pid: process.pid, fd, id: native.eventfdId(fd) }
+    return wasi === null ? handle : { ...handle, memory: wasi.notifiers.share(fd) }
   }
 
   /** A notifier for the same counter, with a descriptor of its own made at once: each side closes its own. */
   static from(handle: EventNotifierHandle): EventNotifier {
-    const { type, pid, fd, id } = checkObject('handle', handle, 'the handle of an EventNotifier') as Partial<EventNotifierHandle>
+    const { type, pid, fd, id, memory } = checkObject('handle', handle, 'the handle of an EventNotifier') as Partial<EventNotifierHandle>
     if (type !== TYPE) throw invalidArg('handle', handle, 'pass the handle of an EventNotifier')
     const theirs = checkInteger('handle.fd', fd, 0, 0x7fff_ffff)
     const identity = checkInteger('handle.id', id, -1, 0x7fff_ffff)
@@ -92,7 +95,7 @@ export class EventNotifier implements Disposable {
       throw invalidArg('handle.pid', pid, `a handle works in its own process only, and this one is ${process.pid}: make the notifier here`)
     }
     const options = {}
-    adopted.set(options, native.eventfdDuplicate(theirs, identity))
+    adopted.set(options, wasi === null ? native.eventfdDuplicate(theirs, identity) : wasi.notifiers.adopt(memory))
     return new EventNotifier(options)
   }
 

@@ -2,7 +2,7 @@
 import { inspect } from 'node:util'
 import type { ContextStats } from './context.js'
 import { checkInteger } from './check.js'
-import { native } from './native.js'
+import { native, wasi } from './native.js'
 import { checkAioParams, checkPollParams, type AioParams, type NativePollParams, type PollParams } from './options.js'
 
 /**
@@ -100,5 +100,7 @@ export class Remote implements RemoteContext {
 
 /** Finds a live context by its id, from any thread. */
 export function openRemote(id: unknown): Remote {
-  return new Remote(checkInteger('id', id, 0, Number.MAX_SAFE_INTEGER))
+  const checked = checkInteger('id', id, 0, Number.MAX_SAFE_INTEGER)
+  wasi?.checkId(checked)
+  return new Remote(checked)
 }

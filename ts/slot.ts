@@ -55,6 +55,8 @@ export class Slot {
   keeps = true
   /** Of a handler: it is gone, whoever removed it. */
   gone: () => void = nothing
+  /** Of a handler: gives back what it had claimed. */
+  released: () => void = nothing
 }
 
 /** The asynchronous context of who registers now, to be entered by each callback. */

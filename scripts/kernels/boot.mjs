@@ -46,7 +46,7 @@ export async function boot({ arch, kernel, archive, plan, limitMs, file }) {
       ...['-accel', accel === 'tcg' ? 'tcg,thread=multi' : accel, '-cpu', accel === 'kvm' ? 'host' : 'max'],
       ...['-smp', String(CPUS), '-m', String(MEMORY_MB), '-display', 'none', '-nodefaults', '-no-reboot', '-serial', `file:${file}`],
       // What the kernel does not know becomes the environment of its first process.
-      ...['-kernel', kernel, '-initrd', archive, '-append', `console=${machine.console} quiet loglevel=3 panic=-1 FDMON_PLAN=${plan}`],
+      ...['-kernel', kernel, '-initrd', archive, '-append', `console=${machine.console} quiet loglevel=3 panic=-1 FDMON_PLAN=${plan} FDMON_EMULATED=${accel === 'tcg' ? 1 : 0}`],
     ], { stdio: ['ignore', 'ignore', 'pipe'] })
     let complaints = ''
     child.stderr.setEncoding('utf8').on('data', (text) => (complaints += text))

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # debian-rust.sh DEST [wasi]: a Rust compiler with the sources of its library, from Debian's packages, where rustup has neither
-# (no rust-src, no foreign target). DEST/env.sh selects it. With "wasi" also a wasi-libc with threads, which no package carries.
+# (no rust-src, no foreign target). DEST/env.sh selects it. With "wasi" also a wasi-libc with threads, which no package carries, and
+# one without that is the same besides.
 #
 # Nothing is installed on the machine but, for wasi, the compilers that wasi-libc is built with. 1 GB in DEST.
 set -euo pipefail
@@ -38,10 +39,17 @@ mkdir -p "$host"
 lld=$(find "$(rustc --print sysroot 2>/dev/null || echo /nonexistent)/lib/rustlib" -name rust-lld -type f -print -quit 2>/dev/null || true)
 [ -z "$lld" ] || ln -sf "$lld" "$host/rust-lld"
 
-if [ -n "$wasi" ] && [ ! -e "$rustlib/wasm32-wasip1-threads/lib/self-contained/libc.a" ]; then
+libc_of() { echo "$rustlib/$1/lib/self-contained"; }
+if [ -n "$wasi" ] && [ ! -e "$(libc_of wasm32-wasip1)/libc.a" -o ! -e "$(libc_of wasm32-wasip1-threads)/libc.a" ]; then
+  # What is missing can be had by one command.
+  missing=()
   for tool in clang-19:clang-19 ld.lld-19:lld-19 llvm-ar-19:llvm-19 cmake:cmake ninja:ninja-build; do
-    command -v "${tool%%:*}" >/dev/null || die "${tool%%:*} is missing; run: apt-get install ${tool##*:}"
+    command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
   done
+  if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null && missing=()
+  fi
+  [ ${#missing[@]} = 0 ] || die "${missing[*]} missing; run: apt-get install ${missing[*]}"
   tar=${WASI_LIBC_TAR:-}
   if [ -z "$tar" ]; then
     (cd "$dest/src" && apt_ apt-get source -qq --download-only wasi-libc >/dev/null 2>&1) || true
@@ -56,17 +64,19 @@ if [ -n "$wasi" ] && [ ! -e "$rustlib/wasm32-wasip1-threads/lib/self-contained/l
   : >"$dest/empty.c"
   clang-19 --target=wasm32-wasip1-threads -c "$dest/empty.c" -o "$dest/empty.o"
   llvm-ar-19 crs "$dest/libempty.a" "$dest/empty.o"
-  {
-    cmake -G Ninja -S "$source" -B "$dest/src/build" -DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY -DCMAKE_C_COMPILER_WORKS=1 \
-      -DCMAKE_C_COMPILER=clang-19 -DCMAKE_C_COMPILER_TARGET=wasm32-wasip1-threads -DCMAKE_AR="$(command -v llvm-ar-19)" \
-      -DCMAKE_NM="$(command -v llvm-nm-19)" -DCMAKE_RANLIB="$(command -v llvm-ranlib-19)" -DTARGET_TRIPLE=wasm32-wasip1-threads \
-      -DBUILD_SHARED=OFF -DSETJMP=OFF -DBUILTINS_LIB="$dest/libempty.a"
-    ninja -C "$dest/src/build"
-  } >"$dest/wasi-libc.log" 2>&1 || die "wasi-libc does not build; look into $dest/wasi-libc.log"
-  self=$rustlib/wasm32-wasip1-threads/lib/self-contained
-  mkdir -p "$self"
-  cp "$dest/src/build/sysroot/lib/wasm32-wasip1-threads"/{libc.a,crt1-command.o,crt1-reactor.o} "$self/"
-  say "wasi-libc with threads"
+  for target in wasm32-wasip1 wasm32-wasip1-threads; do
+    [ ! -e "$(libc_of "$target")/libc.a" ] || continue
+    {
+      cmake -G Ninja -S "$source" -B "$dest/src/build-$target" -DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY \
+        -DCMAKE_C_COMPILER_WORKS=1 -DCMAKE_C_COMPILER=clang-19 -DCMAKE_C_COMPILER_TARGET="$target" \
+        -DCMAKE_AR="$(command -v llvm-ar-19)" -DCMAKE_NM="$(command -v llvm-nm-19)" -DCMAKE_RANLIB="$(command -v llvm-ranlib-19)" \
+        -DTARGET_TRIPLE="$target" -DBUILD_SHARED=OFF -DSETJMP=OFF -DBUILTINS_LIB="$dest/libempty.a"
+      ninja -C "$dest/src/build-$target"
+    } >"$dest/wasi-libc.log" 2>&1 || die "wasi-libc does not build; look into $dest/wasi-libc.log"
+    mkdir -p "$(libc_of "$target")"
+    cp "$dest/src/build-$target/sysroot/lib/$target"/{libc.a,crt1-command.o,crt1-reactor.o} "$(libc_of "$target")/"
+    say "wasi-libc for $target"
+  done
 fi
 
 cat >"$dest/env.sh" <<X

@@ -28,11 +28,11 @@ export const TARGETS = [
     name: 'wasm32-wasi',
     triple: 'wasm32-wasip1-threads',
     file: 'fdmon.wasm32-wasi.wasm',
-    files: ['fdmon.wasm32-wasi.wasm', 'fdmon.wasi.cjs', 'wasi-worker.mjs'],
+    files: ['fdmon.wasm32-wasi.wasm', 'fdmon.wasi.cjs', 'host-fds.cjs', 'wasi-worker.mjs'],
   },
 ]
 
-/** The targets of these names; without names, those that run on a kernel, as the crate does not compile for WASI yet. */
+/** The targets of these names; without names, those that run on a kernel: WebAssembly needs a toolchain of its own. */
 export function targetsOf(names, refuse) {
   const all = TARGETS.map(({ name }) => name)
   const unknown = names.find((name) => !all.includes(name))

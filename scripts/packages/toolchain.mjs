@@ -12,6 +12,8 @@ const FOLDER = join(root, 'target', 'toolchains')
 /** The versions are pinned: an addon is what they make of it. */
 const ZIGBUILD = ['cargo-zigbuild==0.24.1', 'ziglang==0.17.1']
 const RUSTUP_MS = 60_000
+/** What the targets of WASI need beside the sources of Rust's library. */
+const WASI_LIBCS = ['wasm32-wasip1', 'wasm32-wasip1-threads'].map((target) => `sys/usr/lib/rustlib/${target}/lib/self-contained/libc.a`)
 
 const cargoHome = process.env.CARGO_HOME ?? join(homedir(), '.cargo')
 
@@ -36,10 +38,10 @@ function zig() {
 /** rustup's compiler where it has the sources of the library or can get them, else Debian's. */
 function rust(kind) {
   const debian = join(FOLDER, 'debian')
-  const made = existsSync(join(debian, 'env.sh'))
+  const made = existsSync(join(debian, 'env.sh')) && (kind === 'zig' || WASI_LIBCS.every((path) => existsSync(join(debian, path))))
   // wasm32-wasip1-threads needs a libc beside the sources.
   if (kind === 'zig' && !made && (hasSource() || addSource())) return {}
-  if (kind === 'zig' && made) return exportsOf(debian)
+  if (made) return exportsOf(debian)
   run("Debian's Rust", 'bash', [join('scripts', 'packages', 'debian-rust.sh'), debian, ...(kind === 'wasi' ? ['wasi'] : [])])
   return exportsOf(debian)
 }

@@ -1,5 +1,7 @@
 // A channel: its memory, and its two ports.
 import { checkInteger, checkKeys, checkObject, checkOneOf } from '../check.js'
+import { wasi } from '../native.js'
+import { refused } from '../wasi/binding.js'
 import { MOST } from './layout.js'
 import { makeParts } from './parts.js'
 import { ChannelPort, OWN, pair } from './port.js'
@@ -56,6 +58,7 @@ export class Channel {
     checkKeys('', checkObject('options', options, 'an object, for example { capacity: 4096 }'), ['capacity', 'memory'])
     const capacity = options.capacity === undefined ? CAPACITY : checkInteger('capacity', options.capacity, 1, MOST, 'bytes')
     const memory = options.memory === undefined ? 'shared' : checkOneOf('memory', options.memory, ['shared', 'memfd'])
+    if (wasi !== null) throw refused('a Channel')
     const [parts1, parts2] = makeParts(memory, capacity)
     this.port1 = new ChannelPort(OWN, parts1, undefined)
     this.port2 = new ChannelPort(OWN, parts2, undefined)

@@ -4,6 +4,8 @@ import { checkFunction, checkKeys, checkObject, checkSignal } from '../check.js'
 import { AioContext, loopOf } from '../context.js'
 import { closed, FdmonError, invalidArg } from '../errors.js'
 import type { IoOptions } from '../file-io.js'
+import { wasi } from '../native.js'
+import { refused } from '../wasi/binding.js'
 import { defaultContext } from '../watch.js'
 import { Inbox } from './inbox.js'
 import { Link, type ChannelEnd } from './link.js'
@@ -138,6 +140,7 @@ export class ChannelPort implements Disposable, AsyncIterable<Uint8Array> {
     checkKeys('options.', given, ['context'])
     const { context } = given
     if (context !== undefined) checkContext('options.context', context)
+    if (wasi !== null) throw refused('a Channel')
     const port = new ChannelPort(OWN, partsOf(handle), context as AioContext | undefined)
     try {
       port.#link.claim()

@@ -65,7 +65,7 @@ export class MemFd extends Fd {
     if (this.size > limit) {
       throw invalidArg('size', this.size, `this Node maps at most ${limit} bytes: make a smaller memfd`)
     }
-    const buffer = native.memfdMap(openFd(this), this.size, other === 'Deno')
+    const buffer = native.memfdMap(openFd(this), this.size, other() === 'Deno')
     // Node makes no ArrayBuffer over foreign memory transferable, and must not be asked to: marked once more by
     // markAsUntransferable(), it aborts the process at the end of a worker (Node 24 and 26).
     mappings.add(buffer)

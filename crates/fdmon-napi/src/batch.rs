@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use fdmon::{ErrorCode, ForeignBatch};
 
 use crate::error::{Failure, Result};
-use crate::memory::{Memory, Pinned};
+use crate::memory::{Kept, Memory};
 
 // What the calls that fill a batch answer; the low bits are the number of slots.
 const MORE: u32 = 1 << 20;
@@ -27,7 +27,7 @@ struct Frame {
     cells: NonNull<[i32]>,
     /// Slots in it now.
     count: Cell<usize>,
-    _memory: Pinned,
+    _memory: Kept,
 }
 
 impl Frame {

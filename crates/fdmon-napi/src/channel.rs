@@ -14,7 +14,7 @@ use napi_derive::napi;
 
 use crate::error::{Failure, guard, with_marks};
 use crate::fd::ring_bell;
-use crate::memory::{Memory, Pinned};
+use crate::memory::{Kept, Memory};
 
 const FREE: u32 = 0;
 const CLAIMED: u32 = 1;
@@ -30,7 +30,7 @@ pub(crate) struct Marks {
 
 struct Mark {
     /// Keeps the words alive and in place.
-    _memory: Pinned,
+    _memory: Kept,
     state: NonNull<AtomicU32>,
     /// The other port's.
     rung: NonNull<AtomicU32>,

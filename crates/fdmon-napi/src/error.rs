@@ -13,9 +13,12 @@ use fdmon::ErrorCode;
 use napi::bindgen_prelude::{FnArgs, FunctionRef, JsObjectValue, Unknown};
 use napi::{Env, JsValue, Status};
 use napi_derive::napi;
+#[cfg(not(target_os = "wasi"))]
 use rustix::io::Errno;
 
+#[cfg(not(target_os = "wasi"))]
 use crate::channel::Marks;
+#[cfg(not(target_os = "wasi"))]
 use crate::fd::Descriptors;
 
 /// `(code, message, errno, syscall) => FdmonError`
@@ -26,7 +29,9 @@ type MakeError =
 #[derive(Default)]
 struct PerEnv {
     make_error: RefCell<Option<Rc<MakeError>>>,
+    #[cfg(not(target_os = "wasi"))]
     descriptors: Descriptors,
+    #[cfg(not(target_os = "wasi"))]
     marks: RefCell<Marks>,
 }
 
@@ -50,6 +55,7 @@ impl Failure {
 
     /// A system call that failed. `what` says what it was to do and for which value, `advice` what
     /// the caller can do.
+    #[cfg(not(target_os = "wasi"))]
     pub(crate) fn syscall(syscall: &'static str, errno: Errno, what: &str, advice: &str) -> Self {
         let code = match errno {
             Errno::BADF => ErrorCode::BadFd,
@@ -180,6 +186,7 @@ pub fn init(
             // With the instance data they would go too late to give their references back.
             let ends = |state: Rc<PerEnv>| {
                 drop(state.make_error.take());
+                #[cfg(not(target_os = "wasi"))]
                 drop(state.marks.take());
             };
             env.add_env_cleanup_hook(Rc::clone(&state), ends)?;
@@ -201,6 +208,7 @@ fn per_env(env: &Env) -> napi::Result<Option<Rc<PerEnv>>> {
 }
 
 /// What `use_them` makes of the descriptors of this environment; None before `init`.
+#[cfg(not(target_os = "wasi"))]
 pub(crate) fn with_descriptors<T>(
     env: &Env,
     use_them: impl FnOnce(&Descriptors) -> T,
@@ -209,6 +217,7 @@ pub(crate) fn with_descriptors<T>(
 }
 
 /// What `use_them` makes of the ports that this environment owns; None before `init`.
+#[cfg(not(target_os = "wasi"))]
 pub(crate) fn with_marks<T>(env: &Env, use_them: impl FnOnce(&mut Marks) -> T) -> Option<T> {
     per_env(env).ok().flatten().map(|state| use_them(&mut state.marks.borrow_mut()))
 }

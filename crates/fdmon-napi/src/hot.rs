@@ -9,12 +9,15 @@ use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::rc::Rc;
 
+#[cfg(not(target_os = "wasi"))]
 use fdmon::{ErrorCode, ForeignMemory};
 use napi::bindgen_prelude::{Object, Unknown};
 use napi::{Env, check_status, sys};
 
 use crate::core::Core;
+#[cfg(not(target_os = "wasi"))]
 use crate::error::Failure;
+#[cfg(not(target_os = "wasi"))]
 use crate::memory::TypedArray;
 
 type Callback = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
@@ -25,6 +28,7 @@ pub(crate) fn functions<'env>(env: &'env Env, core: &Rc<Core>) -> napi::Result<O
     object.set("turn", function(env, core, c"turn".to_bytes(), turn)?)?;
     object.set("schedule", function(env, core, c"schedule".to_bytes(), schedule)?)?;
     object.set("arm", function(env, core, c"arm".to_bytes(), arm)?)?;
+    #[cfg(not(target_os = "wasi"))]
     object.set("transfer", function(env, core, c"transfer".to_bytes(), transfer)?)?;
     Ok(object)
 }
@@ -161,6 +165,7 @@ unsafe extern "C" fn arm(env: sys::napi_env, info: sys::napi_callback_info) -> s
 }
 
 /// `transfer(slot, op, fd, view, position)`: asks for file I/O; a sync has no view.
+#[cfg(not(target_os = "wasi"))]
 unsafe extern "C" fn transfer(
     env: sys::napi_env,
     info: sys::napi_callback_info,

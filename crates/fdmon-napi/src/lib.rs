@@ -16,24 +16,32 @@
     allow(dead_code, unused_imports, reason = "#[napi] registers nothing in a test build")
 )]
 
+#[cfg(not(target_os = "wasi"))]
 mod aio;
+#[cfg_attr(target_os = "wasi", path = "wasi/attach.rs")]
 mod attach;
 mod batch;
+#[cfg_attr(target_os = "wasi", path = "wasi/capabilities.rs")]
 mod capabilities;
+#[cfg(not(target_os = "wasi"))]
 mod channel;
 mod context;
 mod core;
 mod error;
+#[cfg_attr(target_os = "wasi", path = "wasi/fd.rs")]
 mod fd;
 mod handler;
 mod hot;
 mod memory;
 mod options;
 mod remote;
+#[cfg_attr(target_os = "wasi", path = "wasi/reservation.rs")]
 mod reservation;
 mod stats;
 mod trace;
+#[cfg(not(target_os = "wasi"))]
 mod uv;
+#[cfg_attr(target_os = "wasi", path = "wasi/word.rs")]
 mod word;
 
 /// The version of this build: the loader takes only the one that belongs to its package.

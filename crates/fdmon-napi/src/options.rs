@@ -191,11 +191,5 @@ fn ring_mode(name: &str) -> Result<RingMode> {
 
 /// The monitor of this name.
 pub(crate) fn monitor(name: &str) -> Result<MonitorKind> {
-    if name == "wasi" {
-        return Err(Failure::new(
-            ErrorCode::Unsupported,
-            "monitor = 'wasi' is for WebAssembly builds; pass 'auto' or 'epoll'",
-        ));
-    }
     Ok(name.parse()?)
 }

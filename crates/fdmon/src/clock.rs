@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+#[cfg(not(wasi))]
 use rustix::time::{ClockId, clock_gettime};
 
 /// A clock that moves only when told to.
@@ -101,16 +102,22 @@ impl Clock {
 }
 
 /// CLOCK_MONOTONIC, the clock of `process.hrtime.bigint()` as well.
+#[cfg(not(wasi))]
 #[inline]
 pub(crate) fn monotonic_ns() -> u64 {
     read_ns(ClockId::Monotonic)
 }
 
 /// CPU time of the calling thread.
+#[cfg(not(wasi))]
 pub(crate) fn thread_cpu_ns() -> u64 {
     read_ns(ClockId::ThreadCPUTime)
 }
 
+#[cfg(wasi)]
+pub(crate) use crate::wasi::monotonic_ns;
+
+#[cfg(not(wasi))]
 #[inline]
 #[allow(clippy::cast_sign_loss, reason = "these clocks are never negative")]
 fn read_ns(clock: ClockId) -> u64 {

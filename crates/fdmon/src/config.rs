@@ -15,6 +15,8 @@ pub enum MonitorKind {
     Epoll,
     /// io_uring(7).
     IoUring,
+    /// poll_oneoff of WASI: the one of WebAssembly builds, and of no other.
+    Wasi,
 }
 
 impl MonitorKind {
@@ -26,6 +28,7 @@ impl MonitorKind {
             Self::Poll => "poll",
             Self::Epoll => "epoll",
             Self::IoUring => "io_uring",
+            Self::Wasi => "wasi",
         }
     }
 }
@@ -40,14 +43,14 @@ impl std::str::FromStr for MonitorKind {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        [Self::Auto, Self::Poll, Self::Epoll, Self::IoUring]
+        [Self::Auto, Self::Poll, Self::Epoll, Self::IoUring, Self::Wasi]
             .into_iter()
             .find(|kind| kind.as_str() == name)
             .ok_or_else(|| {
                 Error::invalid_arg(
                     "monitor",
                     format_args!("'{name}'"),
-                    "'auto', 'poll', 'epoll' or 'io_uring'",
+                    "'auto', 'poll', 'epoll', 'io_uring' or 'wasi'",
                 )
             })
     }

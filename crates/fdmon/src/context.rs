@@ -10,12 +10,11 @@ use crate::ack;
 use crate::aio::Aio;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{AioParams, IoEngine, MonitorKind, PollParams, RingParams};
-use crate::embed::Outer;
 use crate::error::{Error, Failures, Result};
 use crate::fork::Home;
 use crate::inbox::Node;
-use crate::monitor::poll::PollMonitor;
 use crate::monitor::{Monitor, switch};
+use crate::outer::Outer;
 use crate::registry::{DueHalf, Hints, Registry};
 use crate::remote::{Remote, Shared, lock};
 use crate::remote_handlers::Claim;
@@ -646,7 +645,7 @@ impl State {
     /// Closes what the kernel holds for a closed context; no turn runs.
     pub(crate) fn release_monitor(&mut self) {
         self.outer = None;
-        self.monitor = Monitor::Poll(PollMonitor::default());
+        self.monitor = Monitor::none();
     }
 
     /// The next request in line that takes a handler away.

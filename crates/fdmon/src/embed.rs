@@ -6,28 +6,20 @@
 //! that an outer loop counting in milliseconds would miss, or for all of them where the outer loop
 //! keeps no time for the context ([`OuterLoop`]).
 
-use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use rustix::io::Errno;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
 
 use crate::config::RingMode;
 use crate::context::{AioContext, State};
 use crate::error::{Error, ErrorCode, Result};
 use crate::interest::Interest;
-use crate::monitor::{Monitor, MonitorToken, borrow, timespec};
+use crate::monitor::{Monitor, MonitorToken, borrow};
+use crate::outer::Outer;
 use crate::registry::Hints;
 use crate::remote::Shared;
 use crate::sync::kept;
 use crate::turn::Plan;
 
 pub(crate) const EMBEDDED_REASON: &str = "auto: epoll, since it is embedded in an outer loop";
-
-/// Deadlines closer than this are met by the timerfd.
-const MILLISECOND: u64 = 1_000_000;
 
 /// What a context may know of the loop around it; see [`AioContext::set_outer_loop`].
 #[derive(Debug, Default)]
@@ -52,119 +44,6 @@ pub struct WakeFds<'ctx> {
     pub version: u64,
 }
 
-/// The side for an outer loop.
-pub(crate) struct Outer {
-    /// What the outer loop watches, the same for ever.
-    epoll: OwnedFd,
-    /// Under poll, a set within that set that holds the fds; it can be replaced.
-    fds: Option<OwnedFd>,
-    timer: OwnedFd,
-    /// The time for which it is set, or was when it expired.
-    timer_at: Option<u64>,
-    /// Fds that epoll does not take: as long as there are any, `prepare` returns 0.
-    unwatched: Vec<MonitorToken>,
-    /// So it does while what wakes the context could not be put into a set, which it tries anew.
-    unseen: bool,
-    /// Between prepare and check: the turn that is going on, and how many turns there were then.
-    plan: Option<(Plan, u64)>,
-    around: OuterLoop,
-    /// Somebody watches the set of the context's own, not what is behind it.
-    whole: bool,
-    /// How often it was filled anew.
-    version: u64,
-}
-
-impl Outer {
-    fn new() -> Result<Self> {
-        let set = epoll::create(epoll::CreateFlags::CLOEXEC)
-            .map_err(|errno| Error::syscall("epoll_create1", errno, "see epoll_create1(2)"))?;
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)
-            .map_err(|errno| Error::syscall("timerfd_create", errno, "see timerfd_create(2)"))?;
-        Ok(Self {
-            epoll: set,
-            fds: None,
-            timer,
-            timer_at: None,
-            unwatched: Vec::new(),
-            unseen: false,
-            plan: None,
-            around: OuterLoop::default(),
-            whole: false,
-            version: 0,
-        })
-    }
-
-    fn watch(&self, fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
-        match epoll::add(&self.epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN) {
-            Err(Errno::EXIST) => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Sets the timer for a sleep until `deadline`. One that is set already is left alone where it
-    /// is early enough: it wakes once too often, and saves a system call each time a deadline is
-    /// put off.
-    fn set_timer(&mut self, deadline: Option<u64>, now: u64) -> std::result::Result<(), Errno> {
-        let deadline = deadline.filter(|deadline| {
-            self.around.keeps_no_time || deadline.saturating_sub(now) < MILLISECOND
-        });
-        match (self.timer_at, deadline) {
-            (None, None) => return Ok(()),
-            (Some(at), Some(deadline)) if at > now && at <= deadline => return Ok(()),
-            (Some(at), None) if at > now && self.around.keeps_no_time => return Ok(()),
-            _ => self.timer_at = Some(0), // as it is, it is of no use
-        }
-        let ns = deadline.map_or(0, |deadline| deadline.saturating_sub(now).max(1));
-        let spec =
-            Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: timespec(ns) };
-        // Also takes back an expiry that nobody has read.
-        match timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec) {
-            Ok(_) => self.timer_at = deadline,
-            Err(errno) if deadline.is_some() => return Err(errno),
-            Err(_) => {} // it wakes the outer loop once more, and is taken back then
-        }
-        Ok(())
-    }
-
-    /// What is readable when an fd of the context is.
-    fn events<'a>(&'a self, monitor: &'a Monitor) -> BorrowedFd<'a> {
-        // Under poll without an fd left for its set, `prepare` returns 0.
-        monitor.fd().unwrap_or_else(|| self.fds.as_ref().unwrap_or(&self.epoll).as_fd())
-    }
-
-    /// The outer loop has something to do itself.
-    pub fn has_other_work(&self) -> bool {
-        let Some(fd) = &self.around.fd else { return false };
-        let mut fds = [PollFd::new(fd, PollFlags::IN)];
-        poll(&mut fds, Some(&timespec(0))).is_ok_and(|ready| ready > 0)
-    }
-
-    /// `false` = the set holds something that cannot be taken out: a closed fd of which a
-    /// duplicate lives.
-    #[must_use]
-    fn update(&mut self, token: MonitorToken, fd: RawFd, old: Interest, new: Interest) -> bool {
-        let Some(set) = &self.fds else { return true };
-        let events = epoll::EventFlags::from_bits_retain(new.to_events().bits());
-        let data = epoll::EventData::new_u64(0);
-        if let Some(at) = self.unwatched.iter().position(|t| *t == token) {
-            if new.is_empty() {
-                self.unwatched.swap_remove(at);
-            }
-        } else if new.is_empty() {
-            return epoll::delete(set, borrow(fd)).is_ok();
-        } else if !old.is_empty() {
-            return epoll::modify(set, borrow(fd), data, events).is_ok();
-        } else if let Err(errno) = epoll::add(set, borrow(fd), data, events) {
-            if errno == Errno::EXIST {
-                return false; // a number that was closed and opened again
-            }
-            self.unwatched.push(token);
-        }
-        true
-    }
-}
-
 impl AioContext {
     /// An fd that an outer loop watches for reading; stable from first use. The outer loop calls
     /// [`AioContext::prepare`] before it sleeps and [`AioContext::check`] afterwards.
@@ -176,7 +55,7 @@ impl AioContext {
             let mut st = self.0.open_state()?;
             st.embed(&self.0.shared)?;
             st.make_whole()?;
-            st.embed(&self.0.shared)?.epoll.as_raw_fd()
+            st.embed(&self.0.shared)?.fd().as_raw_fd()
         };
         Ok(borrow(fd))
     }
@@ -366,7 +245,7 @@ impl AioContext {
         let outer = st.outer.as_ref().ok_or_else(Error::closed)?;
         Ok(WakeFds {
             events: borrow(outer.events(&st.monitor).as_raw_fd()),
-            timer: borrow(outer.timer.as_raw_fd()),
+            timer: borrow(outer.timer().as_raw_fd()),
             version: outer.version,
         })
     }
@@ -438,7 +317,7 @@ impl State {
             let what_to_do = "watch it in fewer sets of epoll that are nested";
             Error::syscall("epoll_ctl", errno, what_to_do)
         };
-        outer.watch(outer.timer.as_fd()).map_err(cannot)?;
+        outer.watch(outer.timer()).map_err(cannot)?;
         if !outer.unseen {
             outer.watch(outer.events(&self.monitor)).map_err(cannot)?;
         }
@@ -469,21 +348,9 @@ impl State {
     /// Fills the outer set anew with what the monitor that runs needs.
     pub(crate) fn fill_outer(&mut self, shared: &Shared) {
         let Some(outer) = &mut self.outer else { return };
-        outer.version += 1;
-        outer.unwatched.clear();
-        outer.fds = None; // closing a set takes it out of the outer one
-        if let Some(own) = self.monitor.fd() {
-            outer.unseen = outer.whole && outer.watch(own).is_err();
+        if !outer.begin_anew(self.monitor.fd(), shared.notifier.as_fd()) {
             return;
         }
-        let Ok(set) = epoll::create(epoll::CreateFlags::CLOEXEC) else {
-            outer.unseen = true; // no fd is left
-            return;
-        };
-        let data = epoll::EventData::new_u64(0);
-        let notifier = epoll::add(&set, shared.notifier.as_fd(), data, epoll::EventFlags::IN);
-        outer.unseen = notifier.is_err() || (outer.whole && outer.watch(set.as_fd()).is_err());
-        outer.fds = Some(set);
         let slots: Vec<u32> = self.reg.handler_slots().collect();
         for slot in slots {
             let token = MonitorToken::new(slot, self.reg.generation(slot));

@@ -278,6 +278,7 @@ pub(crate) fn errno_name(errno: rustix::io::Errno) -> std::borrow::Cow<'static, 
         Errno::ACCESS => "EACCES",
         Errno::AGAIN => "EAGAIN",
         Errno::BADF => "EBADF",
+        #[cfg(not(wasi))]
         Errno::BADR => "EBADR",
         Errno::BUSY => "EBUSY",
         Errno::EXIST => "EEXIST",

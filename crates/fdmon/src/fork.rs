@@ -4,18 +4,30 @@
 //! call instead of a getpid(2).
 #![allow(unsafe_code)] // an anonymous mapping with special fork behaviour
 
+#[cfg(not(wasi))]
 use std::ptr;
+#[cfg(not(wasi))]
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(not(wasi))]
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
+#[cfg(not(wasi))]
 const PAGE: usize = 4096;
 
 /// Counts the processes on the way down from the first that used fdmon; a child inherits it.
 static EPOCHS: AtomicU64 = AtomicU64::new(0);
 
+/// WebAssembly does not fork.
+#[cfg(wasi)]
+fn word() -> &'static AtomicU64 {
+    static WORD: AtomicU64 = AtomicU64::new(0);
+    &WORD
+}
+
 /// The word on the page: 0 in a child until it builds a context of its own.
+#[cfg(not(wasi))]
 fn word() -> &'static AtomicU64 {
     static NO_GUARD: AtomicU64 = AtomicU64::new(0);
     static WORD: OnceLock<&'static AtomicU64> = OnceLock::new();

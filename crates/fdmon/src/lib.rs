@@ -52,16 +52,20 @@
 //! `register`, `registry`), ② wait (`monitor`), ②′ spin (`spin`), ③ ready list (`words`, `registry`),
 //! ④ dispatch (`dispatch`); `turn` has the turn itself.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(wasi, allow(dead_code, reason = "steps that only the other monitors take"))]
 #![deny(unsafe_code)] // opened only where memory is shared with others; each use has its reason
 
 mod ack;
 mod aio;
+#[cfg(wasi)]
+mod bell;
 mod bottom_half;
 #[cfg(feature = "channel")]
 mod channel;
 mod clock;
 mod config;
 mod context;
+#[cfg_attr(wasi, path = "cpu_clock_absent.rs")]
 mod cpu_clock;
 mod dispatch;
 mod embed;
@@ -83,6 +87,8 @@ mod models;
 mod monitor;
 mod notifier;
 mod ops;
+#[cfg_attr(wasi, path = "outer_absent.rs")]
+mod outer;
 mod register;
 mod registry;
 mod remote;
@@ -97,6 +103,8 @@ mod trace;
 mod turn;
 mod wait;
 mod wake;
+#[cfg(wasi)]
+mod wasi;
 mod word_source;
 mod words;
 
@@ -107,6 +115,9 @@ struct Readme;
 
 pub use ack::Ack;
 pub use aio::{AlignedBuf, ForeignMemory, IoOp, IoToken};
+#[cfg(wasi)]
+#[doc(hidden)]
+pub use bell::OutsideNotifier;
 pub use bottom_half::BottomHalf;
 #[cfg(feature = "channel")]
 pub use channel::{
@@ -128,10 +139,13 @@ pub use interest::{Callbacks, Events, Interest, word};
 pub use io_thread::{Failure, IoThread, IoThreadBuilder, IoThreadError};
 pub use migrate::{Left, MoveError, Moved};
 pub use monitor::refusal::explain_refusal;
-pub use monitor::ring::RingFeatures;
+pub use monitor::ring_features::RingFeatures;
 pub use monitor::switch::probe_io_uring;
 pub use notifier::EventNotifier;
 pub use ops::Ops;
+#[cfg(wasi)]
+#[doc(hidden)]
+pub use remote::start_ids;
 pub use remote::{BottomHalfId, Remote};
 pub use remote_handlers::{Registered, SendToken};
 #[doc(hidden)]

@@ -1,12 +1,18 @@
-//! Event notifiers: an eventfd that any thread or process may set.
+//! Event notifiers: an eventfd that any thread or process may set; on WASI a counter in memory, with
+//! a number in place of an fd.
 
 use std::sync::Arc;
 
+#[cfg(not(wasi))]
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-#[cfg(not(loom))]
+#[cfg(not(wasi))]
+use rustix::fd::OwnedFd as Counter;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+#[cfg(not(any(loom, wasi)))]
 use rustix::io::Errno;
 
+#[cfg(wasi)]
+use crate::bell::Counter;
 use crate::error::{Error, Result};
 
 /// A counter with an fd: set it from anywhere, watch it in a context.
@@ -21,7 +27,7 @@ use crate::error::{Error, Result};
 /// # Ok::<(), fdmon::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct EventNotifier(Arc<OwnedFd>);
+pub struct EventNotifier(Arc<Counter>);
 
 impl EventNotifier {
     /// A notifier that is not set.
@@ -37,6 +43,9 @@ impl EventNotifier {
     /// # Errors
     /// As [`EventNotifier::new`].
     pub fn with_value(value: u32) -> Result<Self> {
+        #[cfg(wasi)]
+        let fd = Counter::new(value);
+        #[cfg(not(wasi))]
         let fd = eventfd(value, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| Error::syscall("eventfd2", e, "see eventfd(2)"))?;
         #[cfg(loom)]
@@ -78,7 +87,10 @@ impl AsRawFd for EventNotifier {
 #[cfg(loom)]
 pub(crate) use crate::monitor::model::{set, test_and_clear, wake};
 
-#[cfg(not(loom))]
+#[cfg(wasi)]
+pub(crate) use crate::bell::{set, test_and_clear, wake};
+
+#[cfg(not(any(loom, wasi)))]
 pub(crate) fn set(fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
     loop {
         match rustix::io::write(fd, &1_u64.to_ne_bytes()) {
@@ -91,7 +103,7 @@ pub(crate) fn set(fd: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
 
 /// Wakes who watches it, also where only a change of the counter is seen: one that is full does not
 /// change, so it is emptied first.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, wasi)))]
 pub(crate) fn wake(fd: BorrowedFd<'_>) {
     loop {
         match rustix::io::write(fd, &1_u64.to_ne_bytes()) {
@@ -103,7 +115,7 @@ pub(crate) fn wake(fd: BorrowedFd<'_>) {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, wasi)))]
 pub(crate) fn test_and_clear(fd: BorrowedFd<'_>) -> std::result::Result<bool, Errno> {
     let mut counter = [0_u8; 8];
     loop {

@@ -5,14 +5,14 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 use rustix::fd::{AsFd, AsRawFd, RawFd};
-use rustix::io::{Errno, fcntl_getfd};
+use rustix::io::Errno;
 
 use crate::bottom_half::no_words;
 use crate::context::{AioContext, Inner, State};
 use crate::error::{Error, Result};
 use crate::handler::{Handler, Handlers, Source, SourceBody, Token, describe};
 use crate::interest::{Callbacks, Interest, word};
-use crate::monitor::{Monitor, borrow};
+use crate::monitor::{Monitor, is_open};
 use crate::registry::{Entry, Hints};
 use crate::remote::{Shared, lock};
 use crate::sync::{Arc, kept};
@@ -199,7 +199,7 @@ impl AioContext {
 
     pub(crate) fn check_fd(&self, fd: RawFd) -> Result<()> {
         drop(self.0.open_state()?);
-        if fd < 0 || fcntl_getfd(borrow(fd)) == Err(Errno::BADF) {
+        if fd < 0 || !is_open(fd) {
             return Err(Error::bad_fd(fd, "pass the number of an open one"));
         }
         Ok(())

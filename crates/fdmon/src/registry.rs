@@ -389,12 +389,11 @@ impl Registry {
     /// The slot of the handler of this fd.
     #[inline]
     pub fn slot_of(&self, fd: RawFd) -> Option<u32> {
-        let index = usize::try_from(fd).ok()?;
-        self.fds.get(index)?.checked_sub(1)
+        self.fds.get(index_of(fd)?)?.checked_sub(1)
     }
 
     pub fn set_fd(&mut self, fd: RawFd, slot: Option<u32>) {
-        let Ok(index) = usize::try_from(fd) else { return };
+        let Some(index) = index_of(fd) else { return };
         if index >= self.fds.len() {
             self.fds.resize(index + 1, 0);
         }
@@ -517,4 +516,20 @@ pub(crate) fn needs_wait(handler: &Handler) -> bool {
 /// The handler counts among those that a purely spinning loop would starve.
 pub(crate) fn is_unspun(handler: &Handler) -> bool {
     !handler.armed.is_empty() && handler.member == NOWHERE
+}
+/// Where the slot of this fd is.
+#[cfg(not(wasi))]
+#[inline]
+fn index_of(fd: RawFd) -> Option<usize> {
+    usize::try_from(fd).ok()
+}
+
+/// …the numbers of notifiers, which are high, between those of files.
+#[cfg(wasi)]
+fn index_of(fd: RawFd) -> Option<usize> {
+    let place = |fd: RawFd| usize::try_from(fd).ok();
+    match fd.checked_sub(crate::bell::FIRST).filter(|bell| *bell >= 0) {
+        Some(bell) => place(bell)?.checked_mul(2)?.checked_add(1),
+        None => place(fd)?.checked_mul(2),
+    }
 }

@@ -56,6 +56,13 @@ pub(crate) struct Wanted {
     pub poll_changed: bool,
 }
 
+/// The ids of contexts begin behind this, for bindings whose threads have a memory each.
+#[cfg(wasi)]
+#[doc(hidden)]
+pub fn start_ids(after: u64) {
+    NEXT_ID.fetch_max(after.saturating_add(1), Ordering::Relaxed);
+}
+
 /// All contexts of this process that are alive, by id.
 static CONTEXTS: LazyLock<StdMutex<HashMap<u64, Weak<Shared>>>> = LazyLock::new(StdMutex::default);
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);

@@ -142,7 +142,7 @@ fn cannot_wait(errno: Errno) -> Error {
         Errno::INVAL => "raise the limit of open files (ulimit -n), or remove handlers",
         _ => "close the context: the kernel refuses to wait for it",
     };
-    Error::syscall("ppoll", errno, what_to_do)
+    Error::syscall(if cfg!(wasi) { "poll_oneoff" } else { "ppoll" }, errno, what_to_do)
 }
 
 impl State {

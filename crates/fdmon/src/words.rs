@@ -10,6 +10,7 @@
 
 use std::any::Any;
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 pub(crate) struct Words {
@@ -27,8 +28,8 @@ impl Words {
     }
 
     fn owned(len: usize) -> Self {
-        let memory: Box<[AtomicU32]> = (0..len).map(|_| AtomicU32::new(0)).collect();
-        // The slice's heap memory stays in place when the box is moved into `_owner`.
+        // Not a box: its memory would stay in place too, but to move one asserts that nothing else points there.
+        let memory: Rc<[AtomicU32]> = (0..len).map(|_| AtomicU32::new(0)).collect();
         let base = NonNull::from(&*memory).cast();
         Self { base, len, _owner: Box::new(memory), foreign: false }
     }

@@ -16,6 +16,7 @@ mod foreign;
 mod pool;
 mod queue;
 mod request;
+#[cfg_attr(not(io_uring), path = "ring_absent.rs")]
 mod ring;
 
 use std::sync::{Mutex, PoisonError};
@@ -193,6 +194,11 @@ impl State {
         let ring = |params: &RingParams| IoRing::new(params, shared.notifier.as_fd());
         let (engine, reason) = match wanted {
             IoEngine::Threads => (None, String::from("asked for")),
+            IoEngine::IoUring if cfg!(wasi) => {
+                let why = "a WebAssembly build has no rings; use 'auto' or 'threads'";
+                return Err(Error::unsupported(format!("engine = 'io_uring' is refused: {why}")));
+            }
+            IoEngine::Auto if cfg!(wasi) => (None, threads_because("WebAssembly has no rings")),
             IoEngine::IoUring if self.ring.mode == RingMode::Off => return Err(turned_off()),
             IoEngine::IoUring => {
                 let ring = ring(&self.ring)

@@ -6,9 +6,7 @@
 //! io_uring_enter(2). Not in what is left of a timeout below a millisecond, for which epoll waits
 //! by ppoll(2), and not while an outer loop sleeps, which has a set of its own.
 
-use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
-use rustix::ioctl::{self, Setter, opcode};
 
 use super::refusal::Refusal;
 use super::{FdMonitor, Monitor, switch};
@@ -26,41 +24,13 @@ const OFF: &str = "; kernel busy polling is off: ";
 /// A queue is asked for at most this many packets without CAP_NET_ADMIN (NAPI_POLL_WEIGHT).
 const FREE_BUDGET: u16 = 64;
 
-/// `struct epoll_params` of linux/eventpoll.h.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct EpollParams {
-    busy_poll_usecs: u32,
-    busy_poll_budget: u16,
-    prefer_busy_poll: u8,
-    /// Must be 0.
-    pad: u8,
-}
-
-const EPIOCSPARAMS: ioctl::Opcode = opcode::write::<EpollParams>(0x8A, 0x01);
-
-/// Sets the parameters of an epoll set; `None` = off.
-#[allow(unsafe_code)]
-pub(super) fn set_on_epoll(
-    epoll: BorrowedFd<'_>,
-    params: Option<BusyPoll>,
-) -> std::result::Result<(), Errno> {
-    let params = EpollParams {
-        busy_poll_usecs: params.map_or(0, |params| params.usecs),
-        busy_poll_budget: params.map_or(0, |params| params.budget),
-        prefer_busy_poll: params.is_some_and(|params| params.prefer).into(),
-        pad: 0,
-    };
-    // SAFETY: EPIOCSPARAMS reads a `struct epoll_params`, which `EpollParams` is.
-    let request = unsafe { Setter::<EPIOCSPARAMS, EpollParams>::new(params) };
-    // SAFETY: the fd is an epoll set, so the kernel takes the number as no other request; it only
-    // reads the structure, during the call.
-    unsafe { ioctl::ioctl(epoll, request) }
-}
+#[cfg(epoll)]
+pub(super) use set::on_epoll as set_on_epoll;
 
 /// Why it cannot be had, and what to do.
 fn explain(kind: MonitorKind, budget: u16, errno: Errno) -> (&'static str, &'static str) {
     match (kind, errno) {
+        (MonitorKind::Wasi, _) => ("a WebAssembly build cannot do it", "leave it out"),
         (MonitorKind::Poll, _) => (
             "monitor 'poll' cannot do it",
             "ask for monitor 'epoll' or 'io_uring', or leave it out",
@@ -90,7 +60,7 @@ fn explain(kind: MonitorKind, budget: u16, errno: Errno) -> (&'static str, &'sta
 fn refused(kind: MonitorKind, params: Option<BusyPoll>, errno: Errno) -> Error {
     let value = params.map_or_else(|| String::from("off"), |params| params.to_string());
     let (why, what_to_do) = explain(kind, params.map_or(0, |params| params.budget), errno);
-    if kind == MonitorKind::Poll {
+    if matches!(kind, MonitorKind::Poll | MonitorKind::Wasi) {
         return Error::unsupported(format!(
             "kernel_busy_poll = {value} is refused: {why}; {what_to_do}"
         ));
@@ -170,11 +140,52 @@ fn note(shared: &Shared, off: Option<&str>) {
     }
 }
 
-#[cfg(test)]
+#[cfg(epoll)]
+mod set {
+    use rustix::fd::BorrowedFd;
+    use rustix::io::Errno;
+    use rustix::ioctl::{self, Setter, opcode};
+
+    use crate::config::BusyPoll;
+
+    /// `struct epoll_params` of linux/eventpoll.h.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct EpollParams {
+        pub busy_poll_usecs: u32,
+        pub busy_poll_budget: u16,
+        pub prefer_busy_poll: u8,
+        /// Must be 0.
+        pub pad: u8,
+    }
+
+    const EPIOCSPARAMS: ioctl::Opcode = opcode::write::<EpollParams>(0x8A, 0x01);
+
+    /// Sets the parameters of an epoll set; `None` = off.
+    #[allow(unsafe_code)]
+    pub fn on_epoll(epoll: BorrowedFd<'_>, params: Option<BusyPoll>) -> Result<(), Errno> {
+        let params = EpollParams {
+            busy_poll_usecs: params.map_or(0, |params| params.usecs),
+            busy_poll_budget: params.map_or(0, |params| params.budget),
+            prefer_busy_poll: params.is_some_and(|params| params.prefer).into(),
+            pad: 0,
+        };
+        // SAFETY: EPIOCSPARAMS reads a `struct epoll_params`, which `EpollParams` is.
+        let request = unsafe { Setter::<EPIOCSPARAMS, EpollParams>::new(params) };
+        // SAFETY: the fd is an epoll set, so the kernel takes the number as no other request; it only
+        // reads the structure, during the call.
+        unsafe { ioctl::ioctl(epoll, request) }
+    }
+}
+
+#[cfg(all(test, epoll))]
 mod tests {
+    use rustix::fd::BorrowedFd;
+    use rustix::ioctl::{self, Getter, opcode};
+
     use super::super::epoll::EpollMonitor;
+    use super::set::EpollParams;
     use super::*;
-    use rustix::ioctl::Getter;
 
     const EPIOCGPARAMS: ioctl::Opcode = opcode::read::<EpollParams>(0x8A, 0x02);
 

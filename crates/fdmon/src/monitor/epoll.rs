@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
-use super::{FdMonitor, MonitorToken, Sink, borrow, busy_poll, timespec};
+use super::{FdMonitor, MonitorToken, Sink, borrow, busy_poll, is_open, timespec};
 use crate::config::BusyPoll;
 use crate::interest::{Events, Interest};
 
@@ -85,9 +85,8 @@ impl EpollMonitor {
     #[cold]
     fn report_always_ready(&self, sink: &mut impl Sink) {
         for &(token, fd, interest) in &self.always {
-            let open = rustix::io::fcntl_getfd(borrow(fd)) != Err(Errno::BADF);
             let events = interest.to_events() & (Events::IN | Events::OUT);
-            match open {
+            match is_open(fd) {
                 true if events.is_empty() => {}
                 true => sink.ready(token, events),
                 false => sink.ready(token, Events::NVAL),

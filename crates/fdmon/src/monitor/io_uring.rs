@@ -24,7 +24,8 @@ use rustix::io_uring::{
 };
 
 use super::refusal::Refusal;
-use super::ring::{Completion, Ring, RingFeatures};
+use super::ring::{Completion, Ring};
+use super::ring_features::RingFeatures;
 use super::{FdMonitor, MonitorToken, Sink, borrow, timespec};
 use crate::config::{BusyPoll, RingMode, RingParams};
 use crate::interest::{Events, Interest};
@@ -106,11 +107,12 @@ impl Poll {
 
     /// Which of these events, that a completion told of, are there now.
     fn look(&self, told: u32) -> u32 {
-        let wanted = PollFlags::from_bits_retain(self.events);
+        // Signed with rustix's backend for libc, which another crate's features, or Miri, may choose.
+        let wanted = PollFlags::from_bits_retain(self.events as _);
         let mut fds = [PollFd::from_borrowed_fd(borrow(self.fd), wanted)];
         loop {
             match poll(&mut fds, Some(&timespec(0))) {
-                Ok(_) => return u32::from(fds[0].revents().bits() & self.events),
+                Ok(_) => return super::poll::bits(fds[0].revents()) & u32::from(self.events),
                 Err(Errno::INTR) => {}
                 // Nobody knows. A request that goes on does not tell of them again.
                 Err(_) => return told,
@@ -154,8 +156,13 @@ pub(crate) struct UringMonitor {
 impl UringMonitor {
     pub fn new(params: &RingParams, notifier: RawFd) -> Result<Self, Refusal> {
         let ring = Ring::new(params)?;
+        let once = ring.mode() == RingMode::Plain;
+        Self::on(ring, notifier, once)
+    }
+
+    fn on(ring: Ring, notifier: RawFd, notifier_once: bool) -> Result<Self, Refusal> {
         let mut monitor = Self {
-            notifier_once: ring.mode() == RingMode::Plain,
+            notifier_once,
             skip_success: ring.features().skip_success,
             ring,
             polls: Vec::new(),
@@ -584,7 +591,13 @@ impl UringMonitor {
 pub(crate) fn probe(eventfd: RawFd) -> Result<RingFeatures, Refusal> {
     let made = |mode, restricted| Ring::new(&RingParams { mode, restricted }).is_ok();
     let monitor = UringMonitor::new(&RingParams::default(), eventfd)?;
+    // A plain ring does without it for the notifier, also where the kernel has it.
+    let notifies_again = || {
+        let ring = Ring::new(&RingParams::default())?;
+        UringMonitor::on(ring, eventfd, false).map(|monitor| !monitor.notifier_once)
+    };
     Ok(RingFeatures {
+        multishot_poll: !monitor.notifier_once || notifies_again().unwrap_or(false),
         cooperative: made(RingMode::Cooperative, false),
         restrictions: made(RingMode::Auto, true),
         napi: monitor.ring.poll_queues(1, false).is_ok(),

@@ -3,16 +3,29 @@
 //! A monitor knows tokens, fds and interests, and nothing of handlers. It reports what the kernel
 //! says and which fds the kernel refuses; what follows from that is decided in [`switch`].
 
+#[cfg(wasi)]
+mod absent;
 pub(crate) mod busy_poll;
+#[cfg(epoll)]
 pub(crate) mod epoll;
+#[cfg(io_uring)]
 pub(crate) mod io_uring;
 #[cfg(loom)]
 pub(crate) mod model;
+#[cfg(not(wasi))]
 pub(crate) mod poll;
 pub(crate) mod refusal;
+#[cfg(io_uring)]
 pub(crate) mod ring;
+pub(crate) mod ring_features;
 pub(crate) mod switch;
+#[cfg(wasi)]
+pub(crate) mod wasi;
 
+#[cfg(wasi)]
+pub(crate) use absent::{epoll, io_uring, poll};
+
+#[cfg(not(wasi))]
 use rustix::event::Timespec;
 use rustix::fd::{BorrowedFd, RawFd};
 use rustix::io::Errno;
@@ -114,16 +127,28 @@ pub(crate) enum Monitor {
     Poll(poll::PollMonitor),
     Epoll(epoll::EpollMonitor),
     IoUring(Box<io_uring::UringMonitor>),
+    #[cfg(wasi)]
+    Wasi(wasi::WasiMonitor),
     #[cfg(loom)]
     Model(model::ModelMonitor),
 }
 
 impl Monitor {
+    /// One that watches nothing.
+    pub fn none() -> Self {
+        #[cfg(wasi)]
+        return Self::Wasi(wasi::WasiMonitor::default());
+        #[cfg(not(wasi))]
+        Self::Poll(poll::PollMonitor::default())
+    }
+
     pub fn kind(&self) -> crate::config::MonitorKind {
         match self {
             Self::Poll(_) => crate::config::MonitorKind::Poll,
             Self::Epoll(_) => crate::config::MonitorKind::Epoll,
             Self::IoUring(_) => crate::config::MonitorKind::IoUring,
+            #[cfg(wasi)]
+            Self::Wasi(_) => crate::config::MonitorKind::Wasi,
             #[cfg(loom)]
             Self::Model(m) => m.kind(),
         }
@@ -135,6 +160,8 @@ impl Monitor {
             Self::Poll(_) => "ppoll",
             Self::Epoll(_) => "epoll_ctl",
             Self::IoUring(_) => "io_uring_enter",
+            #[cfg(wasi)]
+            Self::Wasi(_) => "poll_oneoff",
             #[cfg(loom)]
             Self::Model(_) => unreachable!("the models' kernel takes every fd"),
         }
@@ -146,6 +173,8 @@ impl Monitor {
             Self::Poll(_) => None,
             Self::Epoll(m) => Some(m.fd()),
             Self::IoUring(m) => Some(m.fd()),
+            #[cfg(wasi)]
+            Self::Wasi(_) => None,
             #[cfg(loom)]
             Self::Model(_) => None,
         }
@@ -156,6 +185,8 @@ impl Monitor {
             Self::Poll(_) => poll::PollMonitor::SEES_READINESS,
             Self::Epoll(_) => epoll::EpollMonitor::SEES_READINESS,
             Self::IoUring(_) => io_uring::UringMonitor::SEES_READINESS,
+            #[cfg(wasi)]
+            Self::Wasi(_) => wasi::WasiMonitor::SEES_READINESS,
             #[cfg(loom)]
             Self::Model(m) => m.sees_readiness(),
         }
@@ -167,6 +198,8 @@ impl Monitor {
             Self::Poll(m) => m.need_wait(),
             Self::Epoll(m) => m.need_wait(),
             Self::IoUring(m) => m.need_wait(),
+            #[cfg(wasi)]
+            Self::Wasi(m) => m.need_wait(),
             #[cfg(loom)]
             Self::Model(m) => m.need_wait(),
         }
@@ -178,6 +211,8 @@ impl Monitor {
             Self::Poll(m) => m.has_due(),
             Self::Epoll(m) => m.has_due(),
             Self::IoUring(m) => m.has_due(),
+            #[cfg(wasi)]
+            Self::Wasi(m) => m.has_due(),
             #[cfg(loom)]
             Self::Model(m) => m.has_due(),
         }
@@ -189,6 +224,8 @@ impl Monitor {
             Self::Poll(m) => m.submit_due(sink),
             Self::Epoll(m) => m.submit_due(sink),
             Self::IoUring(m) => m.submit_due(sink),
+            #[cfg(wasi)]
+            Self::Wasi(m) => m.submit_due(sink),
             #[cfg(loom)]
             Self::Model(m) => m.submit_due(sink),
         }
@@ -206,6 +243,8 @@ impl Monitor {
             Self::Poll(m) => m.update(token, fd, old, new),
             Self::Epoll(m) => m.update(token, fd, old, new),
             Self::IoUring(m) => m.update(token, fd, old, new),
+            #[cfg(wasi)]
+            Self::Wasi(m) => m.update(token, fd, old, new),
             #[cfg(loom)]
             Self::Model(m) => m.update(token, fd, old, new),
         }
@@ -217,6 +256,8 @@ impl Monitor {
             Self::Poll(m) => m.wait(timeout, sink),
             Self::Epoll(m) => m.wait(timeout, sink),
             Self::IoUring(m) => m.wait(timeout, sink),
+            #[cfg(wasi)]
+            Self::Wasi(m) => m.wait(timeout, sink),
             #[cfg(loom)]
             Self::Model(m) => m.wait(timeout, sink),
         }
@@ -227,6 +268,8 @@ impl Monitor {
             Self::Poll(m) => m.busy_poll(params),
             Self::Epoll(m) => m.busy_poll(params),
             Self::IoUring(m) => m.busy_poll(params),
+            #[cfg(wasi)]
+            Self::Wasi(m) => m.busy_poll(params),
             #[cfg(loom)]
             Self::Model(m) => m.busy_poll(params),
         }
@@ -234,9 +277,22 @@ impl Monitor {
 }
 
 /// A timeout as the kernel takes it.
+#[cfg(not(wasi))]
 #[allow(clippy::cast_possible_wrap, reason = "a u64 of nanoseconds is at most 2^35 seconds")]
 pub(crate) fn timespec(ns: u64) -> Timespec {
     Timespec { tv_sec: (ns / 1_000_000_000) as _, tv_nsec: (ns % 1_000_000_000) as _ }
+}
+
+/// The number is that of an open file.
+#[cfg(not(wasi))]
+pub(crate) fn is_open(fd: RawFd) -> bool {
+    rustix::io::fcntl_getfd(borrow(fd)) != Err(Errno::BADF)
+}
+
+/// …or of a notifier.
+#[cfg(wasi)]
+pub(crate) fn is_open(fd: RawFd) -> bool {
+    crate::bell::is_open(fd) || crate::wasi::kind_of(fd) != Err(Errno::BADF)
 }
 
 /// The fd that a user registered as a number.

@@ -47,7 +47,13 @@ impl PollMonitor {
 
 fn flags(interest: Interest) -> PollFlags {
     #[allow(clippy::cast_possible_truncation, reason = "IN, PRI and OUT fit 16 bits")]
-    PollFlags::from_bits_retain(interest.to_events().bits() as u16)
+    PollFlags::from_bits_retain(interest.to_events().bits() as _)
+}
+
+/// As the kernel has them, in 16 bits: signed ones with rustix's backend for libc, which another crate's
+/// features, or Miri, may choose.
+pub(super) fn bits(flags: PollFlags) -> u32 {
+    i32::from(flags.bits()).cast_unsigned() & 0xffff
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "there are fewer fds than 2^32")]
@@ -97,7 +103,7 @@ impl FdMonitor for PollMonitor {
             let events = fd.revents();
             if !events.is_empty() {
                 left -= 1;
-                sink.ready(token, Events::from_bits_retain(events.bits().into()));
+                sink.ready(token, Events::from_bits_retain(bits(events)));
             }
         }
         Ok(())

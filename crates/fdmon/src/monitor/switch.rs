@@ -11,9 +11,12 @@ use super::epoll::EpollMonitor;
 use super::io_uring::UringMonitor;
 #[cfg(loom)]
 use super::model::ModelMonitor;
+#[cfg(not(wasi))]
 use super::poll::PollMonitor;
 use super::refusal::Refusal;
-use super::ring::RingFeatures;
+use super::ring_features::RingFeatures;
+#[cfg(wasi)]
+use super::wasi::WasiMonitor;
 use super::{FdMonitor, Monitor, MonitorToken};
 use crate::config::{MonitorKind, RingMode, RingParams};
 use crate::context::State;
@@ -64,7 +67,7 @@ pub(crate) fn choose(
                     Error::invalid_arg(
                         "FDMON_MONITOR",
                         format_args!("'{name}'"),
-                        "'auto', 'poll', 'epoll' or 'io_uring', or unset it",
+                        "'auto', 'poll', 'epoll', 'io_uring' or 'wasi', or unset it",
                     )
                 })?;
                 (kind, asked_by_environment(kind))
@@ -78,10 +81,22 @@ pub(crate) fn choose(
         let monitor = Monitor::Model(ModelMonitor::new(kind, shared.notifier.as_raw_fd()));
         return Ok(Chosen::asked_for(monitor, reason));
     }
+    #[cfg(wasi)]
+    if cfg!(wasi) {
+        return match kind {
+            MonitorKind::Auto => Ok(Chosen::asked_for(
+                last_resort(shared),
+                "auto: the one of a WebAssembly build".into(),
+            )),
+            MonitorKind::Wasi => Ok(Chosen::asked_for(last_resort(shared), reason)),
+            kind => Err(not_here(option(&reason), kind)),
+        };
+    }
     match kind {
         MonitorKind::Auto => Ok(choose_best(ring, shared)),
+        MonitorKind::Wasi => Err(not_here(option(&reason), kind)),
         MonitorKind::IoUring if ring.mode == RingMode::Off => Err(turned_off(option(&reason))),
-        MonitorKind::Poll => Ok(Chosen::asked_for(Monitor::Poll(poll(shared)), reason)),
+        MonitorKind::Poll => Ok(Chosen::asked_for(last_resort(shared), reason)),
         MonitorKind::Epoll => {
             let monitor = epoll(shared)
                 .map_err(|refusal| refusal.to_error(option(&reason), "epoll", ring))?;
@@ -112,7 +127,7 @@ fn choose_best(ring: &RingParams, shared: &Shared) -> Chosen {
         },
     };
     Chosen {
-        monitor: Monitor::Poll(poll(shared)),
+        monitor: last_resort(shared),
         reason: format!("auto: {ring_refused}; poll below {EPOLL_AT} fds"),
         auto: true,
         ring_refused,
@@ -137,12 +152,29 @@ fn turned_off(option: &str) -> Error {
 /// # Errors
 /// `Unsupported`, with the errno, when there is no ring to be had.
 pub fn probe_io_uring() -> Result<RingFeatures> {
+    if cfg!(wasi) {
+        return Err(not_here("monitor", MonitorKind::IoUring));
+    }
     let eventfd = crate::EventNotifier::new()?;
     super::io_uring::probe(eventfd.as_fd().as_raw_fd())
         .map_err(|refusal| refusal.to_error("monitor", "io_uring", &RingParams::default()))
 }
 
-fn poll(shared: &Shared) -> PollMonitor {
+/// The monitor of another build.
+fn not_here(option: &str, kind: MonitorKind) -> Error {
+    let why = if cfg!(wasi) {
+        "a WebAssembly build waits by poll_oneoff alone; use 'auto' or 'wasi'"
+    } else {
+        "it is for WebAssembly builds, and this is a native one; use 'auto'"
+    };
+    Error::unsupported(format!("{option} = '{kind}' is refused: {why}"))
+}
+
+/// The monitor that can always be had.
+fn last_resort(shared: &Shared) -> Monitor {
+    #[cfg(wasi)]
+    let mut monitor = WasiMonitor::default();
+    #[cfg(not(wasi))]
     let mut monitor = PollMonitor::default();
     let _never_refused = monitor.update(
         MonitorToken::NOTIFIER,
@@ -150,7 +182,10 @@ fn poll(shared: &Shared) -> PollMonitor {
         Interest::empty(),
         Interest::READ,
     );
-    monitor
+    #[cfg(wasi)]
+    return Monitor::Wasi(monitor);
+    #[cfg(not(wasi))]
+    Monitor::Poll(monitor)
 }
 
 pub(super) fn epoll(shared: &Shared) -> std::result::Result<EpollMonitor, Refusal> {
@@ -284,6 +319,8 @@ impl State {
                 return true;
             }
             Monitor::IoUring(_) => {}
+            #[cfg(wasi)]
+            Monitor::Wasi(_) => return false,
             #[cfg(loom)]
             Monitor::Model(_) => return false,
         }
@@ -337,7 +374,7 @@ impl State {
         self.may_move_up = false;
         shared.stats.fallbacks.bump();
         self.set_monitor_reason(shared, MonitorKind::Poll, reason.into());
-        if let Ok(monitor) = self.fill(Monitor::Poll(poll(shared))) {
+        if let Ok(monitor) = self.fill(last_resort(shared)) {
             self.monitor = monitor;
         }
         self.fill_outer(shared);
@@ -394,6 +431,8 @@ impl State {
             Monitor::Poll(_) => true,
             Monitor::Epoll(_) => false,
             Monitor::IoUring(monitor) => monitor.notifier_must_be_read(),
+            #[cfg(wasi)]
+            Monitor::Wasi(_) => true,
             #[cfg(loom)]
             Monitor::Model(monitor) => monitor.notifier_must_be_read(),
         };

@@ -82,6 +82,13 @@ impl Guards {
     }
 }
 
+/// WebAssembly is not told.
+#[cfg(wasi)]
+fn affinity() -> u32 {
+    u32::MAX
+}
+
+#[cfg(not(wasi))]
 fn affinity() -> u32 {
     // Fails only where there are more CPUs than the set can hold.
     rustix::thread::sched_getaffinity(None).map_or(u32::MAX, |set| set.count())

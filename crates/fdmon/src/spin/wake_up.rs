@@ -2,15 +2,20 @@
 //! lateness of the context's own timed sleeps, until the traffic shows what it takes to be woken by
 //! a descriptor.
 
+#[cfg(not(wasi))]
 use std::num::NonZeroU64;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+#[cfg(not(wasi))]
 use rustix::thread::{current_timer_slack, nanosleep, set_current_timer_slack};
+#[cfg(not(wasi))]
 use rustix::time::Timespec;
 
 use super::policy::WakeUp;
-use crate::clock::{monotonic_ns, thread_cpu_ns};
+use crate::clock::monotonic_ns;
+#[cfg(not(wasi))]
+use crate::clock::thread_cpu_ns;
 
 /// What is assumed where nothing was measured: in no time, for the CPU that it takes on most
 /// machines.
@@ -61,7 +66,10 @@ impl Estimate {
     fn measure(&mut self) {
         static OF_PROCESS: OnceLock<WakeUp> = OnceLock::new();
         self.measured = true;
-        self.slack_ns = current_timer_slack().unwrap_or(0);
+        #[cfg(not(wasi))]
+        {
+            self.slack_ns = current_timer_slack().unwrap_or(0);
+        }
         self.now = *OF_PROCESS.get_or_init(|| sleep_and_measure(self.slack_ns));
     }
 
@@ -95,6 +103,31 @@ impl Estimate {
     }
 }
 
+/// As a context sleeps. Where it does not, a host may know whole milliseconds only: that is no
+/// lateness then.
+#[cfg(wasi)]
+fn nap() {
+    #[cfg(threads)]
+    crate::bell::Alarm::default().sleep(Some(SLEEP.subsec_nanos().into()));
+    #[cfg(not(threads))]
+    std::thread::sleep(SLEEP);
+}
+
+/// Without the CPU time, of which WebAssembly is not told.
+#[cfg(wasi)]
+fn sleep_and_measure(_: u64) -> WakeUp {
+    let mut late = [0; SLEEPS];
+    for lateness in &mut late {
+        let start = monotonic_ns();
+        nap();
+        let took = monotonic_ns().saturating_sub(start);
+        *lateness = took.saturating_sub(u64::from(SLEEP.subsec_nanos()));
+    }
+    late.sort_unstable();
+    WakeUp { latency_ns: late[SLEEPS / 2], ..ASSUMED }
+}
+
+#[cfg(not(wasi))]
 fn sleep_and_measure(slack_ns: u64) -> WakeUp {
     let exact = set_current_timer_slack(NonZeroU64::new(1)).is_ok();
     let cpu_before = thread_cpu_ns();
@@ -150,6 +183,7 @@ mod tests {
     }
 
     /// SPEC 27
+    #[cfg(not(wasi))]
     #[test]
     fn a_wake_up_is_measured_once_and_the_thread_keeps_its_slack() {
         let slack = current_timer_slack().unwrap();

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -455,8 +455,9 @@ pub fn answer<T>(mut ack: Ack<T>) -> T {
 
 /// A number that nothing else in this process uses, so that a test may close it and find it
 /// closed although other tests open files at the same time.
+#[cfg(not(wasi))]
 pub fn private(fd: impl AsFd) -> OwnedFd {
-    static NEXT: AtomicI32 = AtomicI32::new(800);
+    static NEXT: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(800);
     let at = NEXT.fetch_add(1, Ordering::Relaxed);
     rustix::io::fcntl_dupfd_cloexec(fd, at).unwrap()
 }
@@ -474,6 +475,7 @@ pub fn close_number(fd: RawFd) {
 }
 
 /// Two connected sockets, non-blocking.
+#[cfg(not(wasi))]
 pub fn pair() -> (OwnedFd, OwnedFd) {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -481,6 +483,7 @@ pub fn pair() -> (OwnedFd, OwnedFd) {
 }
 
 /// The reading and the writing end of a pipe, non-blocking.
+#[cfg(not(wasi))]
 pub fn pipe() -> (OwnedFd, OwnedFd) {
     use rustix::pipe::{PipeFlags, pipe_with};
     pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap()
@@ -498,17 +501,65 @@ pub fn fill(fd: impl AsFd) {
 }
 
 /// A file without a poll operation, which epoll refuses.
+#[cfg(not(wasi))]
 pub fn regular_file() -> OwnedFd {
     rustix::fs::memfd_create("fdmon-test", rustix::fs::MemfdFlags::CLOEXEC).unwrap()
 }
+
+/// WASI makes neither sockets nor pipes, and does not duplicate a number: tests that need them are
+/// ignored there.
+#[cfg(wasi)]
+mod not_on_wasi {
+    use super::{AsFd, OwnedFd};
+
+    pub fn pair() -> (OwnedFd, OwnedFd) {
+        panic!("WASI makes no sockets");
+    }
+
+    pub fn pipe() -> (OwnedFd, OwnedFd) {
+        panic!("WASI makes no pipes");
+    }
+
+    pub fn alone(_: &str, _: &str) -> bool {
+        panic!("WASI makes no processes");
+    }
+
+    pub fn private(_: impl AsFd) -> OwnedFd {
+        panic!("WASI duplicates no fds");
+    }
+
+    pub fn regular_file() -> OwnedFd {
+        let options = || std::fs::OpenOptions::new().read(true).write(true).create(true).clone();
+        options().open("/tmp/fdmon-test").unwrap().into()
+    }
+}
+
+#[cfg(wasi)]
+pub use not_on_wasi::{alone, pair, pipe, private, regular_file};
 
 /// Assertions on time hold on this machine; `FDMON_SLOW=1` says that they do not.
 pub fn on_time() -> bool {
     std::env::var_os("FDMON_SLOW").is_none_or(|value| value != "1")
 }
 
+/// This machine is emulated, and ten times slower than others: `FDMON_EMULATED=1`.
+fn emulated() -> bool {
+    std::env::var_os("FDMON_EMULATED").is_some_and(|value| value == "1")
+}
+
+/// How often something is done that is done often.
+pub fn often(count: u32) -> u32 {
+    if emulated() { count / 50 } else { count }
+}
+
+/// Milliseconds in which some turns are over.
+pub fn a_while(ms: u64) -> Duration {
+    Duration::from_millis(if emulated() { 20 * ms } else { ms })
+}
+
 /// Runs this test once more in a process of its own, with this variable set, and expects it to
 /// pass there. `true` = this is that process.
+#[cfg(not(wasi))]
 pub fn alone(variable: &str, value: &str) -> bool {
     const INSIDE: &str = "FDMON_TEST_ALONE";
     if std::env::var_os(INSIDE).is_some() {

@@ -48,6 +48,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 /// SPEC 4
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn as_a_future_it_wakes_the_last_one_who_asked_and_once() {
     let (ctx, _clock) = manual();
     let mut ack = pin!(ctx.remote().register_send(ringing(&rung(), &Tally::new())));
@@ -68,6 +69,7 @@ fn as_a_future_it_wakes_the_last_one_who_asked_and_once() {
 
 /// SPEC 4
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn futures_of_requests_are_awaited_one_after_the_other_without_an_executor_of_the_loop() {
     let thread = io_thread().spawn().unwrap();
     let (remote, runs, bell) = (thread.remote(), Tally::new(), rung());
@@ -85,6 +87,7 @@ fn futures_of_requests_are_awaited_one_after_the_other_without_an_executor_of_th
 
 /// SPEC 4
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_home_thread_does_not_wait_and_the_request_goes_on() {
     let (ctx, _clock) = manual();
     let second = context();
@@ -111,6 +114,7 @@ fn a_home_thread_does_not_wait_and_the_request_goes_on() {
 
 /// SPEC 4
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_wait_may_be_limited_and_an_answer_is_taken_once() {
     let (send, receive) = std::sync::mpsc::channel();
     let (go, wait) = std::sync::mpsc::channel();
@@ -136,6 +140,7 @@ fn a_wait_may_be_limited_and_an_answer_is_taken_once() {
 
 /// SPEC 4
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_bottom_half_of_the_asker_gets_the_answer_and_may_hold_what_stays_in_its_thread() {
     let ctx = context();
     let thread = io_thread().spawn().unwrap();
@@ -170,6 +175,7 @@ fn what_that_bottom_half_returns_is_reported_by_the_turn() {
 
 /// SPEC 4
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn who_has_only_a_remote_of_the_asker_leaves_a_closure_there() {
     let ctx = context();
     let thread = io_thread().spawn().unwrap();
@@ -243,6 +249,7 @@ fn a_request_goes_on_when_nobody_waits_for_its_answer() {
 
 /// SPEC 4, 21, 38
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn a_waker_that_panics_is_a_failure_of_the_turn_and_nothing_at_the_end_and_the_others_hear() {
     struct Bad;
     impl Wake for Bad {

@@ -47,6 +47,7 @@ fn they_run_in_the_order_in_which_they_were_scheduled() {
 
 /// SPEC 20, 36
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn the_order_holds_across_threads_kinds_and_jobs() {
     let ctx = context();
     let seen: Arc<Mutex<Vec<&str>>> = Arc::default();

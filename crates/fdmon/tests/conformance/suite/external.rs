@@ -121,6 +121,7 @@ fn disabled_in_a_callback_the_other_external_handlers_of_the_turn_wait() {
 
 /// SPEC 14, 20
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn disabled_in_its_own_read_its_write_waits_too() {
     let (ctx, _clock) = manual();
     let (ours, theirs) = pair();
@@ -210,6 +211,7 @@ fn disabled_by_the_poll_begin_of_another_it_does_not_begin() {
 
 /// SPEC 14
 #[test]
+#[cfg_attr(wasi, ignore = "nothing on WASI wakes an outer loop")]
 fn the_last_enable_wakes_the_loop() {
     let (ctx, _clock) = manual();
     let runs = Count::new();

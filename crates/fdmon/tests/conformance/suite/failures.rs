@@ -56,6 +56,7 @@ fn an_error_stops_none_of_the_others_and_is_returned_after_them() {
 
 /// SPEC 21
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn write_runs_although_read_failed() {
     let (ctx, _clock) = manual();
     let (ours, theirs) = crate::support::pair();
@@ -102,6 +103,7 @@ fn the_errors_of_a_nested_turn_are_its_own() {
 
 /// SPEC 21
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn a_panic_of_a_callback_resumes_after_the_others_ran() {
     let (ctx, _clock) = manual();
     let log = Log::new();
@@ -122,6 +124,7 @@ fn a_panic_of_a_callback_resumes_after_the_others_ran() {
 
 /// SPEC 21
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn panics_of_handlers_timers_and_jobs_leave_the_context_usable() {
     let (ctx, _clock) = manual();
     let bell = rung();
@@ -146,6 +149,7 @@ fn panics_of_handlers_timers_and_jobs_leave_the_context_usable() {
 
 /// SPEC 19, 21
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn a_panic_of_the_outer_turn_does_not_unwind_a_callback_that_nests() {
     let (ctx, _clock) = manual();
     let log = Log::new();
@@ -163,6 +167,7 @@ fn a_panic_of_the_outer_turn_does_not_unwind_a_callback_that_nests() {
 
 /// SPEC 19, 21
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn a_panic_in_a_nested_turn_resumes_there_and_unwinds_no_further_than_its_callback() {
     let (ctx, _clock) = manual();
     let log = Log::new();
@@ -182,6 +187,7 @@ fn a_panic_in_a_nested_turn_resumes_there_and_unwinds_no_further_than_its_callba
 
 /// SPEC 21, 23
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn a_predicate_that_panics_is_no_hit_and_ends_the_spin_and_begin_and_end_stay_balanced() {
     let (ctx, _clock) = spinning();
     let (predicate, other) = (Predicate::new(), Predicate::new());
@@ -201,6 +207,7 @@ fn a_predicate_that_panics_is_no_hit_and_ends_the_spin_and_begin_and_end_stay_ba
 
 /// SPEC 21, 25
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn hooks_that_panic_stop_no_other_and_are_reported() {
     for hook in ["begin", "end"] {
         let (ctx, _clock) = spinning();
@@ -237,6 +244,7 @@ fn what_fails_in_a_turn_that_also_progressed_is_not_lost_by_close() {
 
 /// SPEC 21
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn a_panicking_bottom_half_and_timer_can_run_again() {
     let (ctx, _clock) = manual();
     let runs = Count::new();
@@ -257,6 +265,7 @@ fn a_panicking_bottom_half_and_timer_can_run_again() {
 
 /// SPEC 21
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn a_panic_that_ends_run_or_poll_until_leaves_the_next_run_as_if_it_had_not_been() {
     for way in ["run", "run_for", "condition"] {
         let (ctx, _clock) = manual();
@@ -287,6 +296,7 @@ fn a_panic_that_ends_run_or_poll_until_leaves_the_next_run_as_if_it_had_not_been
 
 /// SPEC 21
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn a_panic_that_ends_run_leaves_spin_mode() {
     let (ctx, _clock) = spinning();
     let predicate = Predicate::new();
@@ -301,6 +311,7 @@ fn a_panic_that_ends_run_leaves_spin_mode() {
 
 /// SPEC 21, 25
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn what_a_hook_panics_outside_a_turn_goes_on_from_the_call_that_ran_it_once_its_work_is_done() {
     type Call = fn(&AioContext, &EventNotifier);
     let calls: [(&str, Call); 6] = [
@@ -349,6 +360,7 @@ fn what_a_hook_panics_outside_a_turn_goes_on_from_the_call_that_ran_it_once_its_
 
 /// SPEC 21
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn a_hook_that_panics_while_the_context_is_dropped_is_heard_and_releases_everything() {
     let (ctx, _clock) = spinning();
     let (bell, predicate) = (EventNotifier::new().unwrap(), Predicate::new());

@@ -35,6 +35,7 @@ fn ended(thread: &IoThread) {
 
 /// SPEC 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_thread_has_a_context_of_its_own_that_may_spin_for_32768_ns() {
     let builder = IoThread::builder().monitor(monitor()).ring(ring_params()).name("disk");
     let thread = builder.spawn().unwrap();
@@ -52,6 +53,7 @@ fn a_thread_has_a_context_of_its_own_that_may_spin_for_32768_ns() {
 
 /// SPEC 31, 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn its_parameters_change_while_it_runs() {
     let thread =
         io_thread().aio(AioParams { max_batch: 4, ..AioParams::default() }).spawn().unwrap();
@@ -76,6 +78,7 @@ fn its_parameters_change_while_it_runs() {
 
 /// SPEC 13, 45, 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_context_that_cannot_be_built_is_an_error_of_spawn() {
     let bad = io_thread().poll(PollParams { cpu_budget: -1.0, ..spin() }).spawn().unwrap_err();
     assert!(bad.is_invalid_arg() && bad.to_string().contains("cpu_budget"), "{bad}");
@@ -88,6 +91,7 @@ fn a_context_that_cannot_be_built_is_an_error_of_spawn() {
 
 /// SPEC 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn stopping_is_a_bottom_half_behind_what_was_asked_before() {
     for params in [PollParams::default(), PollParams { max_ns: 20_000, ..spin() }] {
         let thread = io_thread().poll(params).spawn().unwrap();
@@ -109,6 +113,7 @@ fn stopping_is_a_bottom_half_behind_what_was_asked_before() {
 
 /// SPEC 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_thread_that_sleeps_or_has_never_run_a_turn_is_stopped_too() {
     io_thread().spawn().unwrap().stop().unwrap();
     let thread = io_thread().spawn().unwrap();
@@ -120,6 +125,7 @@ fn a_thread_that_sleeps_or_has_never_run_a_turn_is_stopped_too() {
 
 /// SPEC 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn dropping_it_stops_it_and_waits_for_its_end() {
     let (source, bell, hands) = Spun::new();
     let thread = io_thread().poll(PollParams { max_ns: 20_000, ..spin() }).spawn().unwrap();
@@ -133,6 +139,7 @@ fn dropping_it_stops_it_and_waits_for_its_end() {
 
 /// SPEC 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn it_ends_by_itself_when_a_callback_or_a_remote_stops_it_or_closes_its_context() {
     for way in ["ops", "remote", "nested", "close"] {
         let thread = io_thread().spawn().unwrap();
@@ -164,6 +171,7 @@ fn it_ends_by_itself_when_a_callback_or_a_remote_stops_it_or_closes_its_context(
 
 /// SPEC 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn inside_itself_it_can_be_stopped_and_dropped_but_not_waited_for() {
     for way in ["stop", "drop"] {
         let thread = io_thread().spawn().unwrap();
@@ -198,6 +206,7 @@ fn fail(thread: &IoThread, how: &'static str) {
 
 /// SPEC 21, 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_failing_callback_does_not_end_the_thread_and_the_first_failure_is_reported_at_the_end() {
     for first in ["no such device", "panic"] {
         let thread = io_thread().spawn().unwrap();
@@ -227,6 +236,7 @@ fn a_failing_callback_does_not_end_the_thread_and_the_first_failure_is_reported_
 
 /// SPEC 21, 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_hook_hears_each_failure_and_what_it_deals_with_is_not_reported() {
     let (tell, told) = mpsc::channel();
     let home = Arc::new(std::sync::OnceLock::new());
@@ -250,6 +260,7 @@ fn a_hook_hears_each_failure_and_what_it_deals_with_is_not_reported() {
 
 /// SPEC 21, 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_hook_ends_the_thread_if_it_says_so_or_panics_itself() {
     for way in ["break", "panic"] {
         let (source, _bell, hands) = Spun::new();
@@ -276,6 +287,7 @@ fn a_hook_ends_the_thread_if_it_says_so_or_panics_itself() {
 
 /// SPEC 21, 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_failure_in_the_turn_that_stops_it_loses_neither() {
     let thread = io_thread().spawn().unwrap();
     let stop = |ops: &mut Ops<'_>| {
@@ -307,6 +319,7 @@ fn wide_open(builder: IoThreadBuilder, max_ns: u64) -> IoThread {
 
 /// SPEC 21, 25, 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_hook_of_a_handler_that_fails_at_the_end_is_reported() {
     struct Sore(Spun);
     impl std::os::fd::AsFd for Sore {
@@ -367,6 +380,7 @@ fn work(ns: u64) {
 
 /// SPEC 52, 53
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn busy_time_is_the_cpu_time_of_its_callbacks_and_load_its_share() {
     let thread = io_thread().spawn().unwrap();
     let idle = io_thread().spawn().unwrap();
@@ -400,6 +414,7 @@ fn busy_time_is_the_cpu_time_of_its_callbacks_and_load_its_share() {
 
 /// SPEC 52, 53
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn spinning_in_vain_is_no_load() {
     let thread = wide_open(io_thread(), 2_000_000);
     let start = Instant::now();
@@ -419,6 +434,7 @@ fn spinning_in_vain_is_no_load() {
 
 /// SPEC 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn handlers_are_spread_and_moved_over_threads_by_their_load() {
     let threads = [(); 2].map(|()| io_thread().spawn().unwrap());
     let [busy, idle] = &threads;

@@ -116,6 +116,7 @@ fn sipping(socket: OwnedFd, taken: &Arc<std::sync::Mutex<Vec<u8>>>) -> SendHandl
 
 /// SPEC 44, 52
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn unread_bytes_of_a_socket_move_along_in_order() {
     let ((here, _clock), (there, _their_clock)) = (manual(), manual());
     let (ours, theirs) = pair();
@@ -398,6 +399,7 @@ fn its_interest_and_its_counters_go_with_it() {
 
 /// SPEC 46, 52
 #[test]
+#[cfg_attr(wasi, ignore = "there is one monitor on WASI")]
 fn handlers_move_between_contexts_on_different_monitors() {
     let here = context();
     for kind in [MonitorKind::Poll, MonitorKind::Epoll, MonitorKind::Auto] {
@@ -428,6 +430,7 @@ fn a_move_to_the_same_context_is_a_removal_and_a_registration() {
 
 /// SPEC 4, 52
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn any_thread_may_ask_for_a_move_by_the_remotes_alone() {
     let (here, there) = (context(), context());
     let (bell, runs) = (EventNotifier::new().unwrap(), Tally::new());
@@ -634,6 +637,7 @@ impl Source for Picky {
 
 /// SPEC 52
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn a_handler_that_the_target_refuses_comes_back_with_the_error() {
     let ((here, _clock), (there, _their_clock)) = (manual(), manual());
     let (bell, runs) = (rung(), Tally::new());
@@ -671,6 +675,7 @@ fn one_that_comes_back_replaces_nobody_who_came_meanwhile() {
 
 /// SPEC 52
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn one_that_is_refused_on_both_sides_goes_to_the_asker() {
     let ((here, _clock), (there, _their_clock)) = (manual(), manual());
     let (fd, _other) = pair();

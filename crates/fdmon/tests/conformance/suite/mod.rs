@@ -13,14 +13,21 @@ mod channel;
 mod close;
 mod external;
 mod failures;
+#[cfg(not(wasi))] // memfds and pipes; see `on_wasi`
 mod file_io;
+#[cfg(not(wasi))]
 mod file_io_users;
 mod hooks;
+#[cfg(not(wasi))] // sockets and pipes
 mod interest;
+#[cfg(not(wasi))] // by the CPU time of threads, which WASI does not tell
 mod io_threads;
+#[cfg(not(wasi))]
 mod kernel;
 mod migrate;
 mod nested;
+#[cfg(wasi)]
+mod on_wasi;
 mod policies;
 mod random;
 mod random_moves;

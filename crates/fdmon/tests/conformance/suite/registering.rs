@@ -244,6 +244,7 @@ fn a_handler_with_only_poll_is_never_handed_to_the_kernel() {
 
 /// SPEC 8
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn interest_alone_can_change_in_both_directions() {
     let (ctx, _clock) = manual();
     let (ours, theirs) = crate::support::pair();
@@ -266,6 +267,7 @@ fn interest_alone_can_change_in_both_directions() {
 
 /// SPEC 8
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn set_interest_keeps_the_place_on_the_spin_list() {
     let (ctx, _clock) = spinning();
     let (ours, _theirs) = crate::support::pair();
@@ -296,6 +298,7 @@ fn set_interest_keeps_the_place_on_the_spin_list() {
 
 /// SPEC 8
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn readiness_that_is_no_longer_wanted_is_not_dispatched() {
     let (ctx, _clock) = manual();
     let (bell, (ours, _theirs)) = (EventNotifier::new().unwrap(), crate::support::pair());

@@ -18,6 +18,7 @@ use crate::support::{
 
 /// SPEC 4, 12
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_registration_from_another_thread_wakes_a_sleeping_loop() {
     let ctx = context();
     let (remote, runs) = (ctx.remote(), Tally::new());
@@ -37,6 +38,7 @@ fn a_registration_from_another_thread_wakes_a_sleeping_loop() {
 
 /// SPEC 4, 12
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_removal_and_a_change_of_interest_wake_a_sleeping_loop_too() {
     for what in ["remove", "interest"] {
         let ctx = context();
@@ -110,6 +112,7 @@ fn the_predicate_of_one_that_comes_from_afar_is_asked_before_any_sleep() {
 
 /// SPEC 4, 13
 #[test]
+#[cfg_attr(wasi, ignore = "WASI duplicates no fds")]
 fn a_source_that_is_refused_comes_back_with_the_reason() {
     let (ctx, _clock) = manual();
     let remote = ctx.remote();
@@ -131,6 +134,7 @@ fn a_source_that_is_refused_comes_back_with_the_reason() {
 
 /// SPEC 4, 21
 #[test]
+#[cfg_attr(wasi, ignore = "WebAssembly does not unwind")]
 fn a_source_that_panics_when_it_is_asked_comes_back_and_the_turn_resumes_the_panic() {
     let (ctx, _clock) = manual();
     let (source, _bell, hands) = Spun::new();
@@ -367,6 +371,7 @@ fn the_token_of_an_fd_is_that_of_its_handler_now_and_of_its_type() {
 
 /// SPEC 4
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn the_fd_of_closures_comes_back_and_they_are_dropped_at_home_before_that() {
     let (ctx, _clock) = manual();
     let kept = Rc::new(());
@@ -385,6 +390,7 @@ fn the_fd_of_closures_comes_back_and_they_are_dropped_at_home_before_that() {
 
 /// SPEC 8
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn interest_is_changed_from_afar_and_only_to_what_there_are_callbacks_for() {
     let (ctx, _clock) = manual();
     let (ours, theirs) = pair();
@@ -436,6 +442,7 @@ fn a_removal_from_afar_in_spin_mode_ends_what_has_begun_first() {
 
 /// SPEC 25
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_suppress_word_is_free_as_soon_as_the_removal_is_acknowledged() {
     let thread = io_thread().spawn().unwrap();
     let remote = thread.remote();

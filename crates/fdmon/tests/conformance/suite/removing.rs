@@ -52,6 +52,7 @@ fn expect(ctx: &AioContext, deed: &str, log: &Log) {
 
 /// SPEC 3, 7, 10
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn from_read_write_and_priority_of_another_handler() {
     for deed in DEEDS {
         for place in ["read", "write"] {
@@ -177,6 +178,7 @@ fn from_a_nested_turn_what_the_outer_turn_had_collected() {
 }
 
 /// SPEC 3, 10, 20
+#[cfg(not(wasi))]
 #[test]
 fn itself_from_read_and_write_does_not_run() {
     for deed in DEEDS {

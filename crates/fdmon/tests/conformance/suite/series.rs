@@ -60,6 +60,7 @@ impl Busy {
 
 /// SPEC 18
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn write_interest_is_served_in_a_series_of_hits() {
     for blocking in [true, false] {
         let busy = busy(true);
@@ -75,6 +76,7 @@ fn write_interest_is_served_in_a_series_of_hits() {
 
 /// SPEC 18
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn a_series_of_hits_asks_the_kernel_once_in_50_microseconds() {
     let busy = busy(true);
     let before = busy.ctx.stats();
@@ -91,6 +93,7 @@ fn a_series_of_hits_asks_the_kernel_once_in_50_microseconds() {
 
 /// SPEC 18
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn a_hang_up_is_noticed_in_a_series_of_hits() {
     let (ctx, clock) = spinning();
     let (ours, theirs) = pair();
@@ -109,6 +112,7 @@ fn a_hang_up_is_noticed_in_a_series_of_hits() {
 
 /// SPEC 9, 18
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn a_handler_that_is_not_on_the_spin_list_is_not_starved_by_hits() {
     for blocking in [true, false] {
         for plain in [true, false] {
@@ -168,6 +172,7 @@ fn noticed(mut each_turn: impl FnMut(&AioContext, &Predicate)) -> u64 {
 
 /// SPEC 18, 23
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn spins_that_notifications_end_starve_nobody() {
     let took = noticed(|ctx, predicate| {
         let (remote, once) = (ctx.remote(), Rc::new(Cell::new(true)));
@@ -182,6 +187,7 @@ fn spins_that_notifications_end_starve_nobody() {
 
 /// SPEC 18
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn blocking_turns_that_bottom_halves_keep_awake_starve_nobody() {
     let took = noticed(|ctx, _| ctx.schedule(|_| Ok(())).unwrap());
     assert!(took <= LOOK_NS + TURN_NS, "after {took} ns");
@@ -189,6 +195,7 @@ fn blocking_turns_that_bottom_halves_keep_awake_starve_nobody() {
 
 /// SPEC 18
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn blocking_turns_whose_timers_are_due_starve_nobody() {
     let timers = Rc::new(Cell::new(None));
     let took = noticed(|ctx, _| {

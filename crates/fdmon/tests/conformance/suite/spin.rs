@@ -15,6 +15,7 @@ use crate::support::{
 
 /// SPEC 22
 #[test]
+#[cfg_attr(wasi, ignore = "WASI makes no sockets")]
 fn a_handler_joins_the_spin_list_when_it_is_dispatched_for_any_reason() {
     let (ctx, _clock) = spinning();
     for reason in ["hit", "read", "write"] {
@@ -340,6 +341,7 @@ fn non_blocking_turns_and_dispatch_time_do_not_move_the_window() {
 
 /// SPEC 26, 31
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_change_of_parameters_resets_the_window_from_any_thread() {
     let (ctx, _clock) = spinning();
     ctx.set_poll_params(spin()).unwrap();
@@ -384,6 +386,7 @@ fn fruitless_spins_pay_from_the_cpu_budget_and_hits_do_not() {
 }
 
 /// SPEC 28
+#[cfg(not(wasi))]
 #[test]
 fn on_one_usable_cpu_there_is_no_spin_unless_guards_are_off() {
     let all = rustix::thread::sched_getaffinity(None).unwrap();

@@ -215,6 +215,7 @@ fn the_longest_delay_does_not_overflow() {
 
 /// SPEC 39
 #[test]
+#[cfg_attr(wasi, ignore = "Node 20 and 22 crash when so much memory is asked for")]
 fn a_million_timers_are_armed_cancelled_and_expire_in_order() {
     const TIMERS: u32 = 1_000_000;
     let (ctx, clock) = manual();

@@ -118,6 +118,7 @@ fn a_spin_that_the_kernel_ends_says_ready() {
 }
 
 /// SPEC 21, 54
+#[cfg(not(wasi))]
 #[test]
 fn a_spin_that_a_failing_predicate_or_the_outer_loop_ends_says_so() {
     let (ctx, _clock) = spinning();
@@ -216,6 +217,7 @@ fn who_joins_and_who_leaves_the_spin_list_is_told_by_fd() {
 
 /// SPEC 43, 54
 #[test]
+#[cfg_attr(wasi, ignore = "there is one monitor on WASI")]
 fn another_monitor_is_told_with_the_reason() {
     // Which monitor is under test does not matter: this is about going from one to another.
     let ring = RingParams { mode: RingMode::Off, ..RingParams::default() };

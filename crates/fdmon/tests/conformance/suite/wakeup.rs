@@ -36,6 +36,7 @@ fn a_notification_signals_only_a_loop_that_is_about_to_sleep() {
 
 /// SPEC 32, 33, 50
 #[test]
+#[cfg_attr(wasi, ignore = "nothing on WASI wakes an outer loop")]
 fn between_prepare_and_check_every_notification_signals_also_when_one_is_pending() {
     let (ctx, _clock) = manual();
     let remote = ctx.remote();
@@ -94,6 +95,7 @@ fn the_next_turn_computes_anew_what_the_home_thread_changed_after_the_last_one()
 
 /// SPEC 34
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_notification_is_accepted_once_and_with_everything_that_was_published_before_it() {
     let (ctx, _clock) = manual();
     let runs = Count::new();
@@ -124,6 +126,7 @@ fn a_notification_before_a_blocking_turn_is_not_lost() {
 
 /// SPEC 4, 36
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_bottom_half_scheduled_from_a_thread_wakes_a_sleeping_loop() {
     let ctx = context();
     let runs = Count::new();
@@ -140,6 +143,7 @@ fn a_bottom_half_scheduled_from_a_thread_wakes_a_sleeping_loop() {
 
 /// SPEC 33
 #[test]
+#[cfg_attr(wasi, ignore = "nothing on WASI wakes an outer loop")]
 fn notify_me_counts_nested_sleeps_too_and_is_0_again_after_them() {
     let ctx = context();
     let runs = Count::new();
@@ -173,6 +177,7 @@ fn notify_me_counts_nested_sleeps_too_and_is_0_again_after_them() {
 
 /// SPEC 4, 12
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_registration_from_another_thread_wakes_a_sleeping_loop() {
     let ctx = context();
     let (remote, runs) = (ctx.remote(), Arc::new(AtomicU32::new(0)));
@@ -212,6 +217,7 @@ fn a_registration_from_another_thread_wakes_a_sleeping_loop() {
 
 /// SPEC 4, 32
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn stop_from_a_thread_ends_run_and_poll_until() {
     let ctx = context();
     for way in ["run", "poll_until"] {
@@ -253,6 +259,7 @@ fn a_remote_is_send_and_sync_and_a_context_is_neither() {
 
 /// SPEC 4, 31, 53
 #[test]
+#[cfg_attr(not(threads), ignore = "there are no threads")]
 fn a_remote_reads_statistics_and_parameters_and_changes_them_from_the_next_turn_on() {
     let (ctx, _clock) = manual();
     let remote = Remote::from_id(ctx.id()).unwrap();

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
 use super::super::{builder, context, manual, monitor, spinning};
 use crate::support::{
-    Count, Predicate, WINDOW, by_number, close_number, member, on_time, pair, private,
+    Count, Predicate, WINDOW, a_while, by_number, close_number, member, on_time, pair, private,
     regular_file, rung, sleep_for, spin,
 };
 
@@ -545,7 +545,7 @@ fn a_deadline_that_is_put_off_leaves_the_alarm_as_it_was_set() {
     within_another(&ctx, None);
     let timer = ctx.timer(|_| Ok(())).unwrap();
     for outer in Outer::all(&ctx) {
-        timer.arm(Duration::from_millis(30)).unwrap();
+        timer.arm(a_while(30)).unwrap();
         ctx.prepare().unwrap();
         ctx.check_if(false).unwrap();
         let start = Instant::now();

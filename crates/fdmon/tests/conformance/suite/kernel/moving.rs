@@ -11,7 +11,7 @@ use fdmon::{
 };
 
 use super::super::{context, io_thread};
-use crate::support::{Spun, Tally, awaited, pair, ringing, spin};
+use crate::support::{Spun, Tally, awaited, often, pair, ringing, spin};
 
 fn parameters() -> [PollParams; 2] {
     [PollParams::default(), PollParams { max_ns: 20_000, grow: 0, ..spin() }]
@@ -179,7 +179,7 @@ fn a_producer_that_suppresses_its_signals_loses_none_over_moves_in_spin_mode() {
             Ok(())
         });
     let token = registered(&threads[0].remote(), handlers);
-    let events = 10_000;
+    let events = often(10_000);
     let (signals, end) = (Tally::new(), tail.clone());
     let count = signals.clone();
     let producer = std::thread::spawn(move || {

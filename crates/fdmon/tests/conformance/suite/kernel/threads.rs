@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fdmon::{AioContext, EventNotifier, Handlers, PollParams, WordSource};
 
 use super::super::{builder, context};
-use crate::support::{Count, on_time, spin};
+use crate::support::{Count, often, on_time, spin};
 
 const THREADS: u32 = 4;
 
@@ -41,7 +41,7 @@ fn every_schedule_is_followed_by_a_run_that_sees_what_was_published_before_it() 
                 .unwrap()
             })
             .collect();
-        let rounds = 2_000;
+        let rounds = u64::from(often(2_000));
         let done = Arc::new(AtomicU32::new(0));
         std::thread::scope(|scope| {
             for (at, half) in halves.iter().enumerate() {
@@ -78,7 +78,7 @@ fn jobs_of_many_threads_run_once_each_and_each_threads_in_order() {
     for params in parameters() {
         let ctx = builder().poll(params).build().unwrap();
         let _limit = limit(&ctx);
-        let jobs = 2_000_u64;
+        let jobs = u64::from(often(2_000));
         let last: Arc<[AtomicU64]> = (0..THREADS).map(|_| AtomicU64::new(0)).collect();
         let ran = Arc::new(AtomicU64::new(0));
         std::thread::scope(|scope| {
@@ -134,7 +134,7 @@ fn a_producer_that_obeys_the_suppress_word_loses_no_event() {
             Ok(())
         });
     ctx.set_fd_handler(bell.clone(), handlers).unwrap();
-    let events = 20_000;
+    let events = often(20_000);
     let signals = Arc::new(AtomicU32::new(0));
     let tail_of_ring = tail.clone();
     std::thread::scope(|scope| {
@@ -196,7 +196,7 @@ fn storms_of_notifications_while_fds_are_busy_end_with_a_quiet_loop() {
         for _ in 0..2 {
             let (remote, bell, stop) = (ctx.remote(), bell.clone(), stop.clone());
             scope.spawn(move || {
-                for at in 0..3_000 {
+                for at in 0..often(3_000) {
                     remote.notify().unwrap();
                     bell.set().unwrap();
                     if at % 16 == 0 {

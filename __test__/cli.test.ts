@@ -1,9 +1,12 @@
 // The command line, and capabilities().
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { release } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { capabilities, type Capabilities } from 'fdmon'
+import type { Report } from '../dist/cjs/cli/bench/report.js'
+import type { Probe } from '../dist/cjs/cli/probe.js'
 import { refusing } from './refusing.js'
 
 const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
@@ -96,6 +99,18 @@ for (const { pair, reason, advice, needsRing } of refusals) {
   })
 }
 
+test('where io_uring is refused, fdmon bench leaves it out and says why; asked for it alone, it fails [SPEC 45]', (t) => {
+  const few = ['--rounds', '1', '--events', '10', '--gap', '20', '--policy', 'blocking', '--placement', 'one', '--no-system-calls', '--json']
+  const both = refusing(['io_uring_setup=EPERM'], main, 'bench', '--monitor', 'io_uring,epoll', ...few)
+  t.is(both.status, 0, both.stderr)
+  const { rows, notes } = JSON.parse(both.stdout) as Report
+  t.deepEqual(rows.map(({ monitor }) => monitor), ['epoll'])
+  t.true(notes.some((note) => /^io_uring is left out: EPERM: /.test(note)), notes.join('\n'))
+  const alone = refusing(['io_uring_setup=EPERM'], main, 'bench', '--monitor', 'io_uring', ...few)
+  t.is(alone.status, 1)
+  t.regex(alone.stderr, /^fdmon: io_uring is left out: EPERM: /m)
+})
+
 test('fdmon probe prints the monitors as a table, without colour where there is no terminal', (t) => {
   const { status, stdout, stderr } = fdmon('probe')
   t.is(status, 0, stderr)
@@ -103,10 +118,15 @@ test('fdmon probe prints the monitors as a table, without colour where there is 
   t.false(stdout.includes('\u001b['))
 })
 
-test('fdmon probe --json prints what capabilities() returns', (t) => {
+test('fdmon probe --json prints what capabilities() returns, what it depends on, and the advice', (t) => {
   const { status, stdout } = fdmon('probe', '--json')
   t.is(status, 0)
-  t.deepEqual(JSON.parse(stdout), JSON.parse(JSON.stringify(capabilities())))
+  const { surroundings, advice, ...found } = JSON.parse(stdout) as Probe
+  t.deepEqual(found, JSON.parse(JSON.stringify(capabilities())))
+  t.is(surroundings.kernel, release())
+  t.true(surroundings.onlineCpus >= found.cpus)
+  t.truthy(surroundings.cpuList)
+  t.true(advice.every(({ about, text }) => about !== '' && text !== ''))
 })
 
 test('--help and --version end with 0, a usage error with 2 and a hint', (t) => {

@@ -1,9 +1,10 @@
 // Builds the package: the native addon, then the TypeScript, then the ESM entries and the declarations of both kinds.
 //
 //   node scripts/build.mjs [native] [ts] [--debug]      without a name: both
-import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
+import { transformSync } from 'esbuild'
 import { needCargo, root, run, step } from './step.mjs'
 
 const words = process.argv.slice(2)
@@ -32,6 +33,7 @@ if (wants('ts')) {
   rmSync(join(root, 'dist'), { recursive: true, force: true })
   run('TypeScript', bin('tsc'), ['--project', 'tsconfig.build.json'])
   await step('entries', writeEntries)
+  await step('command line', shrinkCommands)
 }
 
 /** One implementation, CommonJS; the ESM entry lists the names and re-exports the same objects. */
@@ -57,4 +59,24 @@ function writeEntries() {
     counts.push(`${entry} ${names.length} names`)
   }
   return `${counts.join(', ')}, ${readdirSync(esm).length} files`
+}
+
+/**
+ * The commands are half of the code and nobody's to import, so they are written small; file by file, since their workers and the
+ * tests name these files. The maps of tsc no longer fit and go.
+ */
+function shrinkCommands() {
+  const folder = join(root, 'dist', 'cjs', 'cli')
+  const files = readdirSync(folder, { recursive: true }).map((name) => join(folder, name))
+  const sources = files.filter((name) => name.endsWith('.js'))
+  let [before, after] = [0, 0]
+  for (const file of sources) {
+    const text = readFileSync(file, 'utf8')
+    const { code } = transformSync(text, { minify: true, target: 'node20.9', legalComments: 'none' })
+    writeFileSync(file, code)
+    before += text.length
+    after += code.length
+  }
+  for (const file of files.filter((name) => name.endsWith('.js.map'))) rmSync(file)
+  return `${sources.length} files, ${Math.round(before / 1000)} kB written as ${Math.round(after / 1000)} kB`
 }

@@ -170,6 +170,11 @@ function typeScript() {
 function command() {
   const { status, stdout, stderr } = node([join('node_modules', '.bin', 'fdmon'), 'probe', '--json'])
   if (status !== 0 || JSON.parse(stdout).native !== true) fail(`install: fdmon probe --json: exit code ${status}\n${stdout}${stderr}`)
+  // Here is no taskset and no strace, as at many a user's.
+  const few = ['--rounds', '1', '--events', '10', '--gap', '20', '--monitor', 'epoll', '--policy', 'blocking,cost', '--placement', 'free,one']
+  const bench = node([join('node_modules', '.bin', 'fdmon'), 'bench', ...few, '--html', 'bench.html', '--json'])
+  if (bench.status !== 0 || JSON.parse(bench.stdout).ok !== true) fail(`install: fdmon bench: exit code ${bench.status}\n${bench.stdout}${bench.stderr}`)
+  if (!readFileSync(join(project, 'bench.html'), 'utf8').includes('</html>')) fail('install: fdmon bench --html wrote no whole page')
 }
 
 /** Where npm finds no addon for the processor it takes the WebAssembly build, and the loader takes that. */

@@ -1,11 +1,38 @@
 #!/usr/bin/env node
-// `npx fdmon`: the command line. Exit codes: 0, 1 failed, 2 usage.
+// `npx fdmon`: the command line. Exit codes: 0, 1 failed, 2 usage, 128 + the signal that ended it.
 import { readFileSync } from 'node:fs'
+import { constants } from 'node:os'
 import { join } from 'node:path'
 import { Command, CommanderError } from 'commander'
-import { probe } from './probe.js'
+import { bench } from './bench/bench.js'
+import { settingsOf, withBenchOptions } from './bench/settings.js'
+import { describe, probe } from './probe.js'
+import { terminalOf } from './terminal.js'
 
 const USAGE = 2
+
+const BENCH_HELP = `
+A producer in one thread and a loop in another share a word of memory and an
+eventfd. A gap after an event was handled the next one is due; latency runs from
+then until its handler runs.
+
+Placements:
+  two        two CPUs, a thread pinned to each; guards off, which see one CPU
+  free       two CPUs or more, where the scheduler likes; guards on
+  one        one CPU for both; guards on: no policy spins
+  unguarded  one CPU for both; guards off: what spinning costs where the other
+             side needs the CPU
+
+Policies are those of the option poll.policy, with maxNs as --window says;
+blocking is maxNs: 0.
+
+Examples:
+  fdmon bench --quick
+  fdmon bench --monitor epoll --policy blocking,cost --gap 20,50
+  fdmon bench --html bench.html --json > bench.json
+
+Exit codes: 0; 1 when a row could not be measured or lost an event; 2 for a
+wrong option; 130 after Ctrl-C.`
 
 function version(): string {
   const manifest = readFileSync(join(__dirname, '..', '..', '..', 'package.json'), 'utf8')
@@ -20,14 +47,24 @@ function program(): Command {
     .helpCommand(false)
     .showHelpAfterError('(fdmon --help shows the commands)')
     .exitOverride()
+    .addHelpText('after', '\nExit codes: 0; 1 failed; 2 for a wrong option.')
   fdmon
     .command('probe')
-    .description('print what this kernel and container allow, and why not')
+    .description('print what this kernel and container allow, why not, and what to do')
     .option('--json', 'print JSON for machines')
     .helpOption('-h, --help', 'print this help')
     .allowExcessArguments(false)
     .action((options: { json?: boolean }) => {
-      process.stdout.write(probe(options.json === true, process.stdout.isTTY))
+      const found = probe()
+      process.stdout.write(options.json === true ? `${JSON.stringify(found, null, 2)}\n` : describe(found, terminalOf(process.stdout)))
+    })
+  withBenchOptions(fdmon.command('bench'))
+    .description('measure latency beside CPU time and system calls: monitors × policies × placements × gaps')
+    .helpOption('-h, --help', 'print this help')
+    .addHelpText('after', BENCH_HELP)
+    .allowExcessArguments(false)
+    .action(async (options: Parameters<typeof settingsOf>[0]) => {
+      process.exitCode = await bench(settingsOf(options), version())
     })
   return fdmon
 }
@@ -39,13 +76,22 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(1)
 })
 
-try {
-  program().parse()
-} catch (error) {
-  if (error instanceof CommanderError) {
-    process.exitCode = error.exitCode === 0 ? 0 : USAGE
-  } else {
-    process.stderr.write(`fdmon: ${error instanceof Error ? error.message : String(error)}\n`)
-    process.exitCode = 1
+// As a shell says it of a command that a signal ended; children, files and the cursor are seen to on exit.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => process.exit(128 + constants.signals[signal]))
+}
+
+async function main(): Promise<void> {
+  try {
+    await program().parseAsync()
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      process.exitCode = error.exitCode === 0 ? 0 : USAGE
+    } else {
+      process.stderr.write(`fdmon: ${error instanceof Error ? error.message : String(error)}\n`)
+      process.exitCode = 1
+    }
   }
 }
+
+void main()

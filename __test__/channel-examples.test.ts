@@ -22,12 +22,14 @@ for (const maxNs of ['0', '100000']) {
   })
 }
 
-test('rust-peer: a Rust process on the other side, echoing and counting', (t) => {
-  const peer = ['debug', 'release'].map((kind) => file(`target/${kind}/examples/channel_peer`)).find(existsSync)
-  if (peer === undefined) {
-    return t.fail('the peer is missing; run: cargo build -p fdmon --features channel --example channel_peer')
-  }
-  const text = run('examples/rust-peer/main.mjs', '--peer', peer, '--rounds', '2000', '--count', '20000')
-  t.regex(text, /2000 round trips .* 0 wrong/)
-  t.regex(text, /20000 messages each way: .* 0 not right here, the peer says 0/)
-})
+for (const maker of ['node', 'rust']) {
+  test(`rust-peer: a Rust process on the other side, echoing and counting, on a channel that ${maker} made`, (t) => {
+    const peer = ['debug', 'release'].map((kind) => file(`target/${kind}/examples/channel_peer`)).find(existsSync)
+    if (peer === undefined) {
+      return t.fail('the peer is missing; run: cargo build -p fdmon --features channel --example channel_peer')
+    }
+    const text = run('examples/rust-peer/main.mjs', '--maker', maker, '--peer', peer, '--rounds', '2000', '--count', '20000')
+    t.regex(text, /2000 round trips .* 0 wrong/)
+    t.regex(text, /20000 messages each way: .* 0 not right here, the peer says 0/)
+  })
+}

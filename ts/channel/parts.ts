@@ -9,6 +9,8 @@ import { EventNotifier, TYPE as NOTIFIER } from '../notifier.js'
 import { format, memoryBytes, open, type ChannelMemory, type PortNumber } from './layout.js'
 
 const TYPE = 'fdmon.Channel'
+/** The number of a file of which no program said it: of one that arrived by receiveFds, nobody else can close it. */
+const UNKNOWN = -1
 const KEYS = ['type', 'port', 'memory', 'buffer', 'pid', 'fds', 'ids'] as const
 
 /**
@@ -141,7 +143,7 @@ function eventfd(fd: unknown, id: unknown): EventNotifier {
 
 /** Whether a number that arrived in a handle still led to the sender's file when it was duplicated. */
 function checkSame(own: number, fd: unknown, id: unknown): void {
-  if (native.fdInode(own) === id) return
+  if (id === UNKNOWN || native.fdInode(own) === id) return
   throw badFd('handle.fds', fd, "it was closed, and its number is another file now: keep the sender's port open until ChannelPort.from() has run")
 }
 

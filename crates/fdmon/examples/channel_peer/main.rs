@@ -1,12 +1,13 @@
 //! The other side of a channel, for a program in another language: takes a port that it is handed over
-//! a Unix socket, and sends back what it receives.
+//! a Unix socket, or makes the channel and hands a port over, and sends back what it receives.
 //!
 //! ```text
-//! channel_peer [--spin MICROSECONDS] [--count N] SOCKET
+//! channel_peer [--spin MICROSECONDS] [--count N] [--make BYTES] SOCKET
 //! ```
 //!
 //! It connects to SOCKET and receives one message: its first byte is the number of the port, 1 or 2,
-//! and with it come two descriptors (SCM_RIGHTS), the memory and the bell. Then each message is sent
+//! and with it come two descriptors (SCM_RIGHTS), the memory and the bell. With `--make BYTES` it makes
+//! a channel of that capacity itself, and sends such a message instead. Then each message is sent
 //! back, until the other side closes its port. With `--count N` it sends N messages of its own
 //! instead, each of 64 bytes, a number from 0 on as a little-endian u32 and bytes that follow from it
 //! ([`numbered`]), and expects N of the same kind, in order. The exit code is 0 if all went well, and 1
@@ -14,9 +15,9 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -24,13 +25,17 @@ use fdmon::{
     AioContext, ChannelEnd, ChannelHandler, ChannelPort, ChannelSender, ChannelSide, Ops, Outcome,
     PollParams,
 };
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 
 /// What the command line asks for.
 #[derive(Default)]
 struct Options {
     socket: String,
     count: Option<u32>,
+    make: Option<usize>,
     spin: Option<Duration>,
 }
 
@@ -40,6 +45,7 @@ fn options() -> Result<Options, lexopt::Error> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("count") => options.count = Some(parser.value()?.parse()?),
+            Long("make") => options.make = Some(parser.value()?.parse()?),
             Long("spin") => {
                 options.spin = Some(Duration::from_micros(parser.value()?.parse()?));
             }
@@ -48,7 +54,8 @@ fn options() -> Result<Options, lexopt::Error> {
         }
     }
     if options.socket.is_empty() {
-        return Err("usage: channel_peer [--spin MICROSECONDS] [--count N] SOCKET".into());
+        let usage = "channel_peer [--spin MICROSECONDS] [--count N] [--make BYTES] SOCKET";
+        return Err(format!("usage: {usage}").into());
     }
     Ok(options)
 }
@@ -74,6 +81,22 @@ fn receive_port(socket: &UnixStream) -> Result<ChannelPort, Box<dyn Error + Send
         }
         _ => Err("the socket carried no port: send its number with its two descriptors".into()),
     }
+}
+
+/// A port of a new channel, whose other port goes to somebody over this socket.
+fn make_channel(
+    socket: &UnixStream,
+    capacity: usize,
+) -> Result<ChannelPort, Box<dyn Error + Send + Sync>> {
+    let (mine, theirs) = ChannelPort::pair(capacity)?;
+    let number = [theirs.side().number()];
+    let fds = theirs.into_fds().map_err(|(error, _)| error)?;
+    let fds = [fds[0].as_fd(), fds[1].as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    sendmsg(socket, &[IoSlice::new(&number)], &mut control, SendFlags::empty())?;
+    Ok(mine)
 }
 
 /// Sends what it receives back, in order.
@@ -167,7 +190,11 @@ impl ChannelHandler for Count {
 
 fn main() -> Outcome {
     let options = options()?;
-    let port = receive_port(&UnixStream::connect(&options.socket)?)?;
+    let socket = UnixStream::connect(&options.socket)?;
+    let port = match options.make {
+        Some(capacity) => make_channel(&socket, capacity)?,
+        None => receive_port(&socket)?,
+    };
     let params = options.spin.map_or_else(PollParams::default, PollParams::spin);
     let ctx = AioContext::builder().poll(params).build()?;
     if let Some(all) = options.count {

@@ -557,6 +557,17 @@ pub fn a_while(ms: u64) -> Duration {
     Duration::from_millis(if emulated() { 20 * ms } else { ms })
 }
 
+/// Held for writing while a process is started.
+#[cfg(not(wasi))]
+static STARTING: std::sync::RwLock<()> = std::sync::RwLock::new(());
+
+/// While this lives no test starts a process, which until it is another program has a copy of every descriptor: what is
+/// closed here is closed.
+#[cfg(not(wasi))]
+pub fn no_copies() -> impl Drop {
+    STARTING.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Runs this test once more in a process of its own, with this variable set, and expects it to
 /// pass there. `true` = this is that process.
 #[cfg(not(wasi))]
@@ -567,12 +578,17 @@ pub fn alone(variable: &str, value: &str) -> bool {
     }
     let thread = std::thread::current();
     let name = thread.name().unwrap();
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .env(variable, value)
-        .output()
-        .unwrap();
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args([name, "--exact", "--nocapture", "--test-threads=1"]);
+    command.env(INSIDE, "1").env(variable, value);
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let starting = STARTING.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let child = command.spawn().unwrap(); // it is another program now
+    drop(starting);
+    let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let complaints = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "alone, it fails:\n{text}\n{complaints}");

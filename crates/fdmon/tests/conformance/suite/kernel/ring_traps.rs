@@ -11,7 +11,7 @@ use fdmon::{AioContext, EventNotifier, Handlers, Interest, MonitorKind, RingPara
 
 use super::super::{builder, context, manual, monitor, ring_params, spinning};
 use crate::support::{
-    Count, Predicate, WINDOW, alone, block, drain, empty, member, pair, rung, sleep_for,
+    Count, Predicate, WINDOW, alone, block, drain, empty, member, no_copies, pair, rung, sleep_for,
 };
 
 /// More than the submission queue has room for…
@@ -141,6 +141,7 @@ fn a_removed_fd_is_released_at_once_though_it_was_woken_for_nothing() {
 /// SPEC 44
 #[test]
 fn a_port_can_be_bound_again_as_soon_as_its_listener_is_removed() {
+    let _kept = no_copies();
     let ctx = context();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

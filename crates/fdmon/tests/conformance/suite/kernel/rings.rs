@@ -11,7 +11,9 @@ use fdmon::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::super::{builder, context, monitor, ring_params};
-use crate::support::{Count, Log, Predicate, alone, block, drain, often, pair, rung, spin};
+use crate::support::{
+    Count, Log, Predicate, alone, block, drain, no_copies, often, pair, rung, spin,
+};
 
 /// Watches it, and counts how often it was heard and cleared.
 fn counted(ctx: &AioContext, bell: &EventNotifier) -> Count {
@@ -165,6 +167,7 @@ fn hung_up(peer: impl AsFd) -> bool {
 /// SPEC 6, 44
 #[test]
 fn what_was_removed_or_whose_context_is_closed_or_dropped_holds_no_file() {
+    let _kept = no_copies();
     for how in ["remove", "close", "drop"] {
         let ctx = context();
         let peers: Vec<_> = (0..400)
@@ -189,6 +192,7 @@ fn what_was_removed_or_whose_context_is_closed_or_dropped_holds_no_file() {
 /// SPEC 6, 44
 #[test]
 fn a_port_is_free_when_its_listener_was_removed_and_closed() {
+    let _kept = no_copies();
     let ctx = context();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();

@@ -42,6 +42,8 @@ mod stats;
 mod stats_page;
 mod trace;
 #[cfg(not(target_os = "wasi"))]
+mod usage;
+#[cfg(not(target_os = "wasi"))]
 mod uv;
 #[cfg_attr(target_os = "wasi", path = "wasi/word.rs")]
 mod word;

@@ -14,7 +14,7 @@ export interface Screen {
   close(): void
 }
 
-export function openScreen({ onKey, onResize }: { onKey(key: string): void; onResize(): void }): Screen {
+export function openScreen({ onKey, onResize }: { onKey: (key: string) => void; onResize: () => void }): Screen {
   const { stdin, stdout } = process
   let open = true
   const keys = (text: string): void => {

@@ -13,7 +13,7 @@ export interface View {
   /** Contexts that are not among them. */
   leftOut: number
   /** What a descriptor is. */
-  what(fd: number): string
+  what: (fd: number) => string
 }
 
 const CONTEXTS = ['context', 'on', 'turns/s', 'events/s', 'sleeps/s', 'hits/s', 'misses/s', 'CPU', 'in vain', 'window', ''] as const

@@ -1,59 +1,12 @@
 // examples/fdtop as a person has it: in a terminal of tmux, by its keys, read from the screen. And without a terminal.
-import { execFile, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
-import test, { type ExecutionContext } from 'ava'
+import test from 'ava'
+import { Terminal, WAIT_MS } from './tmux.js'
 
 const main = fileURLToPath(new URL('../examples/fdtop/main.mjs', import.meta.url))
-const run = promisify(execFile)
-const WAIT_MS = 40_000
 /** The rows whose reads grow all the time. */
 const FED = ['timerfd', 'inotify', 'unix socket', 'its server', 'its client']
-
-/** A terminal with 120 columns and 40 rows. Its tmux server is its own, and ends with it. */
-class Terminal {
-  readonly #server = `fdmon-${process.pid}`
-
-  async tmux(...args: string[]): Promise<string> {
-    try {
-      return (await run('tmux', ['-L', this.#server, '-f', '/dev/null', ...args])).stdout
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      throw new Error('tmux is missing; run: apt-get install tmux')
-    }
-  }
-
-  /** Starts a line of shell, with what it prints as the whole screen. */
-  async start(line: string): Promise<void> {
-    await this.tmux('new-session', '-d', '-x', '120', '-y', '40', 'sh', '-c', line)
-  }
-
-  async press(key: string): Promise<void> {
-    await this.tmux('send-keys', '-l', '--', key)
-  }
-
-  async screen(): Promise<string> {
-    return this.tmux('capture-pane', '-p')
-  }
-
-  /** Looks until the screen is as it should be. */
-  async until(t: ExecutionContext, what: string, is: (screen: string) => boolean): Promise<string> {
-    const end = Date.now() + WAIT_MS
-    for (;;) {
-      const screen = await this.screen()
-      if (is(screen)) {
-        t.pass(what)
-        return screen
-      }
-      if (Date.now() > end) throw new Error(`${what}: not on the screen after ${WAIT_MS / 1000} s:\n${screen}`)
-      await new Promise((resolve) => setTimeout(resolve, 100))
-    }
-  }
-
-  async end(): Promise<void> {
-    await this.tmux('kill-server').catch(() => {})
-  }
-}
 
 /** The numbers of a row, as they stand: fd, reads, writes, poll hits. A space parts groups of three digits. */
 function row(screen: string, name: string): { fd: number; reads: number; writes: number; pollHits: number } {

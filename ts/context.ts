@@ -187,7 +187,10 @@ export class AioContext implements Disposable {
   /** What the getters answer after close. */
   #last = { monitor: 'poll' as MonitorName, reason: '' }
 
-  /** Checks the options; asks the environment variable FDMON_MONITOR when they leave the monitor to 'auto'. */
+  /**
+   * Checks the options; asks the environment variable FDMON_MONITOR when they leave the monitor to 'auto', and FDMON_POLL when
+   * they do not say how to spin. A wrong value there is `ERR_FDMON_INVALID_ARG`, as a wrong option is, and named.
+   */
   constructor(options?: AioContextOptions) {
     const checked = checkContextOptions(options)
     const reserved = options && reservations.get(options)

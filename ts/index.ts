@@ -14,6 +14,7 @@ export { EventNotifier, type EventNotifierHandle } from './notifier.js'
 export type { AioContextOptions, AioParams, BusyPoll, MonitorName, PollParams, RingParams } from './options.js'
 export type { Registration } from './registration.js'
 export type { RemoteContext } from './remote.js'
+export { publishStats, type StatsPage } from './stats-page.js'
 export { Timer } from './timer.js'
 export type {
   HandlerMessage,

@@ -58,7 +58,7 @@ export interface IoThreadOptions extends WorkerOptions {
   name?: string
   /** Which monitor; of 'auto', FDMON_MONITOR in the thread's environment decides, else an attached context has epoll. @default 'auto' */
   monitor?: 'auto' | MonitorName
-  /** How to spin. `maxNs` is 32768 by default. */
+  /** How to spin; where it is not given, FDMON_POLL in the environment of the maker decides. `maxNs` is 32768 by default. */
   poll?: PollParams
   /** How to do async I/O. */
   aio?: AioParams

@@ -1,4 +1,4 @@
-// ① What a context is made of: its options, their limits, and FDMON_MONITOR.
+// ① What a context is made of: its options, their limits, FDMON_MONITOR and FDMON_POLL.
 import { checkBoolean, checkInteger, checkKeys, checkNumber, checkObject, checkOneOf, DAY_NS } from './check.js'
 import { invalidArg } from './errors.js'
 
@@ -188,7 +188,10 @@ export interface RingParams {
 export interface AioContextOptions {
   /** Which monitor; any but 'auto' beats the environment variable FDMON_MONITOR. @default 'auto' */
   monitor?: 'auto' | MonitorName
-  /** How to spin. */
+  /**
+   * How to spin. Where it is not given, the environment variable FDMON_POLL is asked, once, when the context is made: a JSON
+   * object such as `{"maxNs":32768,"policy":"cost"}`, which `fdmon tune` sets for the programs that it runs. @default never
+   */
   poll?: PollParams
   /** How to do async I/O. */
   aio?: AioParams
@@ -342,7 +345,7 @@ export function checkContextOptions(options: unknown): NativeOptions {
   return { ...checked, monitor, byEnvironment: monitor !== 'auto' }
 }
 
-/** Checks the options of a context that another thread makes: its environment is asked there. */
+/** Checks the options of a context that another thread makes: which monitor its environment wants is asked there. */
 export function checkContext(given: Record<string, unknown>): NativeOptions {
   const monitor = given['monitor'] === undefined ? 'auto' : checkOneOf('options.monitor', given['monitor'], MONITORS)
   const name = given['name'] ?? ''
@@ -353,7 +356,7 @@ export function checkContext(given: Record<string, unknown>): NativeOptions {
     monitor,
     byEnvironment: false,
     name,
-    poll: checkPollParams('options.poll', given['poll']),
+    poll: given['poll'] === undefined ? pollOfEnvironment() : checkPollParams('options.poll', given['poll']),
     aio: checkAioParams('options.aio', given['aio']),
     ring: checkRingParams('options.ring', given['ring']),
   }
@@ -369,4 +372,17 @@ function monitorOfEnvironment(): string {
     value,
     'set this environment variable to poll, epoll, io_uring or auto, or unset it',
   )
+}
+
+/** FDMON_POLL stands in for `poll` where that is not given. Unset and empty are the same. */
+function pollOfEnvironment(): NativePollParams {
+  const value = process.env['FDMON_POLL']
+  if (value === undefined || value === '') return {}
+  let params: unknown
+  try {
+    params = JSON.parse(value)
+  } catch {
+    throw invalidArg('FDMON_POLL', value, 'set this environment variable to a JSON object, for example {"maxNs":32768}, or unset it')
+  }
+  return checkPollParams('FDMON_POLL', params)
 }

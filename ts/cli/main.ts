@@ -8,6 +8,8 @@ import { bench } from './bench/bench.js'
 import { settingsOf, withBenchOptions } from './bench/settings.js'
 import { describe, probe } from './probe.js'
 import { terminalOf } from './terminal.js'
+import { tune, withTuneOptions, type TuneOptions } from './tune/tune.js'
+import { top, withTopOptions, type TopOptions } from './top/top.js'
 
 const USAGE = 2
 
@@ -65,6 +67,19 @@ function program(): Command {
     .allowExcessArguments(false)
     .action(async (options: Parameters<typeof settingsOf>[0]) => {
       process.exitCode = await bench(settingsOf(options), version())
+    })
+  withTuneOptions(fdmon.command('tune'))
+    .description('find parameters of spinning for this machine, and what they gain and cost')
+    .helpOption('-h, --help', 'print this help')
+    .action(async (command: string[], options: TuneOptions) => {
+      process.exitCode = await tune(command, options, version())
+    })
+  withTopOptions(fdmon.command('top'))
+    .description('show live what the contexts and handlers of a running process do')
+    .helpOption('-h, --help', 'print this help')
+    .allowExcessArguments(false)
+    .action(async (pid: number | undefined, options: TopOptions) => {
+      process.exitCode = await top(pid, options)
     })
   return fdmon
 }

@@ -38,6 +38,11 @@ export function paint({ colour }: Terminal): ReturnType<typeof pc.createColors> 
   return pc.createColors(colour)
 }
 
+/** A text of somebody else's, without what would do something to a terminal. */
+export function plain(text: string): string {
+  return text.replaceAll(/\p{Cc}/gu, '?')
+}
+
 /** Columns that a text takes. */
 function widthOf(text: string): number {
   return stripVTControlCharacters(text).length

@@ -38,7 +38,11 @@ mod remote;
 #[cfg_attr(target_os = "wasi", path = "wasi/reservation.rs")]
 mod reservation;
 mod stats;
+#[cfg(not(target_os = "wasi"))]
+mod stats_page;
 mod trace;
+#[cfg(not(target_os = "wasi"))]
+mod usage;
 #[cfg(not(target_os = "wasi"))]
 mod uv;
 #[cfg_attr(target_os = "wasi", path = "wasi/word.rs")]

@@ -21,6 +21,8 @@ use crate::remote_handlers::Claim;
 use crate::reserve::Reserved;
 use crate::spin::SpinState;
 use crate::stats::ContextStats;
+#[cfg(not(wasi))]
+use crate::stats_page;
 use crate::sync::{Arc, Ordering, kept, ordered};
 use crate::timer::TimerHeap;
 use crate::trace::Trace;
@@ -203,6 +205,8 @@ impl Builder {
         if state.io.params.engine == IoEngine::IoUring {
             state.make_engine(&shared, IoEngine::IoUring)?;
         }
+        #[cfg(not(wasi))]
+        stats_page::by_environment()?;
         ack::came_home();
         reserved.built();
         Ok(AioContext(Rc::new(Inner {

@@ -97,6 +97,8 @@ mod reserve;
 mod send_handlers;
 mod spin;
 mod stats;
+#[cfg(not(wasi))]
+mod stats_page;
 mod sync;
 mod timer;
 mod trace;
@@ -154,6 +156,8 @@ pub use send_handlers::SendHandlers;
 pub use spin::guards::Cpus;
 pub use stable_deref_trait::StableDeref;
 pub use stats::{ContextStats, Guard, HandlerStats};
+#[cfg(not(wasi))]
+pub use stats_page::{StatsPage, publish_stats};
 pub use timer::Timer;
 pub use trace::{Noted, SpinResult, TraceBuffer, TraceKinds, TracePoint};
 pub use word_source::{Differs, PollSource, RawWord, WordSource};

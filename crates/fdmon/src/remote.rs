@@ -75,6 +75,16 @@ fn contexts() -> impl DerefMut<Target = HashMap<u64, Weak<Shared>>> {
     CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Those that are open, in the order in which they were made.
+#[cfg(not(wasi))]
+pub(crate) fn alive() -> Vec<Arc<Shared>> {
+    // None is dropped while all are locked: the end of one takes it off the list.
+    let mut all: Vec<Arc<Shared>> = contexts().values().filter_map(Weak::upgrade).collect();
+    all.retain(|shared| !shared.closed.load(Ordering::Relaxed) && shared.home.is_here());
+    all.sort_unstable_by_key(|shared| shared.id);
+    all
+}
+
 impl Shared {
     pub fn new(name: String, poll: PollParams, aio: AioParams) -> Result<Arc<Self>> {
         let shared = Arc::new(Self {

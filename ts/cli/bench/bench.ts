@@ -1,6 +1,6 @@
 // `fdmon bench`: latency beside what it costs, for monitor × policy × placement × gap.
 import { writeFileSync } from 'node:fs'
-import cliProgress from 'cli-progress'
+import { progress } from '../progress.js'
 import { terminalOf } from '../terminal.js'
 import { counter, type Counted, type Counter } from './calls.js'
 import { measureAll } from './measure.js'
@@ -53,22 +53,4 @@ async function measure(settings: Settings, version: string): Promise<Report> {
   const problems = cells.length === 0 ? ['nothing that was asked for can be measured here', ...notes] : problemsOf(rows)
   const seconds = (performance.now() - since) / 1000
   return { ok: problems.length === 0, version, date, machine: machineLine(version), seconds, settings, systemCallsBy: tool.by, notes, problems, rows }
-}
-
-/** A bar on standard error, if that is a terminal. */
-function progress(total: number): { next(what: string): void; end(): void } {
-  if (!process.stderr.isTTY) return { next() {}, end() {} }
-  const format = ' {bar} {percentage} %  {what}'
-  const options = { format, stream: process.stderr, clearOnComplete: true, hideCursor: true, barsize: 20 }
-  const bar = new cliProgress.SingleBar(options, cliProgress.Presets.shades_classic)
-  let done = 0
-  let shown = true
-  const end = (): void => {
-    if (shown) bar.stop()
-    shown = false
-  }
-  bar.start(total, 0, { what: '' })
-  // Whatever ends the process gives the cursor back.
-  process.on('exit', end)
-  return { next: (what) => bar.update(done++, { what }), end }
 }

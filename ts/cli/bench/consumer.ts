@@ -27,8 +27,8 @@ function open(how: 1 | 2): void {
   Atomics.notify(words, READY)
 }
 
-function measure({ monitor, policy, windowNs, guards, warmUp, events }: Task): Answer {
-  const poll = policy === 'blocking' ? { maxNs: 0 } : { maxNs: windowNs, policy, guards }
+function measure({ monitor, policy, windowNs, guards, poll: whole, warmUp, events }: Task): Answer {
+  const poll = whole ?? (policy === 'blocking' ? { maxNs: 0 } : { maxNs: windowNs, policy, guards })
   const ctx = new AioContext({ name: 'bench', monitor, poll } as ConstructorParameters<typeof AioContext>[0])
   const total = warmUp + events
   const latencies = new Float64Array(total) // made before: nothing is allocated while it measures

@@ -1,4 +1,5 @@
 // What the command and its child process say to each other, and what the child's two threads share.
+import type { PollParams } from '../../options.js'
 
 /** How the child was started: its only argument, as JSON. */
 export interface Setup {
@@ -14,6 +15,8 @@ export interface Task {
   policy: string
   windowNs: number
   guards: boolean
+  /** The whole of `poll`, in place of policy, window and guards. */
+  poll?: PollParams
   gapNs: number
   warmUp: number
   events: number

@@ -49,7 +49,7 @@ export function roundsOf({ rounds }: Pick<Settings, 'rounds'>): string {
 }
 
 /** `value` as a whole number between two. */
-function integer(least: number, most: number, unit: string) {
+export function integer(least: number, most: number, unit: string) {
   return (value: string): number => {
     const number = Number(value)
     if (/^\d+$/.test(value) && number >= least && number <= most) return number
@@ -58,18 +58,18 @@ function integer(least: number, most: number, unit: string) {
 }
 
 /** `value` as a list; an option that is given again adds to it. */
-function list<T>(one: (word: string) => T) {
+export function list<T>(one: (word: string) => T) {
   return (value: string, before: T[] | undefined): T[] => [...new Set([...(before ?? []), ...value.split(',').map((word) => one(word.trim()))])]
 }
 
-function word<T extends string>(words: readonly T[]) {
+export function word<T extends string>(words: readonly T[]) {
   return (value: string): T => {
     if ((words as readonly string[]).includes(value)) return value as T
     throw new InvalidArgumentError(`'${value}' is none of ${words.join(', ')}.`)
   }
 }
 
-function microseconds(value: string): number {
+export function microseconds(value: string): number {
   const number = Number(value)
   if (/^\d+(\.\d+)?$/.test(value) && number <= 100_000) return number
   throw new InvalidArgumentError(`'${value}' is no number of microseconds from 0 to 100000.`)
@@ -117,7 +117,7 @@ export function withBenchOptions(command: Command): Command {
 }
 
 /** The one that 'auto' would like best. */
-function firstMonitor(): MonitorName {
+export function firstMonitor(): MonitorName {
   const { monitors } = capabilities()
   return MONITORS.find((name) => monitors[name].available) ?? 'poll'
 }

@@ -45,6 +45,8 @@ use request::{Complete, Stage, Step};
 #[cfg(feature = "executor")]
 pub(crate) use request::{Segment, Segments};
 
+#[cfg(not(wasi))]
+pub(crate) use pool::block_signals;
 use pool::{Job, Pool};
 use queue::Queue;
 use ring::IoRing;

@@ -304,11 +304,11 @@ fn segments(count: usize) -> libc::c_int {
 
 /// WASI has no signals.
 #[cfg(wasi)]
-fn block_signals() {}
+pub(crate) fn block_signals() {}
 
 /// Signals are for the process's own threads.
 #[cfg(not(wasi))]
-fn block_signals() {
+pub(crate) fn block_signals() {
     // SAFETY: a set of signals is plain memory, for which zeroes are valid.
     let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: `all` lives here.

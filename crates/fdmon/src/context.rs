@@ -1,8 +1,9 @@
 //! The context: its state, its options, its end, and what it says of itself.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::fork::Home;
 use crate::inbox::Node;
 use crate::monitor::{Monitor, switch};
 use crate::outer::Outer;
+use crate::record::Recorder;
 use crate::registry::{DueHalf, Hints, Registry};
 use crate::remote::{Remote, Shared, lock};
 use crate::remote_handlers::Claim;
@@ -23,7 +25,7 @@ use crate::spin::SpinState;
 use crate::stats::ContextStats;
 use crate::sync::{Arc, Ordering, kept, ordered};
 use crate::timer::TimerHeap;
-use crate::trace::Trace;
+use crate::trace::Points;
 
 /// The event loop of one thread. See the crate's documentation for what a turn does.
 ///
@@ -36,6 +38,8 @@ pub(crate) struct Inner {
     pub shared: Arc<Shared>,
     pub clock: Clock,
     pub home: Home,
+    /// A trace is written: of interest to turns that take all their steps.
+    pub recording: Cell<bool>,
 }
 
 /// Everything only the home thread touches. Never borrowed over a call into user code.
@@ -68,7 +72,9 @@ pub(crate) struct State {
     pub claims: Vec<Claim>,
     /// The side for an outer loop, once there is one.
     pub outer: Option<Outer>,
-    pub trace: Trace,
+    pub trace: Points,
+    /// Where it is written down what the context does, if it is.
+    pub recorder: Option<Box<Recorder>>,
     /// The process that made it.
     pub home: Home,
 }
@@ -107,6 +113,8 @@ pub struct Builder {
     name: String,
     clock: Option<ManualClock>,
     reserved: Option<Reserved>,
+    /// What FDMON_TRACE is, where the caller has an environment of its own.
+    trace: Option<Option<PathBuf>>,
 }
 
 impl Builder {
@@ -120,6 +128,13 @@ impl Builder {
     #[doc(hidden)]
     pub fn monitor_by_environment(mut self, by_environment: bool) -> Self {
         self.by_environment = by_environment;
+        self
+    }
+
+    /// What stands in FDMON_TRACE of an environment that only the caller sees.
+    #[doc(hidden)]
+    pub fn trace_by_environment(mut self, file: Option<PathBuf>) -> Self {
+        self.trace = Some(file);
         self
     }
 
@@ -194,7 +209,8 @@ impl Builder {
             failures: Failures::default(),
             claims: Vec::new(),
             outer: None,
-            trace: Trace::new(clock.clone()),
+            trace: Points::new(clock.clone()),
+            recorder: None,
             home: shared.home,
         };
         state.note_spinning();
@@ -205,12 +221,20 @@ impl Builder {
         }
         ack::came_home();
         reserved.built();
-        Ok(AioContext(Rc::new(Inner {
+        let ctx = AioContext(Rc::new(Inner {
             state: RefCell::new(state),
             home: shared.home,
             shared,
             clock,
-        })))
+            recording: Cell::new(false),
+        }));
+        let by_environment = || std::env::var_os("FDMON_TRACE").map(PathBuf::from);
+        if let Some(file) = self.trace.unwrap_or_else(by_environment)
+            && !file.as_os_str().is_empty()
+        {
+            ctx.trace_by_environment(&file)?;
+        }
+        Ok(ctx)
     }
 }
 
@@ -233,7 +257,7 @@ impl AioContext {
     /// # Errors
     /// As [`AioContext::run`].
     pub fn run_for(&self, time: Duration) -> Result<()> {
-        let over = Rc::new(std::cell::Cell::new(false));
+        let over = Rc::new(Cell::new(false));
         let flag = Rc::clone(&over);
         let timer = self.timer(move |_| {
             flag.set(true);
@@ -502,6 +526,7 @@ impl AioContext {
         }
         drop(remains); // users' drop code runs outside the borrow
         self.tell();
+        self.end_trace();
         report
     }
 }

@@ -464,6 +464,10 @@ pub(crate) struct Handler {
     /// When its predicate last hit, or when it joined the spin list.
     pub last_hit: u64,
     pub counters: Arc<HandlerCounters>,
+    /// What traces call it.
+    pub name: Option<Box<str>>,
+    /// The trace that knows this name.
+    pub named_in: u64,
 }
 
 impl Handler {
@@ -494,6 +498,8 @@ impl Handler {
             member: NOWHERE,
             last_hit: 0,
             counters: Arc::new(HandlerCounters::new(fd)),
+            name: None,
+            named_in: 0,
         }
     }
 }

@@ -15,6 +15,7 @@ export type { AioContextOptions, AioParams, BusyPoll, MonitorName, PollParams, R
 export type { Registration } from './registration.js'
 export type { RemoteContext } from './remote.js'
 export { Timer } from './timer.js'
+export { Trace, type TraceOptions } from './trace.js'
 export type {
   HandlerMessage,
   MonitorMessage,

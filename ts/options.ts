@@ -226,6 +226,8 @@ export interface NativeOptions {
   byEnvironment: boolean
   /** Of an IoThread's context: the id that it was promised, with name and parameters. */
   reserved?: number
+  /** The file that FDMON_TRACE names. */
+  trace?: string
   name: string
   poll: NativePollParams
   aio: NativeAioParams
@@ -369,4 +371,10 @@ function monitorOfEnvironment(): string {
     value,
     'set this environment variable to poll, epoll, io_uring or auto, or unset it',
   )
+}
+
+/** The file that FDMON_TRACE names. Unset and empty are the same. */
+export function traceOfEnvironment(): string | undefined {
+  const value = process.env['FDMON_TRACE']
+  return value === undefined || value === '' ? undefined : value
 }

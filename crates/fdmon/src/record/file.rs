@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -200,6 +200,7 @@ pub(crate) fn join(
         Target::File(path) => open_shared(option, &expand(&path), by_environment, &mut sinks)?,
     };
     let writer = sink.take_in(track, ring)?;
+    at_exit::register();
     if !sinks.iter().any(|known| Arc::ptr_eq(known, &sink)) {
         sinks.push(Arc::clone(&sink));
     }
@@ -239,6 +240,59 @@ fn open_shared(
             "{option} = {path:?} is being written by another process; put %p into the name, which stands for the process"
         ),
     ))
+}
+
+/// The process ends: what was recorded is written, and files get their end.
+fn finish_all() {
+    let Some(sinks) = lock_in_time(&SINKS) else { return };
+    for sink in sinks.iter().filter(|sink| sink.home.is_here()) {
+        let Some(mut writing) = lock_in_time(&sink.state) else { continue };
+        writing.drain();
+        while let Some(source) = writing.sources.first() {
+            let ring = Arc::clone(&source.ring);
+            writing.end(&ring);
+        }
+        writing.flush();
+        if !writing.sealed {
+            writing.seal(false);
+        }
+    }
+}
+
+/// Whoever holds it may be waiting for this thread, or be gone.
+fn lock_in_time<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    for _ in 0..1000 {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    None
+}
+
+#[cfg(not(any(wasi, loom, miri)))]
+mod at_exit {
+    //! `exit(3)` calls no destructors, neither in Rust nor in Node.
+    #![allow(unsafe_code, reason = "atexit(3) is C")]
+
+    use std::panic::catch_unwind;
+    use std::sync::Once;
+
+    extern "C" fn finish() {
+        let _nobody_to_be_told = catch_unwind(super::finish_all);
+    }
+
+    pub(super) fn register() {
+        static ONCE: Once = Once::new();
+        // SAFETY: the function stays where it is: the program, or an addon that is never unloaded.
+        ONCE.call_once(|| _ = unsafe { libc::atexit(finish) });
+    }
+}
+
+#[cfg(any(wasi, loom, miri))]
+mod at_exit {
+    pub(super) fn register() {}
 }
 
 impl Sink {

@@ -141,6 +141,7 @@ impl NativeContext {
 
     /// The slot, or -1. `replaces` is the slot of the handler that the fd has, or -1.
     #[napi]
+    #[allow(clippy::too_many_arguments, reason = "an object would cost more than the call")]
     pub fn register(
         &self,
         env: Env,

@@ -182,7 +182,10 @@ fn callbacks_say_whose_they_are() {
     let plain = rung();
     let clear = |bell: &EventNotifier| {
         let bell = bell.clone();
-        Handlers::new().read(move |_| Ok(drop(bell.test_and_clear()?)))
+        Handlers::new().read(move |_| {
+            bell.test_and_clear()?;
+            Ok(())
+        })
     };
     // Longer than what is shown, with a letter of two bytes across its end.
     let name = format!("{}ß and more", "n".repeat(39));
@@ -285,7 +288,11 @@ fn an_outer_loop_sleeps_between_two_steps() {
     let ctx = context();
     ctx.backend_fd().unwrap(); // before the first turn
     let (trace, paper) = trace(&ctx);
-    ctx.schedule(|ops| Ok(drop(ops.context().prepare()?))).unwrap();
+    ctx.schedule(|ops| {
+        ops.context().prepare()?;
+        Ok(())
+    })
+    .unwrap();
     assert!(ctx.poll(true).unwrap());
     ctx.check().unwrap(); // of a sleep that began in a turn
     assert_eq!(ctx.prepare().unwrap(), None);
@@ -318,7 +325,7 @@ fn batches_of_file_io_say_how_many_requests_they_have() {
                         assert_eq!(result.unwrap(), 16);
                         done.bump();
                     });
-                drop(read.unwrap());
+                read.unwrap();
             }
         });
         while done.get() < 5 {
@@ -403,8 +410,7 @@ fn an_error_of_writing_disturbs_no_turn_and_comes_out_at_the_end() {
     let trace = ctx.trace_with(TraceOutput::writer(Full(700)), &TraceOptions::default()).unwrap();
     let runs = Count::new();
     for _ in 0..50 {
-        let runs = runs.clone();
-        ctx.schedule(move |_| Ok(runs.bump())).unwrap();
+        ctx.schedule(runs.callback()).unwrap();
         assert!(ctx.poll(true).unwrap());
     }
     assert_eq!(runs.get(), 50);

@@ -38,6 +38,9 @@ const LEFT = 1 << 25
 /** Slots that one frame can carry. */
 const FRAME_SLOTS = 1023
 
+/** What a trace is told of the rest of a turn whose first steps were around an outer loop's sleep. */
+const DISPATCH = 2
+
 /** Slots that a new context has room for; doubled when they run out. */
 const FIRST_WORDS = 256
 
@@ -82,6 +85,8 @@ export class Loop {
   keeping = 0
   /** The kinds of points of tracing that native notes. */
   traced = 0
+  /** A trace is written: native is told of each turn and callback. */
+  recording = false
   /** Called after the next attached turn, with whether it made progress. */
   readonly waiting: ((progress: boolean) => void)[] = []
   /** Tells native which timers nobody holds any more. */
@@ -113,6 +118,8 @@ export class Loop {
     this.enter('poll()')
     if (this.traced !== 0 || hasSubscribers()) trace(this)
     const base = this.errors.length
+    const recording = this.recording
+    if (recording) this.hot.stepBegins(Number(blocking))
     const depth = this.#begin()
     let progress = false
     try {
@@ -121,6 +128,7 @@ export class Loop {
     } catch (error) {
       this.#failed(error)
     }
+    if (recording) this.hot.stepEnds(Number(progress))
     this.#unwind(depth)
     if (this.traced !== 0) publish(this)
     if (this.errors.length !== base) this.throwFrom(base)
@@ -133,6 +141,8 @@ export class Loop {
     if (this.traced !== 0 || hasSubscribers()) trace(this)
     const base = this.errors.length
     if (this.deferred.length !== 0) this.errors.push(...this.deferred.splice(0))
+    const recording = this.recording
+    if (recording) this.hot.stepBegins(DISPATCH)
     const depth = this.#begin()
     let progress = false
     try {
@@ -141,6 +151,7 @@ export class Loop {
     } catch (error) {
       this.#failed(error)
     }
+    if (recording) this.hot.stepEnds(Number(progress))
     this.#unwind(depth)
     if (this.traced !== 0) publish(this)
     if (this.errors.length !== base) this.throwFrom(base)
@@ -195,6 +206,8 @@ export class Loop {
       this.#wake(false)
       return
     }
+    const recording = this.recording
+    if (recording) this.hot.stepBegins(DISPATCH)
     const depth = this.#begin()
     let progress = false
     try {
@@ -202,6 +215,7 @@ export class Loop {
     } catch (error) {
       this.#failed(error)
     }
+    if (recording) this.hot.stepEnds(Number(progress))
     this.#unwind(depth)
     if (this.traced !== 0 || hasSubscribers()) this.#trace()
     if (progress) this.#wake(true)
@@ -244,7 +258,7 @@ export class Loop {
     let ran = 0
     for (;;) {
       const count = answer & COUNT
-      if (count !== 0) ran += this.#run(frame, count)
+      if (count !== 0) ran += this.recording ? this.#runRecorded(frame, count) : this.#run(frame, count)
       if ((answer & MORE) === 0 || this.closed) break
       answer = this.native.more(depth)
       flags |= answer
@@ -253,12 +267,12 @@ export class Loop {
     return ran !== 0 || (flags & PROGRESS) !== 0
   }
 
-  /** Runs one batch; how many visible callbacks ran. */
-  #run(frame: Int32Array, count: number): number {
+  /** Runs one batch, or a part of it; how many visible callbacks ran. */
+  #run(frame: Int32Array, count: number, first = 1): number {
     const table = this.table
     const attached = this.attached
     let ran = 0
-    for (let at = 1; at <= count; at++) {
+    for (let at = first; at <= count; at++) {
       const slot = frame[at]!
       const word = this.words[slot]!
       if (word === 0) continue
@@ -276,6 +290,21 @@ export class Loop {
       }
     }
     frame[0] = -1
+    return ran
+  }
+
+  /** …one slot after the other, each of them a step of the trace. */
+  #runRecorded(frame: Int32Array, count: number): number {
+    let ran = 0
+    for (let at = 1; at <= count; at++) {
+      const slot = frame[at]!
+      const word = this.words[slot]!
+      if (word === 0) continue
+      const known = this.table[slot] !== undefined
+      if (known) this.hot.callbackBegins(slot, word)
+      ran += this.#run(frame, at, at)
+      if (known) this.hot.callbackEnds()
+    }
     return ran
   }
 

@@ -15,6 +15,7 @@ import {
   checkAioParams,
   checkContextOptions,
   checkPollParams,
+  traceOfEnvironment,
   type AioContextOptions,
   type AioParams,
   type MonitorName,
@@ -24,6 +25,7 @@ import type { Registration } from './registration.js'
 import { openRemote, type RemoteContext } from './remote.js'
 import { pollUntil, run } from './run.js'
 import { Timer } from './timer.js'
+import { startTrace, type Trace, type TraceOptions } from './trace.js'
 import type { Life } from './slot.js'
 
 /**
@@ -189,10 +191,13 @@ export class AioContext implements Disposable {
 
   /**
    * Checks the options; asks the environment variable FDMON_MONITOR when they leave the monitor to 'auto', and FDMON_POLL when
-   * they do not say how to spin. A wrong value there is `ERR_FDMON_INVALID_ARG`, as a wrong option is, and named.
+   * they do not say how to spin. A wrong value there is `ERR_FDMON_INVALID_ARG`, as a wrong option is, and named. FDMON_TRACE
+   * names a file to which every context of the process is traced, as by `trace()`.
    */
   constructor(options?: AioContextOptions) {
     const checked = checkContextOptions(options)
+    const trace = traceOfEnvironment()
+    if (trace !== undefined) checked.trace = trace
     const reserved = options && reservations.get(options)
     if (reserved !== undefined) checked.reserved = reserved
     this.#loop = new Loop(
@@ -202,6 +207,7 @@ export class AioContext implements Disposable {
     this.id = this.#loop.native.id
     this.name = checked.name === '' ? `context-${this.id}` : checked.name
     this.#loop.life.name = this.name
+    this.#loop.recording = trace !== undefined
     droppedContexts.register(this, this.#loop.life)
   }
 
@@ -580,6 +586,38 @@ export class AioContext implements Disposable {
    */
   plug<T>(section: () => T): T {
     return this.#loop.io.plug(section)
+  }
+
+  /**
+   * Writes what the context does from now on to a file for [Perfetto](https://ui.perfetto.dev) or chrome://tracing: turns,
+   * spins with their window, result and rounds, sleeps with their timeout and what was ready, callbacks by handler, wake-ups
+   * by other threads, batches of file I/O. It ends with `stop()`, or with the context.
+   *
+   * Contexts whose traces name the same file share it, a track each, also those of other workers; `%p` in the name stands
+   * for the number of the process. The environment variable `FDMON_TRACE` names a file for all contexts of a process. A
+   * child process that finds that file in use writes `name.<pid>.json`.
+   *
+   * An event takes two readings of the clock and some 60 instructions, one of a callback in JavaScript two calls into native
+   * code besides, and no turn takes a short way (docs/TRACES.md); a thread of its own writes the file. Without a trace
+   * nothing costs anything.
+   *
+   * @throws FdmonError ERR_FDMON_IN_USE when the context is traced already or another process writes the file;
+   *   ERR_FDMON_SYSCALL when it cannot be opened; ERR_FDMON_UNSUPPORTED in a WebAssembly build
+   * @example
+   * ```ts
+   * import { AioContext } from 'fdmon'
+   * import { tmpdir } from 'node:os'
+   *
+   * using ctx = new AioContext()
+   * const trace = ctx.trace(`${tmpdir()}/trace-%p.json`)
+   * ctx.schedule(() => {})
+   * ctx.poll()
+   * trace.stop()
+   * console.log(trace.dropped) // 0
+   * ```
+   */
+  trace(file: string | URL, options?: TraceOptions): Trace {
+    return startTrace(this.#loop, file, options)
   }
 
   /** What the context has done so far. */

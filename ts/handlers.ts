@@ -102,6 +102,8 @@ export type FdHandlers = {
   pollEnd?(fd: number): void
   /** Fed by outside clients: silent while `disableExternal()` is in force. @default false */
   external?: boolean
+  /** What traces call its callbacks, of which they show the first 40 bytes; otherwise they say `fd 5`. */
+  name?: string
 } & (
   | { poll: WordCondition | ((fd: number) => boolean); pollReady(fd: number): void }
   | { poll: 'kernel'; pollReady?: undefined }
@@ -145,7 +147,7 @@ const JS_BEGIN = 4
 const JS_END = 8
 const KERNEL = 16
 
-const KEYS = ['read', 'write', 'priority', 'poll', 'pollReady', 'pollBegin', 'pollEnd', 'external'] as const
+const KEYS = ['read', 'write', 'priority', 'poll', 'pollReady', 'pollBegin', 'pollEnd', 'external', 'name'] as const
 
 /** `setFdHandler()`: replaces, removes or adds. */
 export function setHandler(loop: Loop, fdLike: unknown, handlers: unknown): Registration | undefined {
@@ -167,12 +169,12 @@ export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: S
   }
   const filled = fill(slot, handlers)
   return loop.withHooks(() => {
-    const { flags, word, number } = wasi === null ? { ...filled, number: fd } : onWasi(wasi, loop, slot, filled)
+    const { flags, name, word, number } = wasi === null ? { ...filled, number: fd } : onWasi(wasi, loop, slot, filled)
     const known = loop.handlers.get(fd)
     const replaces = known?.slot ?? -1
     try {
       slot.slot = loop.allocate(() =>
-        loop.native.register(number, slot.interest, slot.callbacks, flags, word, replaces),
+        loop.native.register(number, slot.interest, slot.callbacks, flags, word, replaces, name),
       )
     } catch (error) {
       slot.released()
@@ -192,10 +194,10 @@ export function register(loop: Loop, fdLike: unknown, handlers: unknown, slot: S
 }
 
 /** A WebAssembly build has other numbers, and cannot see the word of a condition: that is asked here. */
-function onWasi(wasi: Wasi, loop: Loop, slot: Slot, { flags, word }: Filled): Filled & { number: number } {
+function onWasi(wasi: Wasi, loop: Loop, slot: Slot, { flags, name, word }: Filled): Filled & { number: number } {
   const { number, release } = wasi.take(slot.fd)
   slot.released = release
-  if (word === null) return { flags, word, number }
+  if (word === null) return { flags, name, word, number }
   // The handler that it replaces may have the same suppress word.
   const known = loop.handlers.get(slot.fd)
   if (known !== undefined) removeHandler(loop, known)
@@ -210,7 +212,7 @@ function onWasi(wasi: Wasi, loop: Loop, slot: Slot, { flags, word }: Filled): Fi
     release()
     throw error
   }
-  return { flags: flags | JS_PREDICATE | JS_BEGIN | JS_END, word: null, number }
+  return { flags: flags | JS_PREDICATE | JS_BEGIN | JS_END, name, word: null, number }
 }
 
 /** The number that an object had when it was registered: once closed, it does not know it any more. */
@@ -236,6 +238,7 @@ export function checkHandlers(value: unknown): void {
 
 interface Filled {
   flags: number
+  name: string | undefined
   word: NativeWord | null
 }
 
@@ -249,7 +252,7 @@ function fill(slot: Slot, value: unknown): Filled {
   const prototype: unknown = Object.getPrototypeOf(value)
   if (prototype === Object.prototype || prototype === null) checkKeys('handlers.', value, KEYS)
 
-  const { read, write, priority, poll, pollReady, pollBegin, pollEnd, external } = given
+  const { read, write, priority, poll, pollReady, pollBegin, pollEnd, external, name } = given
   let flags = 0
   let word: NativeWord | null = null
   slot.handlers = value as Callbacks
@@ -280,6 +283,8 @@ function fill(slot: Slot, value: unknown): Filled {
   }
   if (external !== undefined && checkBoolean('handlers.external', external)) flags |= EXTERNAL
 
+  if (name !== undefined && typeof name !== 'string') throw invalidArg('handlers.name', name, 'pass a string')
+
   if (poll === 'kernel') {
     if (pollReady !== undefined) {
       throw invalidArg('handlers.pollReady', pollReady, "leave it out with poll: 'kernel', where read and write run")
@@ -300,7 +305,7 @@ function fill(slot: Slot, value: unknown): Filled {
   if (slot.callbacks === 0) {
     throw invalidArg('handlers', value, 'pass at least one of read, write, priority, or poll with pollReady')
   }
-  return { flags, word }
+  return { flags, name, word }
 }
 
 const INT32 = { min: -0x8000_0000, max: 0x7fff_ffff }

@@ -16,6 +16,7 @@ export type { Registration } from './registration.js'
 export type { RemoteContext } from './remote.js'
 export { publishStats, type StatsPage } from './stats-page.js'
 export { Timer } from './timer.js'
+export { Trace, type TraceOptions } from './trace.js'
 export type {
   HandlerMessage,
   MonitorMessage,

@@ -17,6 +17,7 @@ export interface NativeContext {
     flags: number,
     word: NativeWord | null,
     replaces: number,
+    name: string | undefined,
   ): number
   remove(slot: number): void
   setInterest(slot: number, bits: number): void
@@ -25,6 +26,10 @@ export interface NativeContext {
   dispatch(depth: number): number
   end(): void
   takeErrors(): { slot: number; error: Error }[]
+  startTrace(file: string, events: number): string
+  endTrace(): void
+  /** Events, and how many of them were dropped; empty = there was no trace. */
+  traceCounts(): number[]
   trace(kinds: number): void
   takePoints(): NativePoint[]
   suspend(): void
@@ -84,6 +89,12 @@ export interface NativePoint {
 export interface NativeHot {
   /** `request` is depth * 2 + blocking. */
   turn(request: number): number
+  /** Of a context that is traced: 0 a turn that does not wait, 1 one that does, 2 a dispatch. */
+  stepBegins(what: number): void
+  /** `progress` is 0 or 1. */
+  stepEnds(progress: number): void
+  callbackBegins(slot: number, word: number): void
+  callbackEnds(): void
   /** Of a bottom half. */
   schedule(slot: number): void
   /** Of a timer; other delays go through `timerArm()`. */

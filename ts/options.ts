@@ -229,6 +229,8 @@ export interface NativeOptions {
   byEnvironment: boolean
   /** Of an IoThread's context: the id that it was promised, with name and parameters. */
   reserved?: number
+  /** The file that FDMON_TRACE names. */
+  trace?: string
   name: string
   poll: NativePollParams
   aio: NativeAioParams
@@ -385,4 +387,10 @@ function pollOfEnvironment(): NativePollParams {
     throw invalidArg('FDMON_POLL', value, 'set this environment variable to a JSON object, for example {"maxNs":32768}, or unset it')
   }
   return checkPollParams('FDMON_POLL', params)
+}
+
+/** The file that FDMON_TRACE names. Unset and empty are the same. */
+export function traceOfEnvironment(): string | undefined {
+  const value = process.env['FDMON_TRACE']
+  return value === undefined || value === '' ? undefined : value
 }

@@ -9,9 +9,13 @@
 
 use std::cell::Cell;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 
-use fdmon::{AioContext, Callbacks, ErrorCode, ForeignHandler, Interest, TraceKinds};
+use fdmon::{
+    AioContext, Callbacks, ErrorCode, ForeignHandler, Interest, TraceKinds, TraceOptions,
+    TraceOutput,
+};
 use napi::bindgen_prelude::{BigInt, Function, Object, Unknown};
 use napi::{Either, Env, JsValue};
 use napi_derive::napi;
@@ -75,7 +79,8 @@ impl NativeContext {
             let builder = AioContext::builder()
                 .monitor(options::monitor(&options.monitor)?)
                 .monitor_by_environment(options.by_environment)
-                .ring(options.ring.apply(fdmon::RingParams::default())?);
+                .ring(options.ring.apply(fdmon::RingParams::default())?)
+                .trace_by_environment(options.trace.map(PathBuf::from));
             let builder = match options.reserved {
                 Some(id) => builder.reserved(reservation::take(whole(id))?),
                 None => builder
@@ -136,6 +141,7 @@ impl NativeContext {
 
     /// The slot, or -1. `replaces` is the slot of the handler that the fd has, or -1.
     #[napi]
+    #[allow(clippy::too_many_arguments, reason = "an object would cost more than the call")]
     pub fn register(
         &self,
         env: Env,
@@ -145,6 +151,7 @@ impl NativeContext {
         flags: u32,
         #[napi(ts_arg_type = "NativeWord | null")] word: Option<NativeWord>,
         replaces: i32,
+        name: Option<String>,
     ) -> napi::Result<i32> {
         self.core.guard(&env, || {
             let ctx = self.core.open()?;
@@ -168,6 +175,7 @@ impl NativeContext {
                 predicate: flags & JS_PREDICATE != 0,
                 hooks,
                 kernel: flags & KERNEL != 0,
+                name: name.map(String::into_boxed_str),
             };
             let Some(slot) = ctx.foreign_handler(fd, handler)? else { return Ok(FULL) };
             own_slot.set(slot);
@@ -204,7 +212,7 @@ impl NativeContext {
 
     /// The functions that are called most, without what a method costs.
     #[napi(
-        ts_return_type = "{ turn(request: number): number; schedule(slot: number): void; arm(slot: number, delayNs: number): void; transfer(slot: number, op: number, fd: number, view: Uint8Array | undefined, position: number): void }"
+        ts_return_type = "{ turn(request: number): number; stepBegins(what: number): void; stepEnds(progress: number): void; callbackBegins(slot: number, word: number): void; callbackEnds(): void; schedule(slot: number): void; arm(slot: number, delayNs: number): void; transfer(slot: number, op: number, fd: number, view: Uint8Array | undefined, position: number): void }"
     )]
     pub fn hot<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
         hot::functions(env, &self.core)
@@ -258,6 +266,38 @@ impl NativeContext {
                 Ok(row)
             })
             .collect()
+    }
+
+    /// Writes a trace from now on: the file, whose name may have been completed.
+    #[napi]
+    pub fn start_trace(&self, env: Env, file: String, events: u32) -> napi::Result<String> {
+        self.core.guard(&env, || {
+            let mut options = TraceOptions::default();
+            options.events = events;
+            let trace = self.core.open()?.trace_with(TraceOutput::file(&file), &options)?;
+            let file = trace.file().map_or(file, |file| file.to_string_lossy().into_owned());
+            *self.core.file_trace.borrow_mut() = Some(trace);
+            Ok(file)
+        })
+    }
+
+    /// Ends it; also of a closed context, to say what became of it.
+    #[napi]
+    pub fn end_trace(&self, env: Env) -> napi::Result<()> {
+        self.core.guard(&env, || {
+            // Kept for its counts.
+            self.core.file_trace.borrow().as_ref().map_or(Ok(()), |trace| Ok(trace.stop()?))
+        })
+    }
+
+    /// Of the last trace: the events that were recorded, and those that are not in the file.
+    #[napi]
+    #[allow(clippy::cast_precision_loss, reason = "counts of events")]
+    pub fn trace_counts(&self) -> Vec<f64> {
+        let trace = self.core.file_trace.borrow();
+        trace
+            .as_ref()
+            .map_or_else(Vec::new, |trace| vec![trace.events() as f64, trace.dropped() as f64])
     }
 
     /// Which points are noted from now on, as bits.

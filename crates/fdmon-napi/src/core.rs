@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use fdmon::{AioContext, ErrorCode, TraceBuffer};
+use fdmon::{AioContext, ErrorCode, Trace, TraceBuffer};
 use napi::Env;
 use napi::bindgen_prelude::{Function, Unknown};
 
@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) suppressed: RefCell<BTreeMap<u32, usize>>,
     /// Points of tracing that JavaScript asked for and has not taken yet.
     pub(crate) points: TraceBuffer,
+    /// The trace that JavaScript asked for last.
+    pub(crate) file_trace: RefCell<Option<Trace>>,
 }
 
 impl Core {
@@ -41,6 +43,7 @@ impl Core {
             attachment: RefCell::default(),
             suppressed: RefCell::default(),
             points: TraceBuffer::new(),
+            file_trace: RefCell::default(),
         }
     }
 

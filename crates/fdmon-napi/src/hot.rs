@@ -9,6 +9,7 @@ use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::rc::Rc;
 
+use fdmon::AioContext;
 #[cfg(not(target_os = "wasi"))]
 use fdmon::{ErrorCode, ForeignMemory};
 use napi::bindgen_prelude::{Object, Unknown};
@@ -22,10 +23,15 @@ use crate::memory::TypedArray;
 
 type Callback = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
 
-/// `{ turn, schedule, arm, transfer }`
+/// `NativeHot`
 pub(crate) fn functions<'env>(env: &'env Env, core: &Rc<Core>) -> napi::Result<Object<'env>> {
     let mut object = Object::new(env)?;
     object.set("turn", function(env, core, c"turn".to_bytes(), turn)?)?;
+    object.set("stepBegins", function(env, core, c"stepBegins".to_bytes(), step_begins)?)?;
+    object.set("stepEnds", function(env, core, c"stepEnds".to_bytes(), step_ends)?)?;
+    let begins = c"callbackBegins".to_bytes();
+    object.set("callbackBegins", function(env, core, begins, callback_begins)?)?;
+    object.set("callbackEnds", function(env, core, c"callbackEnds".to_bytes(), callback_ends)?)?;
     object.set("schedule", function(env, core, c"schedule".to_bytes(), schedule)?)?;
     object.set("arm", function(env, core, c"arm".to_bytes(), arm)?)?;
     #[cfg(not(target_os = "wasi"))]
@@ -132,6 +138,61 @@ unsafe extern "C" fn turn(env: sys::napi_env, info: sys::napi_callback_info) -> 
         let _ = unsafe { sys::napi_create_uint32(env, answer, &mut result) };
     }
     result // null after an error: the exception is pending
+}
+
+/// `stepBegins(what)`, of a context that is traced: 0 a turn that does not wait, 1 one that does, 2 a
+/// dispatch.
+unsafe extern "C" fn step_begins(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    // SAFETY: made by `function`.
+    if let Some(call) = unsafe { Call::<1>::new(env, info) } {
+        let what = call.small(0);
+        let _ = call.core.with(&call.env, |ctx| match what {
+            2 => ctx.foreign_dispatch_begins(),
+            blocking => ctx.foreign_turn_begins(blocking != 0),
+        });
+    }
+    ptr::null_mut()
+}
+
+/// `stepEnds(progress)`
+unsafe extern "C" fn step_ends(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    // SAFETY: made by `function`.
+    if let Some(call) = unsafe { Call::<1>::new(env, info) } {
+        let progress = call.small(0) != 0;
+        let _ = call.core.with(&call.env, |ctx| ctx.foreign_turn_ends(progress));
+    }
+    ptr::null_mut()
+}
+
+/// `callbackBegins(slot, word)`: of a context that is traced, with what is due of the slot.
+unsafe extern "C" fn callback_begins(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    // SAFETY: made by `function`.
+    if let Some(call) = unsafe { Call::<2>::new(env, info) } {
+        let (slot, word) = (call.small(0), call.small(1));
+        let _ = call.core.with(&call.env, |ctx| ctx.foreign_callback_begins(slot, word));
+    }
+    ptr::null_mut()
+}
+
+/// `callbackEnds()`
+unsafe extern "C" fn callback_ends(
+    env: sys::napi_env,
+    info: sys::napi_callback_info,
+) -> sys::napi_value {
+    // SAFETY: made by `function`.
+    if let Some(call) = unsafe { Call::<0>::new(env, info) } {
+        let _ = call.core.with(&call.env, AioContext::foreign_callback_ends);
+    }
+    ptr::null_mut()
 }
 
 /// `schedule(slot)`: of a bottom half.

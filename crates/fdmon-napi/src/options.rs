@@ -71,6 +71,8 @@ pub struct NativeOptions {
     pub by_environment: bool,
     /// The id of a reservation, whose name and parameters count then.
     pub reserved: Option<f64>,
+    /// The file that `FDMON_TRACE` names.
+    pub trace: Option<String>,
     pub name: String,
     pub poll: NativePollParams,
     pub aio: NativeAioParams,

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use fdmon::{
     AioContext, AioParams, EventNotifier, Handlers, IoEngine, ManualClock, MonitorKind, PolicyKind,
-    PollParams, WordSource,
+    PollParams, Trace, TraceOptions, TraceOutput, WordSource,
 };
 use lexopt::ValueExt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -50,6 +50,7 @@ struct Args {
     engine: IoEngine,
     max_ns: u64,
     clock_step: Option<u64>,
+    trace: bool,
 }
 
 impl Args {
@@ -69,6 +70,7 @@ impl Args {
             engine: IoEngine::Auto,
             max_ns: 32_768,
             clock_step: None,
+            trace: false,
         };
         let mut parser = lexopt::Parser::from_env();
         while let Some(arg) = parser.next()? {
@@ -87,6 +89,7 @@ impl Args {
                 lexopt::Arg::Long("bare") => args.bare = true,
                 lexopt::Arg::Long("max-ns") => args.max_ns = parser.value()?.parse()?,
                 lexopt::Arg::Long("clock-step") => args.clock_step = Some(parser.value()?.parse()?),
+                lexopt::Arg::Long("trace") => args.trace = true,
                 lexopt::Arg::Long("bench") => {} // cargo bench says so
                 other => return Err(other.unexpected().into()),
             }
@@ -132,6 +135,19 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
+/// Somebody writes down what it does, if that is asked for; how much he has is told at the end.
+fn traced(ctx: &AioContext, args: &Args) -> Outcome<Option<Trace>> {
+    let start = || ctx.trace_with(TraceOutput::writer(std::io::sink()), &TraceOptions::default());
+    Ok(args.trace.then(start).transpose()?)
+}
+
+fn with_events(line: String, trace: Option<Trace>) -> Outcome<String> {
+    let Some(trace) = trace else { return Ok(line) };
+    let line = format!("{line} events={} dropped={}", trace.events(), trace.dropped());
+    trace.finish()?;
+    Ok(line)
+}
+
 fn counters(ctx: &AioContext, ran: u32) -> String {
     let stats = ctx.stats();
     let row = stats.handlers.first();
@@ -167,12 +183,13 @@ fn event(args: &Args) -> Outcome<String> {
     let bell = EventNotifier::new()?;
     watch(&bell)?;
     let blocking = args.blocking;
+    let trace = traced(&ctx, args)?;
     for _ in 0..args.rounds {
         bell.set()?;
         ctx.poll(blocking)?;
     }
     assert_eq!(ran.get(), args.rounds, "each round runs one handler");
-    Ok(counters(&ctx, ran.get()))
+    with_events(counters(&ctx, ran.get()), trace)
 }
 
 /// Several eventfds are ready in each turn, beside idle ones.

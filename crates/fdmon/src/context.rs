@@ -1,8 +1,9 @@
 //! The context: its state, its options, its end, and what it says of itself.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::fork::Home;
 use crate::inbox::Node;
 use crate::monitor::{Monitor, switch};
 use crate::outer::Outer;
+use crate::record::Recorder;
 use crate::registry::{DueHalf, Hints, Registry};
 use crate::remote::{Remote, Shared, lock};
 use crate::remote_handlers::Claim;
@@ -25,7 +27,7 @@ use crate::stats::ContextStats;
 use crate::stats_page;
 use crate::sync::{Arc, Ordering, kept, ordered};
 use crate::timer::TimerHeap;
-use crate::trace::Trace;
+use crate::trace::Points;
 
 /// The event loop of one thread. See the crate's documentation for what a turn does.
 ///
@@ -38,6 +40,8 @@ pub(crate) struct Inner {
     pub shared: Arc<Shared>,
     pub clock: Clock,
     pub home: Home,
+    /// A trace is written: of interest to turns that take all their steps.
+    pub recording: Cell<bool>,
 }
 
 /// Everything only the home thread touches. Never borrowed over a call into user code.
@@ -70,7 +74,9 @@ pub(crate) struct State {
     pub claims: Vec<Claim>,
     /// The side for an outer loop, once there is one.
     pub outer: Option<Outer>,
-    pub trace: Trace,
+    pub trace: Points,
+    /// Where it is written down what the context does, if it is.
+    pub recorder: Option<Box<Recorder>>,
     /// The process that made it.
     pub home: Home,
 }
@@ -109,6 +115,8 @@ pub struct Builder {
     name: String,
     clock: Option<ManualClock>,
     reserved: Option<Reserved>,
+    /// What FDMON_TRACE is, where the caller has an environment of its own.
+    trace: Option<Option<PathBuf>>,
 }
 
 impl Builder {
@@ -122,6 +130,13 @@ impl Builder {
     #[doc(hidden)]
     pub fn monitor_by_environment(mut self, by_environment: bool) -> Self {
         self.by_environment = by_environment;
+        self
+    }
+
+    /// What stands in FDMON_TRACE of an environment that only the caller sees.
+    #[doc(hidden)]
+    pub fn trace_by_environment(mut self, file: Option<PathBuf>) -> Self {
+        self.trace = Some(file);
         self
     }
 
@@ -196,7 +211,8 @@ impl Builder {
             failures: Failures::default(),
             claims: Vec::new(),
             outer: None,
-            trace: Trace::new(clock.clone()),
+            trace: Points::new(clock.clone()),
+            recorder: None,
             home: shared.home,
         };
         state.note_spinning();
@@ -209,12 +225,20 @@ impl Builder {
         stats_page::by_environment()?;
         ack::came_home();
         reserved.built();
-        Ok(AioContext(Rc::new(Inner {
+        let ctx = AioContext(Rc::new(Inner {
             state: RefCell::new(state),
             home: shared.home,
             shared,
             clock,
-        })))
+            recording: Cell::new(false),
+        }));
+        let by_environment = || std::env::var_os("FDMON_TRACE").map(PathBuf::from);
+        if let Some(file) = self.trace.unwrap_or_else(by_environment)
+            && !file.as_os_str().is_empty()
+        {
+            ctx.trace_by_environment(&file)?;
+        }
+        Ok(ctx)
     }
 }
 
@@ -237,7 +261,7 @@ impl AioContext {
     /// # Errors
     /// As [`AioContext::run`].
     pub fn run_for(&self, time: Duration) -> Result<()> {
-        let over = Rc::new(std::cell::Cell::new(false));
+        let over = Rc::new(Cell::new(false));
         let flag = Rc::clone(&over);
         let timer = self.timer(move |_| {
             flag.set(true);
@@ -506,6 +530,7 @@ impl AioContext {
         }
         drop(remains); // users' drop code runs outside the borrow
         self.tell();
+        self.end_trace();
         report
     }
 }

@@ -255,6 +255,22 @@ impl State {
 impl AioContext {
     /// Runs one callback that is not foreign. `true` = progress.
     pub(crate) fn dispatch_one(&self, due: Due) -> bool {
+        if self.0.recording.get() {
+            return self.dispatch_recorded(due);
+        }
+        self.run_due(due)
+    }
+
+    /// …as a step that somebody writes down.
+    #[cold]
+    fn dispatch_recorded(&self, due: Due) -> bool {
+        self.0.state().callback_begins(&due);
+        let progress = self.run_due(due);
+        self.0.state().step_ends(|_| ());
+        progress
+    }
+
+    fn run_due(&self, due: Due) -> bool {
         match due {
             Due::Handler { slot, generation, word, body } => {
                 self.run_handler(slot, generation, word, body);

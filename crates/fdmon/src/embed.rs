@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::interest::Interest;
 use crate::monitor::{Monitor, MonitorToken, borrow};
 use crate::outer::Outer;
+use crate::record::Kind;
 use crate::registry::Hints;
 use crate::remote::Shared;
 use crate::sync::kept;
@@ -96,6 +97,20 @@ impl AioContext {
     /// # Errors
     /// As [`AioContext::prepare`].
     pub fn prepare_until(&self, limit: Option<u64>) -> Result<Option<u64>> {
+        if !self.0.recording.get() {
+            return self.prepare_steps(limit);
+        }
+        self.0.state().step_begins(Kind::Prepare, [0; 3]);
+        let ns = self.prepare_steps(limit);
+        let mut st = self.0.state();
+        st.step_ends(|_| ());
+        if let Ok(ns) = ns {
+            st.outer_loop_may_sleep(ns);
+        }
+        ns
+    }
+
+    fn prepare_steps(&self, limit: Option<u64>) -> Result<Option<u64>> {
         self.0.open_state()?.embed(&self.0.shared)?;
         let (turn, st) = self.enter()?;
         let mut plan = Plan::new(true);
@@ -171,6 +186,26 @@ impl AioContext {
     /// # Errors
     /// As [`AioContext::check`].
     pub fn check_if(&self, readable: bool) -> Result<bool> {
+        if !self.0.recording.get() {
+            return self.check_steps(readable);
+        }
+        let slept = {
+            let mut st = self.0.state();
+            let slept = st.outer_loop_has_slept();
+            st.step_begins(Kind::Check, [0; 3]);
+            slept
+        };
+        let due = self.check_steps(readable);
+        let mut st = self.0.state();
+        let ready = st.reg.due_count();
+        st.step_ends(|args| args[1] = ready);
+        if let Some(slept) = slept {
+            st.record_outer_sleep(slept, ready);
+        }
+        due
+    }
+
+    fn check_steps(&self, readable: bool) -> Result<bool> {
         let (turn, mut st) = self.enter()?;
         let shared = &*self.0.shared;
         shared.outer_has_slept();
@@ -218,6 +253,14 @@ impl AioContext {
     /// # Errors
     /// As [`AioContext::poll`].
     pub fn dispatch(&self) -> Result<bool> {
+        if self.0.recording.get() {
+            self.foreign_dispatch_begins();
+            return self.turn_ends_with(|| self.dispatch_steps());
+        }
+        self.dispatch_steps()
+    }
+
+    fn dispatch_steps(&self) -> Result<bool> {
         let (mut turn, st) = self.enter()?;
         drop(st);
         turn.adopt_failures();

@@ -141,6 +141,18 @@ impl Error {
         error
     }
 
+    /// A system call that the standard library has made.
+    pub(crate) fn of_io(
+        message: impl Into<String>,
+        syscall: &'static str,
+        cause: &std::io::Error,
+    ) -> Self {
+        let mut error = Self::new(ErrorCode::Syscall, message);
+        error.0.errno = cause.raw_os_error();
+        error.0.syscall = Some(syscall);
+        error
+    }
+
     pub(crate) fn unsupported(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Unsupported, message)
     }

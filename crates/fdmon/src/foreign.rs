@@ -54,6 +54,8 @@ pub struct ForeignHandler {
     pub hooks: Option<Box<dyn ForeignHooks>>,
     /// Spin on the kernel's readiness.
     pub kernel: bool,
+    /// What traces call it.
+    pub name: Option<Box<str>>,
 }
 
 impl std::fmt::Debug for ForeignHandler {
@@ -147,6 +149,7 @@ impl AioContext {
             external: foreign.external,
             has_poll: foreign.word.is_some() || foreign.predicate,
             kernel: foreign.kernel,
+            name: foreign.name,
             word: foreign.word.map(Arc::new),
             hooked: foreign.hooks.is_some(),
             body: foreign.hooks.map(|hooks| Box::new(ForeignBody(hooks)) as Box<dyn Body>),

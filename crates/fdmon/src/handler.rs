@@ -91,6 +91,27 @@ pub trait Source: AsFd + 'static {
         false
     }
 
+    /// What traces call its callbacks, of which they show the first 40 bytes; without it they say
+    /// `fd 5`. Asked at registration.
+    ///
+    /// ```
+    /// # use std::os::fd::{AsFd, BorrowedFd};
+    /// # use fdmon::{EventNotifier, Interest, Source};
+    /// # struct Client(EventNotifier);
+    /// # impl AsFd for Client {
+    /// #     fn as_fd(&self) -> BorrowedFd<'_> { self.0.as_fd() }
+    /// # }
+    /// impl Source for Client {
+    ///     fn interest(&self) -> Interest { Interest::READ }
+    ///     fn name(&self) -> Option<&str> { Some("client") }
+    /// }
+    /// # assert_eq!(Client(EventNotifier::new()?).name(), Some("client"));
+    /// # Ok::<(), fdmon::Error>(())
+    /// ```
+    fn name(&self) -> Option<&str> {
+        None
+    }
+
     /// The fd is readable, hung up or in error; or it is so and the predicate said yes as well.
     ///
     /// # Errors
@@ -182,6 +203,7 @@ pub struct Handlers {
     word: Option<WordSource>,
     external: bool,
     kernel: bool,
+    name: Option<Box<str>>,
 }
 
 impl Handlers {
@@ -235,6 +257,12 @@ impl Handlers {
         self
     }
 
+    /// What traces call it, of which they show the first 40 bytes; without it they say `fd 5`.
+    pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
     fn callbacks(&self) -> Callbacks {
         let mut callbacks = Callbacks::empty();
         callbacks.set(Callbacks::READ, self.read.is_some());
@@ -257,6 +285,7 @@ impl Handlers {
             has_poll,
             kernel: self.kernel && !has_poll,
             word: self.word.take().filter(|_| has_poll).map(Arc::new),
+            name: self.name.take(),
             kind: TypeId::of::<F>(),
             body: Some(Box::new(ClosureBody { fd, handlers: self })),
             ..Handler::new(raw)
@@ -409,6 +438,7 @@ pub(crate) fn describe<S: Source>(source: &S, raw: RawFd) -> Handler {
         has_poll,
         kernel: source.poll_kernel() && !has_poll,
         word,
+        name: source.name().map(Box::from),
         kind: TypeId::of::<S>(),
         is_source: true,
         ..Handler::new(raw)
@@ -464,6 +494,10 @@ pub(crate) struct Handler {
     /// When its predicate last hit, or when it joined the spin list.
     pub last_hit: u64,
     pub counters: Arc<HandlerCounters>,
+    /// What traces call it.
+    pub name: Option<Box<str>>,
+    /// The trace that knows this name.
+    pub named_in: u64,
 }
 
 impl Handler {
@@ -494,6 +528,8 @@ impl Handler {
             member: NOWHERE,
             last_hit: 0,
             counters: Arc::new(HandlerCounters::new(fd)),
+            name: None,
+            named_in: 0,
         }
     }
 }

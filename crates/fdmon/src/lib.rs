@@ -89,6 +89,7 @@ mod notifier;
 mod ops;
 #[cfg_attr(wasi, path = "outer_absent.rs")]
 mod outer;
+mod record;
 mod register;
 mod registry;
 mod remote;
@@ -145,6 +146,7 @@ pub use monitor::ring_features::RingFeatures;
 pub use monitor::switch::probe_io_uring;
 pub use notifier::EventNotifier;
 pub use ops::Ops;
+pub use record::{Trace, TraceOptions, TraceOutput};
 #[cfg(wasi)]
 #[doc(hidden)]
 pub use remote::start_ids;

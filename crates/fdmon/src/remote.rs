@@ -14,6 +14,7 @@ use crate::fork::Home;
 use crate::inbox::{Inbox, Job, Node};
 use crate::notifier::EventNotifier;
 use crate::ops::Ops;
+use crate::record::caller::Caller;
 use crate::stats::{ContextStats, Counters, Guard, HandlerCounters, HandlerStats};
 use crate::sync::{Arc, AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, Weak, downgrade};
 use crate::sync::{in_order, ordered};
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     /// How many turns are about to sleep, and the outer loop's bit. Only the home thread writes.
     pub notify_me: AtomicU32,
     pub notifier: EventNotifier,
+    /// Who notifies, while that is asked.
+    pub caller: Caller,
     pub closed: AtomicBool,
     /// A stop is requested and no run has taken it yet.
     pub stop: AtomicBool,
@@ -95,6 +98,7 @@ impl Shared {
             notified: AtomicBool::new(false),
             notify_me: AtomicU32::new(0),
             notifier: EventNotifier::new()?,
+            caller: Caller::default(),
             closed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             wanted: Mutex::new(Wanted { poll, aio, poll_changed: false }),

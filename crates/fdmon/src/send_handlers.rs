@@ -47,6 +47,7 @@ pub struct SendHandlers<F> {
     word: Option<Arc<WordSource>>,
     external: bool,
     kernel: bool,
+    name: Option<Box<str>>,
 }
 
 impl<F: AsFd + Send + 'static> SendHandlers<F> {
@@ -70,6 +71,7 @@ impl<F: AsFd + Send + 'static> SendHandlers<F> {
             word: None,
             external: false,
             kernel: false,
+            name: None,
         }
     }
 
@@ -192,6 +194,19 @@ impl<F: AsFd + Send + 'static> SendHandlers<F> {
         self
     }
 
+    /// As [`Handlers::name`](crate::Handlers::name).
+    ///
+    /// ```
+    /// let bell = fdmon::EventNotifier::new()?;
+    /// let handlers = fdmon::SendHandlers::new(bell).read(|_ops| Ok(())).name("bell");
+    /// assert_eq!(fdmon::Source::name(&handlers), Some("bell"));
+    /// # Ok::<(), fdmon::Error>(())
+    /// ```
+    pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
     /// The fd; the callbacks are dropped.
     ///
     /// ```
@@ -237,6 +252,10 @@ impl<F: AsFd + Send + 'static> Source for SendHandlers<F> {
 
     fn poll_kernel(&self) -> bool {
         self.kernel
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     fn read(&mut self, ops: &mut Ops<'_>) -> Outcome {

@@ -20,6 +20,7 @@ use tracing::{
 use crate::clock::Clock;
 use crate::config::MonitorKind;
 use crate::context::{AioContext, State};
+use crate::record::Kind;
 use crate::registry::Hints;
 use crate::remote::Shared;
 use crate::turn::{Held, Plan};
@@ -79,6 +80,24 @@ impl SpinResult {
             Self::Interrupted => "interrupted",
             Self::Failed => "failed",
         }
+    }
+
+    pub(crate) fn to_u64(self) -> u64 {
+        self as u64
+    }
+
+    pub(crate) fn from_u64(number: u64) -> Self {
+        let all = [
+            Self::Hit,
+            Self::Ready,
+            Self::Notified,
+            Self::Miss,
+            Self::Timeout,
+            Self::Interrupted,
+            Self::Failed,
+        ];
+        let at = |result: &Self| result.to_u64() == number;
+        all.into_iter().find(at).unwrap_or(Self::Failed)
     }
 
     fn of(plan: &Plan, shared: &Shared, now: u64) -> Self {
@@ -190,7 +209,7 @@ impl TraceBuffer {
 }
 
 /// What a context notes of itself.
-pub(crate) struct Trace {
+pub(crate) struct Points {
     clock: Clock,
     /// What a binding wants to know.
     wanted: TraceKinds,
@@ -202,7 +221,7 @@ pub(crate) struct Trace {
     untold: Vec<TracePoint>,
 }
 
-impl Trace {
+impl Points {
     pub fn new(clock: Clock) -> Self {
         Self {
             clock,
@@ -233,12 +252,13 @@ impl State {
 
     #[cold]
     fn note(&mut self, point: TracePoint) {
-        let trace = &mut self.trace;
         #[cfg(feature = "tracing")]
         if has_subscriber() {
-            trace.untold.push(point.clone());
+            self.trace.untold.push(point.clone());
             self.reg.hints.set(Hints::UNTOLD);
         }
+        self.record_point(&point);
+        let trace = &self.trace;
         if trace.wanted.contains(point.kind()) {
             trace.noted.0.borrow_mut().push((trace.clock.glance(), point));
         }
@@ -246,7 +266,7 @@ impl State {
 
     #[inline]
     fn wants(&self, kind: TraceKinds) -> bool {
-        self.trace.wanted.contains(kind) || has_subscriber()
+        self.trace.wanted.contains(kind) || self.recorder.is_some() || has_subscriber()
     }
 
     /// The handler in this slot joined or left the spin list.
@@ -264,8 +284,18 @@ impl State {
         self.trace.window_ns = shared.stats.window_ns.get();
     }
 
+    /// Turns heed whoever listens now.
+    pub(crate) fn heed_listeners(&mut self) {
+        if self.trace.wanted.intersects(TraceKinds::OF_TURNS) || self.recorder.is_some() {
+            self.reg.hints.set(Hints::TRACED);
+        } else {
+            self.reg.hints.clear(Hints::TRACED);
+        }
+    }
+
     /// A turn has waited, and its policy may have changed the window.
     pub(crate) fn note_turn(&mut self, shared: &Shared) {
+        self.record_wake_up(shared);
         let to_ns = shared.stats.window_ns.get();
         let from_ns = std::mem::replace(&mut self.trace.window_ns, to_ns);
         self.note_window(from_ns, to_ns);
@@ -296,11 +326,7 @@ impl AioContext {
         let mut st = self.0.open_state()?;
         st.begin_noting(&self.0.shared);
         (st.trace.wanted, st.trace.noted) = (kinds, buffer);
-        if kinds.intersects(TraceKinds::OF_TURNS) {
-            st.reg.hints.set(Hints::TRACED);
-        } else {
-            st.reg.hints.clear(Hints::TRACED);
-        }
+        st.heed_listeners();
         Ok(())
     }
 
@@ -314,12 +340,14 @@ impl AioContext {
     ) -> Held<'a> {
         let began = st.trace.clock.glance();
         st.note(TracePoint::SpinBegin { window_ns });
+        st.step_begins(Kind::Spin, [window_ns, 0, 0]);
         drop(st);
         self.tell();
         self.in_span(window_ns, || {
-            let mut st = self.spin_for(self.0.state(), plan, window_ns);
+            let mut st = self.spin_for::<true>(self.0.state(), plan, window_ns);
             let now = st.trace.clock.glance();
             let result = SpinResult::of(plan, &self.0.shared, now);
+            st.spin_ends(window_ns, result, plan);
             let spent_ns = now.saturating_sub(began);
             st.note(TracePoint::SpinEnd { window_ns, spent_ns, result });
             drop(st);

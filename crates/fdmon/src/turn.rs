@@ -1,14 +1,15 @@
 //! The turn: from the parameters to the callbacks. `find` has its steps, in their order.
 
-use std::cell::RefMut;
+use std::cell::{Cell, RefMut};
 use std::mem::ManuallyDrop;
 use std::panic::resume_unwind;
 
-use crate::context::{AioContext, State};
+use crate::context::{AioContext, AtTheEnd, State};
 use crate::error::{Error, Result};
 use crate::handler::Body;
 use crate::inbox::Node;
 use crate::interest::Events;
+use crate::record::Kind;
 use crate::registry::{DueHalf, Hints};
 use crate::remote::Shared;
 use crate::sync::{Arc, in_order, kept};
@@ -48,6 +49,8 @@ pub(crate) struct Plan {
     pub failures_before: usize,
     /// How many turns had taken a notification when it began.
     pub accepted: u64,
+    /// Rounds of its spin, where somebody wants to know.
+    pub rounds: u64,
 }
 
 impl Plan {
@@ -69,6 +72,7 @@ impl Plan {
             foreign: false,
             failures_before: 0,
             accepted: 0,
+            rounds: 0,
         }
     }
 }
@@ -199,12 +203,38 @@ impl AioContext {
         if st.closed {
             return Err(Error::closed());
         }
+        if self.0.recording.get() {
+            return self.poll_recorded(st, blocking);
+        }
         st.depth += 1;
         let failures_before = st.failures.of_others(st.depth);
         let turn = Turn { ctx: self, failures_before, progress: false };
         let st = self.find(st, blocking)?;
         self.0.shared.stats.batch_max.raise_to(st.reg.due_count());
         turn.run_ready(st)
+    }
+
+    /// …of which somebody writes down the steps: callbacks are run one by one, none on a short way.
+    #[cold]
+    fn poll_recorded(&self, mut st: Held<'_>, blocking: bool) -> Result<bool> {
+        st.step_begins(Kind::Turn, [blocking.into(), 0, 0]);
+        drop(st);
+        self.turn_ends_with(|| {
+            let (turn, st) = self.enter()?;
+            let st = self.find(st, blocking)?;
+            self.0.shared.stats.batch_max.raise_to(st.reg.due_count());
+            drop(st);
+            turn.run_all()
+        })
+    }
+
+    /// The step that has begun ends with these others, also by a panic.
+    pub(crate) fn turn_ends_with(&self, rest: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        let progress = Cell::new(false);
+        let _ended = AtTheEnd(Some(|| self.foreign_turn_ends(progress.get())));
+        let result = rest();
+        progress.set(matches!(result, Ok(true)));
+        result
     }
 
     /// The turn up to what is due: parameters, timeout, spin, sleep, accept, window, lists.

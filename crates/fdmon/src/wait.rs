@@ -7,6 +7,7 @@ use crate::context::{Inner, State};
 use crate::error::{Error, Result};
 use crate::interest::Events;
 use crate::monitor::{MonitorToken, Sink};
+use crate::record::wait_kind;
 use crate::registry::{Hints, Registry};
 use crate::remote::Shared;
 use crate::sync::kept;
@@ -355,7 +356,12 @@ impl State {
                 shared.stats.sleeps.bump();
                 plan.slept = true;
             }
-            let found = match self.ask_kernel(inner, timeout) {
+            let asked = if inner.recording.get() {
+                self.ask_recorded(inner, timeout, plan)
+            } else {
+                self.ask_kernel(inner, timeout)
+            };
+            let found = match asked {
                 Ok(found) => found,
                 Err(Errno::INTR) => false,
                 // What was found without asking is run all the same; the next turn asks again.
@@ -369,6 +375,23 @@ impl State {
                 return Ok(());
             }
         }
+    }
+
+    /// …as a step that somebody writes down.
+    #[cold]
+    fn ask_recorded(
+        &mut self,
+        inner: &Inner,
+        timeout: Option<u64>,
+        plan: &Plan,
+    ) -> std::result::Result<bool, Errno> {
+        let before = self.reg.due_count();
+        let (kind, args) = wait_kind(timeout, plan.awake);
+        self.step_begins(kind, args);
+        let result = self.ask_kernel(inner, timeout);
+        let ready = self.reg.due_count() - before;
+        self.step_ends(|args| args[1] = ready);
+        result
     }
 
     /// Asks the kernel once. `true` = something is due now.

@@ -22,6 +22,9 @@ use rustix::fd::AsFd;
 
 /// Set in `notify_me` by an outer loop between prepare and check; the rest counts turns.
 const EMBEDDED: u32 = 1 << 31;
+/// Set in `notify_me` while a trace is to know who notifies: he looks more closely then, as he does at
+/// a sleeper, so that nobody else pays for it.
+const NOTED: u32 = 1 << 30;
 
 impl Shared {
     /// Wakes the loop if it sleeps or is about to. What was written before is seen by the turn.
@@ -41,14 +44,29 @@ impl Shared {
             }
             was_told && !kept("notify: again")
         };
-        let asleep = || self.notify_me.load(Ordering::Relaxed) != 0;
+        let asleep = || self.notify_me.load(Ordering::Relaxed);
         let (left_to_another, asleep) = in_order("notify: order", tell, asleep);
-        if asleep && !left_to_another && self.home.is_here() {
+        if asleep != 0 && !left_to_another && self.home.is_here() && self.is_asleep(asleep) {
             self.stats.notifies_sent.bump_shared();
             notifier::wake(self.notifier.as_fd()); // it lives as long as `self`
         } else {
             self.stats.notifies_elided.bump_shared();
         }
+    }
+
+    /// What `notify_me` says, once it says anything.
+    #[inline]
+    fn is_asleep(&self, notify_me: u32) -> bool {
+        if notify_me & NOTED != 0 {
+            self.caller.note();
+        }
+        notify_me & !NOTED != 0
+    }
+
+    /// Home thread: whether who notifies notes that from now on.
+    pub fn note_callers(&self, on: bool) {
+        let others = self.notify_me.load(Ordering::Relaxed) & !NOTED;
+        self.notify_me.store(if on { others | NOTED } else { others }, Ordering::Relaxed);
     }
 
     /// Hands a node to the loop and wakes it.

@@ -28,6 +28,7 @@ use crate::context::{AioContext, Inner, State};
 use crate::error::{Error, ErrorCode, Result};
 use crate::interest::word;
 use crate::monitor::refusal::Refusal;
+use crate::record::Kind;
 use crate::registry::{DueHalf, Entry, Hints, Registry, Slot};
 use crate::remote::{Shared, lock};
 use crate::sync::Arc;
@@ -296,6 +297,9 @@ impl State {
         if batch != 0 {
             shared.stats.submissions.bump();
             shared.stats.io_batch_max.raise_to(batch.into());
+            if self.recorder.is_some() {
+                self.record_io(Kind::Submitted, batch.into(), self.io.in_flight.into());
+            }
         }
         match result {
             Ok(()) => batch != 0,
@@ -381,9 +385,14 @@ impl State {
             ring.reap(&mut take);
         }
         shared.stats.completions.add(ended);
-        shared.stats.io_in_flight.set((*in_flight).into());
+        let left = u64::from(*in_flight);
+        shared.stats.io_in_flight.set(left);
+        let more = again != 0 || (ended != 0 && !queue.is_empty());
+        if ended != 0 && self.recorder.is_some() {
+            self.record_io(Kind::Completed, ended, left);
+        }
         // More may fit now.
-        again != 0 || (ended != 0 && !queue.is_empty())
+        more
     }
 
     /// Completions are there, or would be after a call.

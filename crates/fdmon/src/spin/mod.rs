@@ -303,12 +303,12 @@ impl AioContext {
         if st.is_traced() {
             self.spin_traced(st, plan, window)
         } else {
-            self.spin_for(st, plan, window)
+            self.spin_for::<false>(st, plan, window)
         }
     }
 
-    /// …for this long.
-    pub(crate) fn spin_for<'a>(
+    /// …for this long. `COUNTS` = somebody wants to know the number of rounds.
+    pub(crate) fn spin_for<'a, const COUNTS: bool>(
         &'a self,
         mut st: Held<'a>,
         plan: &mut Plan,
@@ -324,6 +324,9 @@ impl AioContext {
             st = self.0.state();
         }
         st = self.round(st, plan);
+        if COUNTS {
+            plan.rounds = 1;
+        }
         st.look_at_io(&self.0.shared, plan);
         if plan.awake {
             st.spin.hits_told += 1;
@@ -331,7 +334,7 @@ impl AioContext {
             return st;
         }
         let now;
-        (st, now) = self.spin_on(st, plan, window);
+        (st, now) = self.spin_on::<COUNTS>(st, plan, window);
         let spent = now.saturating_sub(plan.start);
         plan.spun = spent;
         shared.stats.spin_ns.add(spent);
@@ -359,7 +362,12 @@ impl AioContext {
     }
 
     /// The rounds after the first. Also tells when it ended.
-    fn spin_on<'a>(&'a self, mut st: Held<'a>, plan: &mut Plan, window: u64) -> (Held<'a>, u64) {
+    fn spin_on<'a, const COUNTS: bool>(
+        &'a self,
+        mut st: Held<'a>,
+        plan: &mut Plan,
+        window: u64,
+    ) -> (Held<'a>, u64) {
         let clock = &self.0.clock;
         let shared = &*self.0.shared;
         let guards = st.spin.params.guards;
@@ -410,6 +418,9 @@ impl AioContext {
                 spin_loop();
             }
             st = self.round(st, plan);
+            if COUNTS {
+                plan.rounds += 1;
+            }
             st.look_at_io(&self.0.shared, plan);
             let found = plan.awake || shared.is_notified();
             if found && guards {

@@ -38,6 +38,8 @@ mod series;
 mod spin;
 mod stats;
 mod timers;
+#[cfg(not(wasi))]
+mod traces;
 mod tracing;
 mod turn;
 mod wakeup;

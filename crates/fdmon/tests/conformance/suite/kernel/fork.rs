@@ -35,6 +35,44 @@ fn in_child(check: impl FnOnce()) {
     assert_eq!(status.exit_status(), Some(0), "the child found something wrong");
 }
 
+/// SPEC 38, 54
+#[test]
+fn a_trace_stays_with_the_parent_and_a_child_that_traces_gets_a_file_of_its_own() {
+    if !alone("FDMON_FORK", "trace") {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("fdmon-fork-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("trace.json");
+    let turns = |file: &std::path::Path| {
+        let text = std::fs::read_to_string(file).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let turn = |event: &&serde_json::Value| event["name"] == "turn";
+        said["traceEvents"].as_array().unwrap().iter().filter(turn).count()
+    };
+    let ctx = context();
+    let trace = ctx.trace(&file).unwrap();
+    ctx.poll(false).unwrap();
+    in_child(|| {
+        assert!(ctx.poll(false).unwrap_err().is_closed());
+        assert!(trace.stop().is_ok(), "it has nothing to end here");
+        let own = context();
+        assert!(own.trace(&file).unwrap_err().is_in_use());
+        let mine = folder.join("%p.json");
+        let trace = own.trace(mine).unwrap();
+        own.poll(false).unwrap();
+        own.poll(false).unwrap();
+        let written = trace.file().unwrap().to_owned();
+        assert!(written.ends_with(format!("{}.json", std::process::id())));
+        trace.finish().unwrap();
+        assert_eq!(turns(&written), 2);
+    });
+    ctx.poll(false).unwrap();
+    trace.finish().unwrap();
+    assert_eq!(turns(&file), 2);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 /// SPEC 38
 #[test]
 fn every_call_in_a_forked_child_fails_with_closed() {
@@ -83,6 +121,7 @@ fn every_call_in_a_forked_child_fails_with_closed() {
             ("remote.set_aio_params", remote.set_aio_params(AioParams::default())),
             ("remote.bottom_half", remote.bottom_half(half.id().as_u64()).map(drop)),
             ("arm_at", timer.arm_at(1)),
+            ("trace", ctx.trace("nowhere.json").map(drop)),
             ("foreign_trace", ctx.foreign_trace(TraceKinds::all(), TraceBuffer::new())),
             ("foreign_loop_begin", ctx.foreign_loop_begin()),
             ("foreign_bottom_half", ctx.foreign_bottom_half().map(drop)),

@@ -33,7 +33,7 @@ async function run({ name, kind, profile, refused, command, cwd, needs }) {
   if (kind === 'capabilities' && code === 0) known.set(profile, JSON.parse(text))
   if (kind === 'rust') result.counts = rust(text)
   if (kind === 'ava') result.counts = ava(text)
-  if (code !== 0) result.text = text.slice(-SHOWN)
+  if (code !== 0) result.text = (kind === 'ava' && failures(text)) || text.slice(-SHOWN)
   say(result)
 }
 
@@ -51,6 +51,11 @@ function output(program, args, options) {
 function rust(text) {
   const [, passed, failed] = /^test result: .*? (\d+) passed; (\d+) failed/m.exec(text) ?? [0, 0, 1]
   return { any: { passed: Number(passed), failed: Number(failed) } }
+}
+
+/** Of TAP, what failed and how. */
+function failures(text) {
+  return [...text.matchAll(/^not ok .*(?:\n {2}---[^]*?\n {2}\.\.\.)?/gm)].join('\n').slice(-SHOWN)
 }
 
 /** TAP, by the monitor that a title begins with: "ok 3 - timer › epoll: …". */

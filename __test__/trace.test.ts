@@ -108,7 +108,10 @@ onEach('random programs give traces whose steps nest, and no event is lost [SPEC
       else if (what === 2) ctx.poll(false)
       else if (what === 3) bells[roll(3)]!.set()
       else if (what === 4) ctx.notify()
-      else (act(), act())
+      else {
+        act()
+        act()
+      }
     }
     for (const [at, bell] of bells.entries()) {
       ctx.setEventNotifier(bell, { ...(at === 0 ? {} : { name: `bell ${at}` }), read: () => (bell.testAndClear(), act()) })
@@ -116,7 +119,7 @@ onEach('random programs give traces whose steps nest, and no event is lost [SPEC
     const trace = ctx.trace(join(where, `${seed}.json`))
     while (left > 0) {
       act()
-      ctx.poll(roll(2) === 0 && false)
+      ctx.poll(false)
     }
     if (roll(2) === 0) trace.stop()
     else ctx.close()

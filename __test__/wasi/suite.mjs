@@ -374,6 +374,7 @@ test('what needs Linux is refused by name [SPEC 13]', async (t) => {
   await assert.rejects(ctx.read(0, new Uint8Array(8), 0), { code: 'ERR_FDMON_UNSUPPORTED' })
   refuses(() => ctx.backendFd, 'ERR_FDMON_UNSUPPORTED', /outer loop/)
   refuses(() => ctx.prepareNs(), 'ERR_FDMON_UNSUPPORTED', /outer loop/)
+  refuses(() => ctx.trace('trace.json'), 'ERR_FDMON_UNSUPPORTED', /file is refused: a WebAssembly build/)
   refuses(() => ctx.setPollParams({ kernelBusyPoll: { usecs: 50 } }), 'ERR_FDMON_UNSUPPORTED', /kernelBusyPoll/)
   const folder = openSync('/', 'r')
   refuses(() => ctx.setFdHandler(folder, { read() {} }), 'ERR_FDMON_UNSUPPORTED', new RegExp(`fd = ${folder} `))

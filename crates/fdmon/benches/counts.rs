@@ -143,6 +143,8 @@ fn traced(ctx: &AioContext, args: &Args) -> Outcome<Option<Trace>> {
 
 fn with_events(line: String, trace: Option<Trace>) -> Outcome<String> {
     let Some(trace) = trace else { return Ok(line) };
+    // The thread that writes has done so by then; what is left the end would do, in this thread.
+    std::thread::sleep(Duration::from_millis(300));
     let line = format!("{line} events={} dropped={}", trace.events(), trace.dropped());
     trace.finish()?;
     Ok(line)

@@ -9,7 +9,6 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::Thread;
@@ -152,6 +151,7 @@ fn open(option: &str, path: &Path) -> Result<File> {
 /// `false` = another process writes it.
 #[cfg(not(wasi))]
 fn is_free(file: &File) -> bool {
+    use rustix::fd::AsFd;
     use rustix::fs::{FlockOperation, flock};
     // Where there are no locks nobody is kept out.
     flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive)

@@ -100,7 +100,12 @@ impl Json<'_> {
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        for byte in text[..end].bytes() {
+        let text = &text[..end];
+        if text.bytes().all(|byte| byte >= 0x20 && !matches!(byte, b'"' | b'\\' | 0x7f)) {
+            self.raw(text).0.push(b'"');
+            return self;
+        }
+        for byte in text.bytes() {
             match byte {
                 b'"' | b'\\' => self.0.extend_from_slice(&[b'\\', byte]),
                 0..0x20 | 0x7f => {

@@ -40,6 +40,17 @@ fn an_outer_loop_is_refused_since_nothing_wakes_it() {
     assert!(ctx.poll(true).unwrap(), "it goes on");
 }
 
+/// SPEC 13, 54
+#[test]
+fn a_trace_is_refused_since_no_thread_could_write_it() {
+    let ctx = context();
+    let error = ctx.trace("trace.json").unwrap_err();
+    assert!(error.is_unsupported(), "{error}");
+    assert!(error.to_string().starts_with("file is refused: "), "{error}");
+    ctx.schedule(|_| Ok(())).unwrap();
+    assert!(ctx.poll(true).unwrap(), "it goes on");
+}
+
 /// SPEC 3, 13
 #[test]
 fn a_notifier_has_the_lowest_number_that_is_free_above_those_of_files() {

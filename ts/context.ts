@@ -597,9 +597,9 @@ export class AioContext implements Disposable {
    * for the number of the process. The environment variable `FDMON_TRACE` names a file for all contexts of a process. A
    * child process that finds that file in use writes `name.<pid>.json`.
    *
-   * An event takes two readings of the clock and some 60 instructions, one of a callback in JavaScript two calls into native
-   * code besides, and no turn takes a short way (docs/TRACES.md); a thread of its own writes the file. Without a trace
-   * nothing costs anything.
+   * An event costs some 460 instructions (docs/TRACES.md): two readings of the clock, a record, and its share of what turns
+   * take more, which do all their steps; each callback in JavaScript makes two calls into native code besides. A thread of
+   * its own writes the file. Without a trace nothing costs anything.
    *
    * @throws FdmonError ERR_FDMON_IN_USE when the context is traced already or another process writes the file;
    *   ERR_FDMON_SYSCALL when it cannot be opened; ERR_FDMON_UNSUPPORTED in a WebAssembly build

@@ -196,13 +196,19 @@ onEachRing('the mode says when completions appear [SPEC 44]', (t, kit, ring) => 
   const before = ringFds()
   const ctx = kit.context({ ring })
   const fd = ringFds().find((one) => !before.includes(one))
-  const completions = (): string => /^CqTail:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))![1]!
+  const completions = (): string | undefined => /^CqTail:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1]
   const [left, right] = kit.pair()
   ctx.setFdHandler(left, { read: drain })
   t.false(ctx.poll(false)) // it is armed
   const armed = completions()
   put(right)
   const wait = ring.mode === 'deferred' || (ring.mode === 'auto' && features['ioUringDeferTaskrun'] === true)
+  if (armed === undefined) {
+    // Kernels that do not tell where the queue ends (5.10) have not the mode either that makes a difference.
+    t.false(wait)
+    t.true(ctx.poll())
+    return
+  }
   t.is(completions() === armed, wait)
   t.true(ctx.poll())
   t.not(completions(), armed)

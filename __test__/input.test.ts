@@ -1,6 +1,6 @@
 // Bad input: every option and argument, each with a message that names it, its value and what to do.
 import test from 'ava'
-import { AioContext } from 'fdmon'
+import { AioContext, IoThread, type AioContextOptions } from 'fdmon'
 import { monitors, onEach, refuses } from './on-each.js'
 
 const make = (options: unknown) => () => new AioContext(options as any).close()
@@ -229,6 +229,39 @@ test.serial('FDMON_MONITOR replaces auto, counts as asked for, and a wrong one i
   process.env['FDMON_MONITOR'] = 'kqueue'
   refuses(t, () => new AioContext(), ['FDMON_MONITOR', 'kqueue', 'epoll'])
   t.notThrows(() => new AioContext({ monitor: 'poll' }).close())
+})
+
+test.serial('FDMON_POLL stands in for poll where that is not given, and a wrong one is refused by name [SPEC 13]', async (t) => {
+  const before = process.env['FDMON_POLL']
+  t.teardown(() => {
+    if (before === undefined) delete process.env['FDMON_POLL']
+    else process.env['FDMON_POLL'] = before
+  })
+  // Of this policy the window is what it may be at most.
+  const windowOf = (options?: AioContextOptions): number => {
+    using ctx = new AioContext(options)
+    return ctx.stats().windowNs
+  }
+  process.env['FDMON_POLL'] = '{"maxNs":12345,"policy":"fixed"}'
+  t.is(windowOf(), 12_345)
+  t.is(windowOf({ name: 'named' }), 12_345)
+  t.is(windowOf({ poll: {} }), 0, 'poll was given')
+  t.is(windowOf({ poll: { maxNs: 7, policy: 'fixed' } }), 7)
+  await using thread = new IoThread(new URL('data:text/javascript,'))
+  await thread.ready()
+  t.is(thread.stats().windowNs, 12_345)
+  {
+    using ctx = new AioContext()
+    process.env['FDMON_POLL'] = '{"maxNs":1}'
+    t.is(ctx.stats().windowNs, 12_345, 'it is read when the context is made')
+  }
+  process.env['FDMON_POLL'] = ''
+  t.is(windowOf(), 0)
+  for (const [value, named] of [['nonsense', 'nonsense'], ['7', 'FDMON_POLL = 7'], ['null', 'null'], ['{"maxNs":-1}', 'FDMON_POLL.maxNs = -1'], ['{"maxNS":1}', 'FDMON_POLL.maxNS']] as const) {
+    process.env['FDMON_POLL'] = value
+    refuses(t, () => new AioContext(), ['FDMON_POLL', named])
+    t.notThrows(() => new AioContext({ poll: {} }).close())
+  }
 })
 
 test('a monitor that is asked for and is not there is refused with the reason [SPEC 45]', (t) => {

@@ -175,6 +175,10 @@ function command() {
   const bench = node([join('node_modules', '.bin', 'fdmon'), 'bench', ...few, '--html', 'bench.html', '--json'])
   if (bench.status !== 0 || JSON.parse(bench.stdout).ok !== true) fail(`install: fdmon bench: exit code ${bench.status}\n${bench.stdout}${bench.stderr}`)
   if (!readFileSync(join(project, 'bench.html'), 'utf8').includes('</html>')) fail('install: fdmon bench --html wrote no whole page')
+  const top = node([join('node_modules', '.bin', 'fdmon'), 'top', '--json'])
+  if (top.status !== 0 || !Array.isArray(JSON.parse(top.stdout).processes)) fail(`install: fdmon top: exit code ${top.status}\n${top.stdout}${top.stderr}`)
+  const tune = node([join('node_modules', '.bin', 'fdmon'), 'tune', '--quick', '--json', '--', process.execPath, '--version'])
+  if (tune.status !== 0 || JSON.parse(tune.stdout).ok !== true) fail(`install: fdmon tune: exit code ${tune.status}\n${tune.stdout}${tune.stderr}`)
 }
 
 /** Where npm finds no addon for the processor it takes the WebAssembly build, and the loader takes that. */

@@ -206,6 +206,19 @@ fn a_page_that_was_left_behind_is_replaced_and_what_is_no_page_of_ours_is_not() 
     assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
     assert!(std::fs::symlink_metadata(&path).unwrap().is_file());
     drop(page);
+    // Others that were killed left theirs: nobody has the first number, everybody the second.
+    let own = path.file_name().unwrap().to_str().unwrap();
+    let named = |pid: u32| own.replacen(&std::process::id().to_string(), &pid.to_string(), 1);
+    let of = |name: &str| path.with_file_name(name);
+    let foreign = format!("fdmon-{}-1.stats", i32::MAX);
+    for name in [&named(i32::MAX.unsigned_abs()), &named(1), &foreign] {
+        std::fs::write(of(name), "left").unwrap();
+    }
+    drop(publish_stats().unwrap());
+    assert_eq!(
+        [named(i32::MAX.unsigned_abs()), named(1), foreign].map(|name| of(&name).exists()),
+        [false, true, true]
+    );
     std::fs::create_dir(&path).unwrap();
     let error = publish_stats().unwrap_err();
     assert!(error.is_syscall(), "{error}");

@@ -16,7 +16,7 @@ export interface View {
   what: (fd: number) => string
 }
 
-const CONTEXTS = ['context', 'on', 'turns/s', 'events/s', 'sleeps/s', 'hits/s', 'misses/s', 'CPU', 'in vain', 'window', ''] as const
+const CONTEXTS = ['context', 'on', 'turns/s', 'events/s', 'sleeps/s', 'hits/s', 'misses/s', 'CPU', 'in vain', 'window', 'before'] as const
 const HANDLERS = ['context', 'fd', 'reads/s', 'writes/s', 'hits/s', 'spins', 'gap', 'what'] as const
 /** Columns of a sparkline where a line may be as long as it likes. */
 const SPARK = 20
@@ -24,7 +24,7 @@ const SPARK = 20
 /** What the columns mean. */
 export const LEGEND =
   'Rates are a second. hits, misses: spins that found something, and that did not. CPU: of the thread; in vain: what of that was spun ' +
-  'without a hit. window: how long a turn spins at most now, and before. spins: whether the handler is on the spin list. gap: what the ' +
+  'without a hit. window: how long a turn spins at most now; before: at the updates up to now. spins: whether the handler is on the spin list. gap: what the ' +
   'policy takes for the time between its events.'
 
 /** Everything, for a terminal or a file. */

@@ -2,7 +2,7 @@
 import type { PollParams } from '../../options.js'
 import { figure, spreadOf, type Spread } from '../bench/results.js'
 import { paint, table, wrap, type Terminal } from '../terminal.js'
-import { codeOf, nameOf, variableOf } from './candidates.js'
+import { BASELINE, codeOf, nameOf, variableOf } from './candidates.js'
 import { isGain, median, type Outcome, type Rung } from './halving.js'
 import type { Goal } from './score.js'
 import type { Sample } from './workload.js'
@@ -40,7 +40,9 @@ export interface TuneReport {
   best: PollParams | null
   code: string | null
   variable: string | null
+  /** A loop that never spins. */
   baseline: PartReport[]
+  baselineRounds: number
   /** The best first. */
   candidates: CandidateReport[]
   notes: string[]
@@ -92,7 +94,7 @@ export function show(report: TuneReport, terminal: Terminal): string {
     parts.push(`${bold(green(codeOf(best)))}\n${dim('or, where no poll is given:')} ${variableOf(best)}\n`)
     parts.push(comparison(terminal, baseline, tuned.parts))
   }
-  parts.push(ranking(terminal, candidates.slice(0, SHOWN)))
+  parts.push(ranking(terminal, [{ params: BASELINE, result: 1, rounds: report.baselineRounds, parts: baseline }, ...candidates.slice(0, SHOWN)]))
   if (notes.length > 0) parts.push(notes.map((note) => dim(wrap(terminal, note))).join(''))
   return parts.join('\n')
 }
@@ -125,7 +127,10 @@ function comparison(terminal: Terminal, baseline: readonly PartReport[], tuned: 
 function ranking(terminal: Terminal, candidates: readonly CandidateReport[]): string {
   const rows = candidates.map(({ params, result, rounds, parts }) => {
     const list = (value: (part: PartReport) => Spread | null): string => parts.map((part) => figure(value(part)?.median ?? null)).join(' / ')
-    return [nameOf(params), result === null ? 'over the CPU budget' : `× ${result.toFixed(2)}`, list(({ timeUs }) => timeUs), list(({ cpuUs }) => cpuUs), `${rounds}`]
+    const cost = result === null ? 'over the CPU budget' : `× ${result.toFixed(2)}`
+    const score = parts.some(({ score }) => score !== null) ? [list(({ score }) => score)] : []
+    return [nameOf(params), cost, ...score, list(({ timeUs }) => timeUs), list(({ cpuUs }) => cpuUs), `${rounds}`]
   })
-  return table(terminal, ['the best', 'cost', 'time µs', 'CPU µs', 'rounds'], rows, { right: [1, 2, 3, 4] })
+  const head = ['the best', 'cost', ...(rows[0]?.length === 6 ? ['score'] : []), 'time µs', 'CPU µs', 'rounds']
+  return table(terminal, head, rows, { right: [1, 2, 3, 4, 5] })
 }

@@ -8,7 +8,7 @@ import { firstMonitor, integer, list, microseconds, MONITORS, word } from '../be
 import { progress } from '../progress.js'
 import { terminalOf } from '../terminal.js'
 import { candidatesFor, codeOf, nameOf, variableOf } from './candidates.js'
-import { halve, rungsOf, runsOf } from './halving.js'
+import { halve, median, rungsOf, runsOf } from './halving.js'
 import { bestOf, candidatesOf, partsOf, show, type TuneReport } from './report.js'
 import { resultOf, type Goal } from './score.js'
 import { events, program, type Sample, type Workload } from './workload.js'
@@ -96,12 +96,13 @@ export async function tune(command: readonly string[], options: TuneOptions, ver
   const outcome = await compete(workload, candidates, rungs, goal, bar.next).finally(bar.end)
   await workload.end()
   const best = bestOf(outcome)
-  const [only, baseline] = [outcome.standings.every(({ results }) => results.every((result) => Math.abs(result - 1) < 0.1)), partsOf(outcome.baseline)]
-  if (command.length > 0 && only) notes.push('No candidate made a difference: does the program make its contexts without the option poll?')
+  const baseline = partsOf(outcome.baseline)
+  const alike = outcome.standings.every(({ results }) => Math.abs(median(results) - 1) < 0.05)
+  if (command.length > 0 && alike) notes.push('No candidate made a difference: does the program make its contexts without the option poll?')
   const report: TuneReport = {
     ...{ ok: true, version, date, machine: machineLine(version), workload: workload.title, seconds: (performance.now() - since) / 1000 },
     ...{ goal, rungs, best, code: best && codeOf(best), variable: best && variableOf(best) },
-    ...{ baseline, candidates: candidatesOf(outcome), notes },
+    ...{ baseline, baselineRounds: outcome.baseline.length, candidates: candidatesOf(outcome), notes },
   }
   process.stdout.write(options.json === true ? `${JSON.stringify(report, null, 2)}\n` : show(report, terminalOf(process.stdout)))
   return 0

@@ -1,6 +1,8 @@
 //! Which file the page of a process is, and how it is made so that nobody else's file is touched.
 
-use std::fs::{File, OpenOptions, metadata, read_to_string, remove_file, symlink_metadata};
+use std::fs::{
+    File, OpenOptions, metadata, read_dir, read_to_string, remove_file, symlink_metadata,
+};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -44,7 +46,11 @@ fn start_in(line: &str) -> Option<u64> {
 /// Makes the file, readable by its owner alone. One that lies there is of a process that had the
 /// same number and is gone.
 pub(super) fn create(pid: u32) -> Result<(File, PathBuf), (io::Error, PathBuf)> {
-    let path = folder().join(format!("fdmon-{pid}-{}.stats", pid_namespace()));
+    let (folder, namespace) = (folder(), pid_namespace());
+    if namespace != 0 {
+        clean(&folder, namespace);
+    }
+    let path = folder.join(format!("fdmon-{pid}-{namespace}.stats"));
     let made = match open(&path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && is_ours(&path) => {
             remove_file(&path).and_then(|()| open(&path))
@@ -55,6 +61,29 @@ pub(super) fn create(pid: u32) -> Result<(File, PathBuf), (io::Error, PathBuf)> 
         Ok(file) => Ok((file, path)),
         Err(error) => Err((error, path)),
     }
+}
+
+/// Removes what processes left behind that were killed: a service that crashes again and again must
+/// not fill the memory. Of another namespace nobody here can tell.
+fn clean(folder: &Path, namespace: u64) {
+    let Ok(entries) = read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let dead = name.to_str().and_then(|name| pid_in(name, namespace)).is_some_and(|pid| {
+            symlink_metadata(format!("/proc/{pid}"))
+                .is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        });
+        if dead && is_ours(&entry.path()) {
+            let _ = remove_file(entry.path()); // somebody else may have
+        }
+    }
+}
+
+/// Whose page has this name.
+fn pid_in(name: &str, namespace: u64) -> Option<u32> {
+    let rest = name.strip_prefix("fdmon-")?.strip_suffix(".stats")?;
+    let (pid, of) = rest.split_once('-')?;
+    (of.parse() == Ok(namespace)).then(|| pid.parse().ok()).flatten()
 }
 
 #[allow(clippy::cast_possible_wrap, reason = "flags")]
@@ -69,7 +98,7 @@ fn is_ours(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{start_in, start_time};
+    use super::{pid_in, start_in, start_time};
 
     #[test]
     fn the_start_is_found_behind_a_name_with_parentheses() {
@@ -77,5 +106,19 @@ mod tests {
         assert_eq!(start_in(&format!("9 (a) b) c) {fields}")), Some(4711));
         assert_eq!(start_in("9 a"), None);
         assert_ne!(start_time(), 0);
+    }
+
+    #[test]
+    fn only_names_of_pages_of_this_namespace_name_a_process() {
+        assert_eq!(pid_in("fdmon-12-34.stats", 34), Some(12));
+        for name in [
+            "fdmon-12-35.stats",
+            "fdmon-x-34.stats",
+            "fdmon-12.stats",
+            "fdmon-12-34",
+            "12-34.stats",
+        ] {
+            assert_eq!(pid_in(name, 34), None, "{name}");
+        }
     }
 }

@@ -26,6 +26,8 @@ const HEAD: usize = 512;
 const OBJECT: &str = "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[";
 /// So often what was recorded is written.
 const WRITE_EVERY: Duration = Duration::from_millis(50);
+/// Events of a context that become text in one go.
+const PIECE: u64 = 4096;
 /// Text that is written in one go.
 const CHUNK: usize = 1 << 16;
 
@@ -247,7 +249,7 @@ fn finish_all() {
     let Some(sinks) = lock_in_time(&SINKS) else { return };
     for sink in sinks.iter().filter(|sink| sink.home.is_here()) {
         let Some(mut writing) = lock_in_time(&sink.state) else { continue };
-        writing.drain();
+        writing.drain(u64::MAX);
         while let Some(source) = writing.sources.first() {
             let ring = Arc::clone(&source.ring);
             writing.end(&ring);
@@ -350,13 +352,20 @@ impl Sink {
     fn write_on(&self) {
         loop {
             std::thread::park_timeout(WRITE_EVERY);
-            let mut writing = lock(&self.state);
-            if writing.sources.is_empty() {
-                writing.writer = None;
-                return;
+            loop {
+                let mut writing = lock(&self.state);
+                if writing.sources.is_empty() {
+                    writing.writer = None;
+                    return;
+                }
+                let more = writing.drain(PIECE);
+                writing.flush();
+                drop(writing);
+                if !more {
+                    break;
+                }
+                std::thread::yield_now(); // a context that ends waits for the lock
             }
-            writing.drain();
-            writing.flush();
         }
     }
 
@@ -368,7 +377,11 @@ impl Sink {
         }
         let mut sinks = lock(&SINKS);
         let mut writing = lock(&self.state);
-        writing.drain();
+        // What others have recorded is not this thread's work.
+        if let Some(at) = writing.sources.iter().position(|source| Arc::ptr_eq(&source.ring, ring))
+        {
+            writing.drain_source(at, u64::MAX);
+        }
         writing.end(ring);
         writing.flush();
         if writing.sources.is_empty() && !writing.sealed {
@@ -392,24 +405,29 @@ impl Sink {
 }
 
 impl Writing {
-    /// What has been recorded becomes text.
-    fn drain(&mut self) {
-        for at in 0..self.sources.len() {
-            // No more than was there: a fast loop must not keep this one for ever.
-            let mut waiting = self.sources[at].ring.len();
-            while waiting != 0 && self.take_one(at) {
-                waiting -= 1;
-                if self.text.bytes.len() >= CHUNK {
-                    self.flush();
-                }
-            }
-            let Source { track, ring, told, last, .. } = &mut self.sources[at];
-            let dropped = ring.dropped();
-            let new = dropped - std::mem::replace(told, dropped);
-            if new != 0 {
-                track.gap(&mut self.text, *last, new);
+    /// What has been recorded becomes text, so much of each source at most. `true` = there is more.
+    fn drain(&mut self, most: u64) -> bool {
+        (0..self.sources.len()).fold(false, |more, at| self.drain_source(at, most) || more)
+    }
+
+    /// …of one source; `true` = that much was there.
+    fn drain_source(&mut self, at: usize, most: u64) -> bool {
+        // No more than the ring holds: a fast loop must not keep this one for ever.
+        let most = most.min(self.sources[at].ring.len());
+        let mut taken = 0;
+        while taken < most && self.take_one(at) {
+            taken += 1;
+            if self.text.bytes.len() >= CHUNK {
+                self.flush();
             }
         }
+        let Source { track, ring, told, last, .. } = &mut self.sources[at];
+        let dropped = ring.dropped();
+        let new = dropped - std::mem::replace(told, dropped);
+        if new != 0 {
+            track.gap(&mut self.text, *last, new);
+        }
+        taken == most
     }
 
     /// `false` = this source has nothing.

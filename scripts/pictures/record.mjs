@@ -1,0 +1,90 @@
+// Records how the spin window follows traffic: a worker stores a word at planned times, a context spins on it, and the messages of
+// fdmon:window, fdmon:poll:begin and fdmon:poll:end are what is kept.
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { Worker } from 'node:worker_threads'
+import { AioContext, EventNotifier } from 'fdmon'
+
+const MAX_NS = 100_000
+/** What the producer does, one after the other: an event every `us` microseconds for `ms` milliseconds. */
+const PHASES = [
+  { us: 2_000, ms: 30, words: 'an event every 2 ms' },
+  { us: 10, ms: 30, words: 'every 10 µs' },
+  { us: 2_000, ms: 30, words: 'every 2 ms' },
+  { us: 60, ms: 30, words: 'every 60 µs' },
+  { us: 400, ms: 30, words: 'every 400 µs' },
+  { us: 20, ms: 30, words: 'every 20 µs' },
+]
+const POLICIES = ['cost', 'classic']
+
+const PRODUCER = `
+  const { words, handle, phases } = require('node:worker_threads').workerData
+  const bell = require('fdmon').EventNotifier.from(handle)
+  const begin = process.hrtime.bigint()
+  Atomics.store(words, 3, 1)
+  let due = begin
+  let end = begin
+  for (const { us, ms } of phases) {
+    end += BigInt(ms) * 1_000_000n
+    for (due += BigInt(us) * 1_000n; due < end; due += BigInt(us) * 1_000n) {
+      while (process.hrtime.bigint() < due);
+      Atomics.add(words, 0, 1) // publish, then look whether the consumer may be asleep
+      if (Atomics.load(words, 2) === 0) bell.set()
+    }
+    due = end
+  }
+  Atomics.store(words, 4, 1)
+  bell.set()
+  require('node:worker_threads').parentPort.postMessage(begin)`
+
+export async function record() {
+  const traces = []
+  for (const policy of POLICIES) traces.push(await recordOne(policy))
+  return { maxNs: MAX_NS, phases: PHASES, traces }
+}
+
+async function recordOne(policy) {
+  const words = new Int32Array(new SharedArrayBuffer(20)) // head, tail, suppress, begun, ended
+  const bell = new EventNotifier()
+  const ctx = new AioContext({ poll: { maxNs: MAX_NS, policy } })
+  const take = () => Atomics.store(words, 1, Atomics.load(words, 0))
+  const poll = { memory: words, index: 0, notEqual: { index: 1 }, suppress: { index: 2 } }
+  ctx.setEventNotifier(bell, { poll, pollReady: take, read: () => (bell.testAndClear(), take()) })
+  const windows = []
+  const ends = []
+  const onWindow = (message) => windows.push(message)
+  const onEnd = (message) => ends.push(message)
+  subscribe('fdmon:window', onWindow)
+  subscribe('fdmon:poll:end', onEnd)
+  const worker = new Worker(PRODUCER, { eval: true, workerData: { words, handle: bell.handle, phases: PHASES } })
+  const begun = new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject))
+  // Not synchronously: the worker boots with the help of this thread.
+  while (Atomics.load(words, 3) === 0) await new Promise((resolve) => setTimeout(resolve, 1))
+  const before = ctx.stats()
+  ctx.pollUntil(() => Atomics.load(words, 4) === 1)
+  const after = ctx.stats()
+  const begin = await begun
+  unsubscribe('fdmon:window', onWindow)
+  unsubscribe('fdmon:poll:end', onEnd)
+  ctx.close()
+  bell.close()
+  const ms = (timeNs) => Math.round(Number(timeNs - begin) / 1000) / 1000
+  return {
+    policy,
+    hits: after.spinHits - before.spinHits,
+    misses: after.spinMisses - before.spinMisses,
+    sleeps: after.sleeps - before.sleeps,
+    cpuMs: Math.round((after.cpuNs - before.cpuNs) / 1e6),
+    guard: after.guard,
+    points: windows.map(({ timeNs, toNs }) => ({ ms: ms(timeNs), toNs })),
+    // Of the thousands of spins those that a picture can show: for each tenth of a millisecond one of each kind.
+    spins: thin(ends.map(({ timeNs, result }) => ({ ms: ms(timeNs), result }))),
+  }
+}
+
+function thin(spins) {
+  const seen = new Set()
+  return spins.filter(({ ms, result }) => {
+    const key = `${Math.floor(ms * 5)} ${result === 'miss'}`
+    return !seen.has(key) && seen.add(key)
+  })
+}

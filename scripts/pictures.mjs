@@ -24,7 +24,7 @@ if (values.record) {
   const { record } = await import('./pictures/record.mjs')
   const traces = await record()
   writeFileSync(data, `${JSON.stringify({ written: 'by npm run docs:pictures -- --record', machine: machineLine(), ...traces }, null, 1)}\n`)
-  say(`docs/pictures/window.json: ${traces.traces.map(({ policy, points }) => `${points.length} changes by ${policy}`).join(', ')}`)
+  say(`docs/pictures/window.json: ${traces.traces.map(({ params, points }) => `${points.length} changes by ${params.policy}`).join(', ')}`)
 }
 
 const policy = readFileSync(join(root, 'docs', 'POLICY.md'), 'utf8')

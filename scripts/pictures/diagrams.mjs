@@ -6,14 +6,14 @@ export function way() {
     text(20, 28, 'the kernel', { fill: 'soft' }),
     text(20, 198, 'user space', { fill: 'soft' }),
     line(20, 172, 840, 172, { stroke: 'line', dash: '5 5' }),
-    box(20, 62, 130, 64, ['descriptor', 'readable, writable'], { stroke: 'a' }),
+    box(20, 62, 140, 64, ['descriptor', 'readable, writable'], { stroke: 'a' }),
     box(240, 62, 170, 64, ['monitor: wait', 'poll · epoll · io_uring'], { stroke: 'a' }),
-    box(20, 230, 130, 64, ['word of memory', 'a producer stores'], { stroke: 'b' }),
+    box(20, 230, 140, 64, ['word of memory', 'a producer stores'], { stroke: 'b' }),
     box(240, 230, 170, 64, ['spin: ask poll', 'for the window, no call'], { stroke: 'b' }),
     box(500, 230, 130, 64, ['ready list', 'order of detection'], { stroke: 'c' }),
     box(710, 230, 130, 64, ['handler', 'read · pollReady'], { stroke: 'c' }),
-    line(150, 94, 236, 94, { stroke: 'a', arrow: true }),
-    line(150, 262, 236, 262, { stroke: 'b', arrow: true }),
+    line(160, 94, 236, 94, { stroke: 'a', arrow: true }),
+    line(160, 262, 236, 262, { stroke: 'b', arrow: true }),
     line(410, 262, 496, 262, { stroke: 'b', arrow: true }),
     text(453, 252, 'hit', { fill: 'b', anchor: 'middle', size: 12 }),
     path('M410 94H565V226', { stroke: 'a', arrow: true }),
@@ -48,7 +48,7 @@ export function handshake() {
     rows.map(({ y, from, to, words, stroke, note }) => [
       line(from, y, to + (to > from ? -4 : 4), y, { stroke, arrow: true }),
       text((producer + loop) / 2, y - 7, words, { anchor: 'middle', size: 12 }),
-      note && text(to > from ? loop - 10 : loop - 10, y + 16, note, { anchor: 'end', size: 12, fill: 'soft' }),
+      note && text(loop - 10, y + 16, note, { anchor: 'end', size: 12, fill: 'soft' }),
     ]),
   ])
 }

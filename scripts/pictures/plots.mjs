@@ -1,13 +1,15 @@
 // The pictures of numbers: the window over time, and latency beside CPU time.
 import { line, path, picture, round, text } from './svg.mjs'
 
-/** The window under two policies, by the messages of fdmon:window, with each spin's end and the traffic below. */
+const PANELS = ['a', 'd', 'b']
+
+/** The window under several policies, by the messages of fdmon:window, with each spin's end and the traffic below. */
 export function windowOverTime({ maxNs, machine, phases, traces }) {
-  const [width, left, right, top, each, gap] = [860, 66, 16, 52, 170, 52]
+  const [width, left, right, top, each, gap] = [860, 66, 16, 44, 130, 44]
   const totalMs = phases.reduce((sum, { ms }) => sum + ms, 0)
   const x = (ms) => left + (Math.min(ms, totalMs) / totalMs) * (width - left - right)
   const parts = [text(left, 22, `The window while the traffic changes; at most ${maxNs / 1000} µs`, { weight: 600 })]
-  traces.forEach(({ policy, points, spins, cpuMs, hits, misses, sleeps }, index) => {
+  traces.forEach(({ params, points, spins, cpuMs, hits, misses, sleeps }, index) => {
     const base = top + index * (each + gap) + each
     const y = (us) => base - (us / (maxNs / 1000)) * (each - 26)
     for (const us of [0, maxNs / 2000, maxNs / 1000]) {
@@ -16,16 +18,16 @@ export function windowOverTime({ maxNs, machine, phases, traces }) {
     }
     let d = `M${round(x(0))} ${round(y(0))}`
     for (const { ms, toNs } of points) if (ms <= totalMs) d += `H${round(x(ms))}V${round(y(toNs / 1000))}`
-    parts.push(path(`${d}H${round(x(totalMs))}`, { stroke: index === 0 ? 'a' : 'b', width: 1.6 }))
+    parts.push(path(`${d}H${round(x(totalMs))}`, { stroke: PANELS[index], width: 1.6 }))
     const ticks = (result, stroke, at) => {
       // One stroke a pixel is all that can be seen.
       const columns = new Set(spins.filter((spin) => (spin.result === 'miss') === (result === 'miss')).map(({ ms }) => Math.round(x(ms))))
       const marks = [...columns].filter((column) => column <= width - right).map((column) => `M${column} ${base + at}v6`)
       return marks.length === 0 ? '' : path(marks.join(''), { stroke, width: 1 })
     }
-    parts.push(ticks('hit', 'c', 6), ticks('miss', 'e', 14))
-    parts.push(text(left - 8, base + 12, 'hits', { anchor: 'end', size: 11, fill: 'c' }), text(left - 8, base + 22, 'misses', { anchor: 'end', size: 11, fill: 'e' }))
-    parts.push(text(left, base - each + 16, `policy: '${policy}'`, { weight: 600, fill: index === 0 ? 'a' : 'b', size: 12 }))
+    parts.push(ticks('hit', 'c', 8), ticks('miss', 'e', 18))
+    parts.push(text(left - 8, base + 14, 'hits', { anchor: 'end', size: 11, fill: 'c' }), text(left - 8, base + 25, 'misses', { anchor: 'end', size: 11, fill: 'e' }))
+    parts.push(text(left, base - each + 16, Object.entries(params).map(([name, value]) => `${name}: ${typeof value === 'string' ? `'${value}'` : value}`).join(', '), { weight: 600, fill: PANELS[index], size: 12 }))
     parts.push(text(width - right, base - each + 16, `${hits} spins hit, ${misses} missed, ${sleeps} sleeps, ${cpuMs} ms of CPU`, { anchor: 'end', size: 12, fill: 'soft' }))
   })
   const bottom = top + traces.length * (each + gap) - 4

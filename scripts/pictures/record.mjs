@@ -7,14 +7,14 @@ import { AioContext, EventNotifier } from 'fdmon'
 const MAX_NS = 100_000
 /** What the producer does, one after the other: an event every `us` microseconds for `ms` milliseconds. */
 const PHASES = [
-  { us: 2_000, ms: 30, words: 'an event every 2 ms' },
-  { us: 10, ms: 30, words: 'every 10 µs' },
-  { us: 2_000, ms: 30, words: 'every 2 ms' },
-  { us: 60, ms: 30, words: 'every 60 µs' },
-  { us: 400, ms: 30, words: 'every 400 µs' },
-  { us: 20, ms: 30, words: 'every 20 µs' },
+  { us: 2_000, ms: 20, words: 'an event every 2 ms' },
+  { us: 4, ms: 20, words: 'every 4 µs' },
+  { us: 2_000, ms: 20, words: 'every 2 ms' },
+  { us: 30, ms: 20, words: 'every 30 µs' },
+  { us: 400, ms: 20, words: 'every 400 µs' },
+  { us: 10, ms: 20, words: 'every 10 µs' },
 ]
-const POLICIES = ['cost', 'classic']
+const POLICIES = [{ policy: 'cost' }, { policy: 'cost', latencyWeight: 10 }, { policy: 'classic' }]
 
 const PRODUCER = `
   const { words, handle, phases } = require('node:worker_threads').workerData
@@ -38,14 +38,14 @@ const PRODUCER = `
 
 export async function record() {
   const traces = []
-  for (const policy of POLICIES) traces.push(await recordOne(policy))
+  for (const params of POLICIES) traces.push(await recordOne(params))
   return { maxNs: MAX_NS, phases: PHASES, traces }
 }
 
-async function recordOne(policy) {
+async function recordOne(params) {
   const words = new Int32Array(new SharedArrayBuffer(20)) // head, tail, suppress, begun, ended
   const bell = new EventNotifier()
-  const ctx = new AioContext({ poll: { maxNs: MAX_NS, policy } })
+  const ctx = new AioContext({ poll: { maxNs: MAX_NS, ...params } })
   const take = () => Atomics.store(words, 1, Atomics.load(words, 0))
   const poll = { memory: words, index: 0, notEqual: { index: 1 }, suppress: { index: 2 } }
   ctx.setEventNotifier(bell, { poll, pollReady: take, read: () => (bell.testAndClear(), take()) })
@@ -69,7 +69,7 @@ async function recordOne(policy) {
   bell.close()
   const ms = (timeNs) => Math.round(Number(timeNs - begin) / 1000) / 1000
   return {
-    policy,
+    params,
     hits: after.spinHits - before.spinHits,
     misses: after.spinMisses - before.spinMisses,
     sleeps: after.sleeps - before.sleeps,

@@ -2,11 +2,13 @@
 //
 //   npm run docs:pictures                 draws them anew
 //   npm run docs:pictures -- --record     first records how the window follows traffic, into docs/pictures/window.json; 2 s
+//                                         ("nice -n -19" before it on a machine that has other work)
 //   npm run docs:pictures -- --check      they are as their data give them; writes nothing
 //
 // The cost curves are of docs/POLICY.md, which "npm run bench:policy" measures. As files the pictures follow the colours that the
 // reader's system has, on the site those of its theme (docs/.vitepress/theme/site.css).
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { getPriority } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { machineLine } from './measure.mjs'
@@ -23,7 +25,7 @@ mkdirSync(folder, { recursive: true })
 if (values.record) {
   const { record } = await import('./pictures/record.mjs')
   const traces = await record()
-  writeFileSync(data, `${JSON.stringify({ written: 'by npm run docs:pictures -- --record', machine: machineLine(), ...traces }, null, 1)}\n`)
+  writeFileSync(data, `${JSON.stringify({ written: 'by npm run docs:pictures -- --record', machine: machineLine(), niceness: getPriority(), ...traces }, null, 1)}\n`)
   say(`docs/pictures/window.json: ${traces.traces.map(({ params, points }) => `${points.length} changes by ${params.policy}`).join(', ')}`)
 }
 

@@ -1,6 +1,10 @@
 // Records how the spin window follows traffic: a worker stores a word at planned times, a context spins on it, and the messages of
-// fdmon:window, fdmon:poll:begin and fdmon:poll:end are what is kept.
+// fdmon:window and fdmon:poll:end are what is kept. Each side is pinned to a CPU of its own, as the scheduler may put both on one; the
+// guards would take that for a machine with one CPU, so they are off.
+import { execFileSync } from 'node:child_process'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { readlinkSync } from 'node:fs'
+import { basename } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { AioContext, EventNotifier } from 'fdmon'
 
@@ -19,6 +23,8 @@ const POLICIES = [{ policy: 'cost' }, { policy: 'cost', latencyWeight: 10 }, { p
 const PRODUCER = `
   const { words, handle, phases } = require('node:worker_threads').workerData
   const bell = require('fdmon').EventNotifier.from(handle)
+  const thread = require('node:path').basename(require('node:fs').readlinkSync('/proc/thread-self'))
+  require('node:child_process').execFileSync('taskset', ['-p', '-c', '1', thread])
   const begin = process.hrtime.bigint()
   Atomics.store(words, 3, 1)
   let due = begin
@@ -37,6 +43,7 @@ const PRODUCER = `
   require('node:worker_threads').parentPort.postMessage(begin)`
 
 export async function record() {
+  execFileSync('taskset', ['-p', '-c', '0', basename(readlinkSync('/proc/thread-self'))])
   const traces = []
   for (const params of POLICIES) traces.push(await recordOne(params))
   return { maxNs: MAX_NS, phases: PHASES, traces }
@@ -45,7 +52,7 @@ export async function record() {
 async function recordOne(params) {
   const words = new Int32Array(new SharedArrayBuffer(20)) // head, tail, suppress, begun, ended
   const bell = new EventNotifier()
-  const ctx = new AioContext({ poll: { maxNs: MAX_NS, ...params } })
+  const ctx = new AioContext({ poll: { maxNs: MAX_NS, guards: false, ...params } })
   const take = () => Atomics.store(words, 1, Atomics.load(words, 0))
   const poll = { memory: words, index: 0, notEqual: { index: 1 }, suppress: { index: 2 } }
   ctx.setEventNotifier(bell, { poll, pollReady: take, read: () => (bell.testAndClear(), take()) })

@@ -25,8 +25,14 @@ mkdirSync(folder, { recursive: true })
 if (values.record) {
   const { record } = await import('./pictures/record.mjs')
   const traces = await record()
-  writeFileSync(data, `${JSON.stringify({ written: 'by npm run docs:pictures -- --record', machine: machineLine(), niceness: getPriority(), ...traces }, null, 1)}\n`)
+  writeFileSync(data, compact({ written: 'by npm run docs:pictures -- --record', machine: machineLine(), niceness: getPriority(), ...traces }))
   say(`docs/pictures/window.json: ${traces.traces.map(({ params, points }) => `${points.length} changes by ${params.policy}`).join(', ')}`)
+}
+
+/** JSON with a line for each array of numbers. */
+function compact(value) {
+  const text = JSON.stringify(value, null, 1)
+  return `${text.replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, '')).replace(/\],\n\s+\[/g, '],[')}\n`
 }
 
 const policy = readFileSync(join(root, 'docs', 'POLICY.md'), 'utf8')

@@ -1,13 +1,13 @@
 // The documentation site: the pages of docs/, beside /api (typedoc) and /rust (rustdoc), which scripts/docs-site.mjs builds.
-import { existsSync, readFileSync } from 'node:fs'
-import { basename, dirname, join, relative, resolve } from 'node:path'
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitepress'
 
 const docs = fileURLToPath(new URL('..', import.meta.url))
 const root = dirname(resolve(docs))
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-const source = `${manifest.homepage.replace(/#.*/, '')}/blob/main`
+const repository = manifest.homepage.replace(/#.*/, '')
 
 const page = (text, link) => ({ text, link })
 
@@ -100,7 +100,7 @@ export default defineConfig({
         ],
       },
     ],
-    socialLinks: [{ icon: 'github', link: source.replace(/\/blob\/.*/, '') }],
+    socialLinks: [{ icon: 'github', link: repository }],
     footer: { message: 'MIT or Apache-2.0, as you like' },
   },
 })
@@ -128,8 +128,8 @@ function use(md) {
       const page = target.startsWith(docs) && (existsSync(target) ? /\.md$|\/$/.test(path) : existsSync(`${target}.md`))
       if (page) continue
       if (!existsSync(target)) throw new Error(`${state.env.path}: ${href} leads nowhere; name a file of the repository`)
-      token.attrSet('href', `${source}/${relative(root, target)}${href.slice(path.length)}`)
-      token.meta = { file: basename(target) }
+      const kind = statSync(target).isDirectory() ? 'tree' : 'blob'
+      token.attrSet('href', `${repository}/${kind}/main/${relative(root, target)}${href.slice(path.length)}`)
     }
   })
 }

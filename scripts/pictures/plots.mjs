@@ -9,7 +9,7 @@ export function windowOverTime({ maxNs, machine, phases, traces }) {
   const totalMs = phases.reduce((sum, { ms }) => sum + ms, 0)
   const x = (ms) => left + (Math.min(ms, totalMs) / totalMs) * (width - left - right)
   const parts = [text(left, 22, `The window while the traffic changes; at most ${maxNs / 1000} µs`, { weight: 600 })]
-  traces.forEach(({ params, points, spins, cpuMs, hits, misses, sleeps }, index) => {
+  traces.forEach(({ params, points, hitsMs, missesMs, cpuMs, hits, misses, sleeps }, index) => {
     const base = top + index * (each + gap) + each
     const y = (us) => base - (us / (maxNs / 1000)) * (each - 26)
     for (const us of [0, maxNs / 2000, maxNs / 1000]) {
@@ -17,15 +17,14 @@ export function windowOverTime({ maxNs, machine, phases, traces }) {
       parts.push(text(left - 8, y(us) + 4, `${round(us)} µs`, { anchor: 'end', size: 11, fill: 'soft' }))
     }
     let d = `M${round(x(0))} ${round(y(0))}`
-    for (const { ms, toNs } of points) if (ms <= totalMs) d += `H${round(x(ms))}V${round(y(toNs / 1000))}`
+    for (const [ms, toNs] of points) if (ms <= totalMs) d += `H${round(x(ms))}V${round(y(toNs / 1000))}`
     parts.push(path(`${d}H${round(x(totalMs))}`, { stroke: PANELS[index], width: 1.6 }))
-    const ticks = (result, stroke, at) => {
+    const ticks = (times, stroke, at) => {
       // One stroke a pixel is all that can be seen.
-      const columns = new Set(spins.filter((spin) => (spin.result === 'miss') === (result === 'miss')).map(({ ms }) => Math.round(x(ms))))
-      const marks = [...columns].filter((column) => column <= width - right).map((column) => `M${column} ${base + at}v6`)
-      return marks.length === 0 ? '' : path(marks.join(''), { stroke, width: 1 })
+      const columns = new Set(times.map((ms) => Math.round(x(ms))))
+      return columns.size === 0 ? '' : path([...columns].map((column) => `M${column} ${base + at}v6`).join(''), { stroke, width: 1 })
     }
-    parts.push(ticks('hit', 'c', 8), ticks('miss', 'e', 18))
+    parts.push(ticks(hitsMs, 'c', 8), ticks(missesMs, 'e', 18))
     parts.push(text(left - 8, base + 14, 'hits', { anchor: 'end', size: 11, fill: 'c' }), text(left - 8, base + 25, 'misses', { anchor: 'end', size: 11, fill: 'e' }))
     parts.push(text(left, base - each + 16, Object.entries(params).map(([name, value]) => `${name}: ${typeof value === 'string' ? `'${value}'` : value}`).join(', '), { weight: 600, fill: PANELS[index], size: 12 }))
     parts.push(text(width - right, base - each + 16, `${hits} spins hit, ${misses} missed, ${sleeps} sleeps, ${cpuMs} ms of CPU`, { anchor: 'end', size: 12, fill: 'soft' }))

@@ -82,16 +82,14 @@ async function recordOne(params) {
     sleeps: after.sleeps - before.sleeps,
     cpuMs: Math.round((after.cpuNs - before.cpuNs) / 1e6),
     guard: after.guard,
-    points: windows.map(({ timeNs, toNs }) => ({ ms: ms(timeNs), toNs })),
-    // Of the thousands of spins those that a picture can show: for each tenth of a millisecond one of each kind.
-    spins: thin(ends.map(({ timeNs, result }) => ({ ms: ms(timeNs), result }))),
+    // [ms since the begin, ns from then on]
+    points: windows.map(({ timeNs, toNs }) => [ms(timeNs), toNs]),
+    // When spins ended. Of thousands those that a picture can show: for each fifth of a millisecond one of each kind.
+    hitsMs: thin(ends.filter(({ result }) => result !== 'miss').map(({ timeNs }) => ms(timeNs))),
+    missesMs: thin(ends.filter(({ result }) => result === 'miss').map(({ timeNs }) => ms(timeNs))),
   }
 }
 
-function thin(spins) {
-  const seen = new Set()
-  return spins.filter(({ ms, result }) => {
-    const key = `${Math.floor(ms * 5)} ${result === 'miss'}`
-    return !seen.has(key) && seen.add(key)
-  })
+function thin(times) {
+  return times.filter((time, index) => index === 0 || Math.floor(time * 5) !== Math.floor(times[index - 1] * 5))
 }

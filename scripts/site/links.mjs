@@ -6,8 +6,8 @@ import { fail, root } from '../step.mjs'
 /** What of this repository's address leads to a file: that must be in the checkout. */
 const REPOSITORY = /^https:\/\/github\.com\/fdmon\/fdmon\/(?:blob|tree)\/main\/([^#]+)/
 
-/** In what rustdoc takes over from the crate tracing: a link to that crate's own pages. */
-const FOREIGN = /\/rust\/fdmon\/dispatcher$/
+/** Of rustdoc's: a link in what it takes over from the crate tracing, and scripts about traits that nobody implements elsewhere. */
+export const FOREIGN = /\/rust\/(fdmon\/dispatcher$|trait\.impl\/)/
 
 export async function checkLinks(site) {
   const { LinkChecker } = await import('linkinator')
@@ -34,11 +34,21 @@ export async function checkLinks(site) {
   return `${good} links lead somewhere, ${outside.size} lead outside and are not followed`
 }
 
-/** Names of anchors with "<" in them, which rustdoc writes, are looked up in the page itself. */
+/** What rustdoc writes percent-encoded into the page, and the ranges of lines that its script shows. */
 function hasAnchor({ url, status }) {
   const [file, anchor] = url.replace(/^file:\/\//, '').split('#')
   if (status !== 200 || anchor === undefined || !existsSync(file)) return false
-  const name = decodeURIComponent(anchor).replace(/[<>&]/g, (sign) => ({ '<': '&lt;', '>': '&gt;', '&': '&amp;' })[sign])
-  const page = readFileSync(file, 'utf8')
-  return page.includes(`id="${name}"`) || page.includes(`id="${decodeURIComponent(anchor)}"`)
+  if (/\/rust\/src\//.test(file)) return /^\d+(-\d+)?$/.test(anchor)
+  return anchorsOf(file).has(plain(anchor))
+}
+
+const known = new Map()
+
+function anchorsOf(file) {
+  if (!known.has(file)) known.set(file, new Set([...readFileSync(file, 'utf8').matchAll(/\bid="([^"]*)"/g)].map(([, id]) => plain(id))))
+  return known.get(file)
+}
+
+function plain(name) {
+  return decodeURIComponent(name).replace(/&(lt|gt|amp);/g, (_, sign) => ({ lt: '<', gt: '>', amp: '&' })[sign])
 }

@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } fr
 import { tmpdir } from 'node:os'
 import { extname, join } from 'node:path'
 import { fail } from '../step.mjs'
+import { FOREIGN } from './links.mjs'
 
 const PROGRAM = '/usr/bin/chromium'
 const QUIET = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
@@ -57,7 +58,7 @@ export async function lookAtPages(site, pages, pictures) {
 async function lookAt(page, origin, path, look, pictures) {
   const faults = []
   const onConsole = (message) => {
-    if (message.type() === 'error' || message.type() === 'warning') faults.push(`console: ${message.text()}`)
+    if ((message.type() === 'error' || message.type() === 'warning') && !FOREIGN.test(message.location().url)) faults.push(`console: ${message.text()}`)
   }
   const onError = (error) => faults.push(`uncaught: ${error.message}`)
   const onFailed = (request) => {

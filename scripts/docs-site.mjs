@@ -57,6 +57,8 @@ async function api() {
   })
   const project = await app.convert()
   if (!project) fail('docs:site: typedoc cannot read ts/; look above for the reason')
+  // As they are imported, not as the files are called.
+  for (const entry of project.children ?? []) entry.name = entry.name === 'index' ? 'fdmon' : `fdmon/${entry.name}`
   app.validate(project)
   await app.generateDocs(project, join(site, 'api'))
   if (app.logger.hasErrors() || app.logger.hasWarnings()) fail('docs:site: typedoc complains; look above')
@@ -83,9 +85,11 @@ async function check() {
   if (!existsSync(join(site, 'index.html'))) fail('docs:site: target/site is missing; run: npm run docs:site')
   const { checkLinks } = await import('./site/links.mjs')
   const { lookAtPages } = await import('./site/pages.mjs')
+  const begin = performance.now()
   const links = await checkLinks(site)
+  say(`docs:site, links: ${links}, ${seconds(begin)}`)
   const seen = await lookAtPages(site, htmlBelow(site), join(root, 'target', 'site-pictures'))
-  return `${links}; ${seen}`
+  return seen
 }
 
 /** Paths of the HTML files of a folder, relative to it. */

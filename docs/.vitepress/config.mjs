@@ -21,7 +21,7 @@ export default defineConfig({
   appearance: true,
   // What is built by others; its links are checked in the built site.
   ignoreDeadLinks: [/^\/(api|rust)\//],
-  markdown: { theme: { light: 'github-light-high-contrast', dark: 'github-dark' }, config: use },
+  markdown: { theme: { light: 'github-light-high-contrast', dark: 'github-dark-high-contrast' }, config: use },
   vite: { build: { chunkSizeWarningLimit: 2_000 }, logLevel: 'warn' },
   themeConfig: {
     search: { provider: 'local' },

@@ -2,7 +2,7 @@
 import { box, line, path, picture, text } from './svg.mjs'
 
 export function way() {
-  return picture(860, 330, 'The way of an event: from a descriptor through the monitor, or from a word of memory through the spin, to the ready list and the handler', [
+  return picture(860, 334, 'The way of an event: from a descriptor through the monitor, or from a word of memory through the spin, to the ready list and the handler', [
     text(20, 28, 'the kernel', { fill: 'soft' }),
     text(20, 198, 'user space', { fill: 'soft' }),
     line(20, 172, 840, 172, { stroke: 'line', dash: '5 5' }),
@@ -22,8 +22,8 @@ export function way() {
     text(668, 252, 'dispatch', { fill: 'c', anchor: 'middle', size: 12 }),
     path('M325 226V130', { stroke: 'soft', arrow: true, dash: '4 4' }),
     text(335, 200, 'nothing within the window: sleep', { fill: 'soft', size: 12 }),
-    path('M775 298V316H325V298', { stroke: 'soft', arrow: true, dash: '4 4' }),
-    text(550, 311, 'the next turn', { fill: 'soft', anchor: 'middle', size: 12 }),
+    path('M775 298V322H325V298', { stroke: 'soft', arrow: true, dash: '4 4' }),
+    text(550, 315, 'the next turn', { fill: 'soft', anchor: 'middle', size: 12 }),
   ])
 }
 

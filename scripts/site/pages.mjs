@@ -1,6 +1,6 @@
 // Every page of the built site in Debian's Chromium: on a phone's width in the dark, on a desk's in the light.
 //
-// Wrong is: an error or warning on the console, a request that fails or leaves this machine, a page wider than its window, and
+// Wrong is: an error on the console, or on our pages a warning, a request that fails or leaves this machine, a page wider than its window, and
 // text that stands out too little from what is behind it. Pictures of the pages go into a folder, to be looked at.
 import { createServer } from 'node:http'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
@@ -24,6 +24,7 @@ export async function lookAtPages(site, pages, pictures) {
   rmSync(pictures, { recursive: true, force: true })
   const server = await serve(site)
   const origin = `http://127.0.0.1:${server.address().port}`
+  const leadsOn = (path) => readFileSync(join(site, path), 'utf8').includes('http-equiv="refresh"')
   const wrong = []
   let seen = 0
   for (const look of LOOKS) {
@@ -37,8 +38,8 @@ export async function lookAtPages(site, pages, pictures) {
       colorScheme: look.dark ? 'dark' : 'light',
       reducedMotion: 'reduce',
     })
-    // Of what others generate the console is heard once; sources that rustdoc shows are left out.
-    const queue = pages.filter((path) => isOurs(path) || (look === LOOKS[0] && !path.startsWith('rust/src/')))
+    // Of what others generate the console is heard once; sources that rustdoc shows, and what only leads on, are left out.
+    const queue = pages.filter((path) => isOurs(path) || (look === LOOKS[0] && !path.startsWith('rust/src/') && !leadsOn(path)))
     const worker = async () => {
       const page = await context.newPage()
       for (let path = queue.shift(); path !== undefined; path = queue.shift()) {
@@ -66,7 +67,9 @@ function isOurs(path) {
 async function lookAt(page, origin, path, look, pictures) {
   const faults = []
   const onConsole = (message) => {
-    if ((message.type() === 'error' || message.type() === 'warning') && !FOREIGN.test(message.location().url)) faults.push(`console: ${message.text()}`)
+    // rustdoc's pages warn of their own preloads.
+    const counts = message.type() === 'error' || (message.type() === 'warning' && isOurs(path))
+    if (counts && !FOREIGN.test(message.location().url)) faults.push(`console: ${message.text()}`)
   }
   const onError = (error) => faults.push(`uncaught: ${error.message}`)
   const onFailed = (request) => {

@@ -1,34 +1,51 @@
-// npm run docs:pictures: measures with "fdmon bench" and takes the pictures of its page, docs/pictures/bench*.png.
+// The drawn pictures of the documentation, docs/pictures/*.svg, from committed data.
 //
-//   node --import=tsx scripts/pictures.mjs PAGE.html      of a page that is there already
-import { spawnSync } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
-import { join, resolve } from 'node:path'
-import { pathToFileURL } from 'node:url'
-import { withPage } from '../__test__/chromium.ts'
+//   npm run docs:pictures                 draws them anew
+//   npm run docs:pictures -- --record     first records how the window follows traffic, into docs/pictures/window.json; 2 s
+//                                         ("nice -n -19" before it on a machine that has other work)
+//   npm run docs:pictures -- --check      they are as their data give them; writes nothing
+//
+// The cost curves are of docs/POLICY.md, which "npm run bench:policy" measures. As files the pictures follow the colours that the
+// reader's system has, on the site those of its theme (docs/.vitepress/theme/site.css).
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { getPriority } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { machineLine } from './measure.mjs'
+import { handshake, way } from './pictures/diagrams.mjs'
+import { costCurves, windowOverTime } from './pictures/plots.mjs'
 import { fail, root, say, seconds } from './step.mjs'
 
-/** Enough for a picture. */
-const SHORT = ['--monitor', 'io_uring,epoll', '--gap', '5,20,50,200', '--events', '400']
 const since = performance.now()
+const { values } = parseArgs({ options: { record: { type: 'boolean' }, check: { type: 'boolean' } } })
 const folder = join(root, 'docs', 'pictures')
-const page = process.argv[2] === undefined ? measured() : resolve(process.argv[2])
+const data = join(folder, 'window.json')
 mkdirSync(folder, { recursive: true })
-await take('bench.png', { width: 1440, dark: false, height: 1150 })
-await take('bench-phone-dark.png', { width: 390, dark: true, height: 1500 })
-say(`docs/pictures: ${seconds(since)}`)
 
-function measured() {
-  const file = join(root, 'target', 'bench.html')
-  mkdirSync(join(root, 'target'), { recursive: true })
-  const { status } = spawnSync(process.execPath, [join(root, 'dist', 'cjs', 'cli', 'main.js'), 'bench', ...SHORT, '--html', file], { stdio: 'inherit' })
-  if (status !== 0) fail(`fdmon bench ended with exit code ${status}`)
-  return file
+if (values.record) {
+  const { record } = await import('./pictures/record.mjs')
+  const traces = await record()
+  writeFileSync(data, compact({ written: 'by npm run docs:pictures -- --record', machine: machineLine(), niceness: getPriority(), ...traces }))
+  say(`docs/pictures/window.json: ${traces.traces.map(({ params, points }) => `${points.length} changes by ${params.policy}`).join(', ')}`)
 }
 
-async function take(name, { width, dark, height }) {
-  await withPage({ width, dark }, async (tab) => {
-    await tab.goto(pathToFileURL(page).href)
-    await tab.screenshot({ path: join(folder, name), fullPage: true, clip: { x: 0, y: 0, width, height } })
-  })
+/** JSON with a line for each array of numbers. */
+function compact(value) {
+  const text = JSON.stringify(value, null, 1)
+  return `${text.replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, '')).replace(/\],\n\s+\[/g, '],[')}\n`
 }
+
+const policy = readFileSync(join(root, 'docs', 'POLICY.md'), 'utf8')
+const drawn = {
+  'way.svg': way(),
+  'handshake.svg': handshake(),
+  'window.svg': windowOverTime(JSON.parse(readFileSync(data, 'utf8'))),
+  'cost-two-cpus.svg': costCurves(policy, 'two CPUs', 'exponential', 'one source', 'A CPU for each side'),
+  'cost-one-cpu.svg': costCurves(policy, 'one CPU without guards', 'exponential', 'one source', 'One CPU for both sides, guards off: where spinning loses'),
+}
+for (const [name, text] of Object.entries(drawn)) {
+  const path = join(folder, name)
+  if (!values.check) writeFileSync(path, text)
+  else if (readFileSync(path, 'utf8') !== text) fail(`docs/pictures/${name} is not what its data give; draw it with: npm run docs:pictures`)
+}
+say(`pictures: ${Object.keys(drawn).length} ${values.check ? 'are as their data give them' : 'drawn'}, ${seconds(since)}`)

@@ -16,6 +16,11 @@ import { snippetsOf } from './snippets.mjs'
 
 const LIMIT_MS = 30_000
 const AT_ONCE = 2
+/** Crates that a page compares fdmon with, for the Rust blocks that use them. */
+const COMPARED = {
+  event_manager: 'event-manager = "=0.4.2"',
+  mio: 'mio = { version = "=1.2.5", features = ["os-ext", "os-poll"] }',
+}
 const since = performance.now()
 const { values, positionals } = parseArgs({ options: { installed: { type: 'string' } }, allowPositionals: true })
 const sources = positionals.length > 0 ? positionals : ['README.md', 'ts']
@@ -55,9 +60,14 @@ function layOut() {
   writeFileSync(join(folder, 'package.json'), '{ "name": "snippets", "private": true, "type": "module" }\n')
   for (const { language, name, code } of snippets) {
     if (language === 'ts') writeFileSync(join(folder, `${name}.ts`), `${code}\nexport {}\n`)
-    if (language === 'js') writeFileSync(join(folder, `${name}.${/\brequire\(/.test(code) ? 'cjs' : 'mjs'}`), code)
+    if (language === 'js') writeFileSync(join(folder, `${name}.${isCommonJs(code) ? 'cjs' : 'mjs'}`), code)
     if (language === 'cjs') writeFileSync(join(folder, `${name}.cjs`), code)
   }
+}
+
+/** A module may contain the text of a worker that calls require(). */
+function isCommonJs(code) {
+  return /\brequire\(/.test(code) && !/^import /m.test(code)
 }
 
 function typeCheck() {
@@ -90,10 +100,11 @@ function typeCheck() {
 function buildRust(list) {
   const crate = join(folder, 'rust')
   mkdirSync(join(crate, 'src', 'bin'), { recursive: true })
+  const compared = Object.entries(COMPARED).filter(([name]) => list.some(({ code }) => code.includes(`use ${name}::`)))
   writeFileSync(
     join(crate, 'Cargo.toml'),
     `[package]\nname = "snippets"\nversion = "0.0.0"\nedition = "2024"\n\n[dependencies]\n` +
-      `fdmon = { path = ${JSON.stringify(join(root, 'crates', 'fdmon'))} }\nrustix = { version = "1", features = ["event", "fs", "net", "pipe", "process", "time"] }\n\n[workspace]\n`,
+      `fdmon = { path = ${JSON.stringify(join(root, 'crates', 'fdmon'))} }\nrustix = { version = "1", features = ["event", "fs", "net", "pipe", "process", "time"] }\n${compared.map(([, text]) => `${text}\n`).join('')}\n[workspace]\n`,
   )
   copyFileSync(join(root, 'Cargo.lock'), join(crate, 'Cargo.lock'))
   for (const { name, code } of list) {

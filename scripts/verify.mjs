@@ -38,6 +38,7 @@ const STEPS = {
   'packages: foreign': ['npm run --silent packages:foreign'],
   wasi: ['npm run --silent runtimes && npm run --silent test:wasi'],
   kernels: ['npm run --silent test:kernels'],
+  site: ['npm run --silent docs:site -- --check'],
   platforms: ['npm run --silent docs:platforms'],
   'bench:policy': ['npm run --silent bench:policy'],
   'bench:channel': ['npm run --silent bench:channel'],

@@ -86,6 +86,8 @@ export default defineConfig({
           page('Network block device', '/NBD'),
           page('Platforms', '/PLATFORMS'),
           page('Kernels', '/KERNELS'),
+          page('Traces', '/TRACES'),
+          page('The stats page', '/STATS-PAGE'),
         ],
       },
       {

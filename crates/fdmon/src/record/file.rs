@@ -407,7 +407,11 @@ impl Sink {
 impl Writing {
     /// What has been recorded becomes text, so much of each source at most. `true` = there is more.
     fn drain(&mut self, most: u64) -> bool {
-        (0..self.sources.len()).fold(false, |more, at| self.drain_source(at, most) || more)
+        let mut more = false;
+        for at in 0..self.sources.len() {
+            more |= self.drain_source(at, most);
+        }
+        more
     }
 
     /// …of one source; `true` = that much was there.

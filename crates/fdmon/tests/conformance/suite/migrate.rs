@@ -436,7 +436,8 @@ fn any_thread_may_ask_for_a_move_by_the_remotes_alone() {
     let (bell, runs) = (EventNotifier::new().unwrap(), Tally::new());
     let token = register(&here, ringing(&bell, &runs)).to_send();
     let (from, to) = (here.remote(), there.remote());
-    let asker = std::thread::spawn(move || awaited(from.move_to(&token, &to)));
+    let ask = move || awaited(from.move_to(&token, &to)).map_err(|refused| refused.error);
+    let asker = std::thread::spawn(ask);
     while !asker.is_finished() {
         here.poll(false).unwrap();
         there.poll(false).unwrap();

@@ -262,15 +262,14 @@ impl AioContext {
     /// # Errors
     /// As [`AioContext::trace`].
     pub fn trace_with(&self, output: TraceOutput, options: &TraceOptions) -> Result<Trace> {
-        self.start_recording(output, options, false)
+        let (ring, sink) = self.start_recording(output, options, false)?;
+        Ok(Trace { ctx: Rc::downgrade(&self.0), ring, sink })
     }
 
     /// FDMON_TRACE names the file. The trace ends with the context.
     pub(crate) fn trace_by_environment(&self, file: &Path) -> Result<()> {
         let options = TraceOptions::default();
-        let trace = self.start_recording(TraceOutput::file(file), &options, true)?;
-        let _ends_with_the_context = std::mem::ManuallyDrop::new(trace);
-        Ok(())
+        self.start_recording(TraceOutput::file(file), &options, true).map(drop)
     }
 
     fn start_recording(
@@ -278,7 +277,7 @@ impl AioContext {
         output: TraceOutput,
         options: &TraceOptions,
         by_environment: bool,
-    ) -> Result<Trace> {
+    ) -> Result<(Arc<Ring>, Arc<Sink>)> {
         if !EVENTS.contains(&options.events) {
             let range = format!("{} to {}", EVENTS.start(), EVENTS.end());
             return Err(Error::invalid_arg("events", options.events, range));
@@ -316,7 +315,7 @@ impl AioContext {
         st.heed_listeners();
         self.0.recording.set(true);
         shared.note_callers(true);
-        Ok(Trace { ctx: Rc::downgrade(&self.0), ring, sink })
+        Ok((ring, sink))
     }
 
     /// The context ends, and its trace with it.

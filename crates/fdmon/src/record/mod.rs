@@ -91,10 +91,10 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Now, and later than anything before.
+    /// Now, and later than anything before: until the end of time, where a manual clock may stand.
     #[inline]
     fn stamp(&mut self) -> u64 {
-        self.last = self.clock.glance().max(self.last + 1);
+        self.last = self.clock.glance().max(self.last.saturating_add(1));
         self.last
     }
 

@@ -71,7 +71,7 @@ export function build(folder, archive, machine, plan) {
   }
   put(machine.probe, 'app/programs/probe')
   put(machine.addon, `app/native/${basename(machine.addon)}`)
-  for (const name of ['dist', 'crates/fdmon/Cargo.toml', 'docs/trace.schema.json', 'scripts/kernels/guest.mjs']) put(join(root, name), `app/${name}`)
+  for (const name of ['dist', 'crates/fdmon/Cargo.toml', 'docs/trace.schema.json', '__test__/io-thread', 'scripts/kernels/guest.mjs']) put(join(root, name), `app/${name}`)
   const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   const ava = { ...manifest.ava, files: ['__test__/*.test.js'], extensions: undefined, nodeArguments: [], timeout: '300s' }
   write('app/package.json', JSON.stringify({ ...manifest, ava }))

@@ -1,0 +1,74 @@
+// npm run bench:peers: fdmon beside its peers, in the shapes of the peers' own benchmarks.
+//
+//   node scripts/bench-peers.mjs             counts and times everything, writes docs/BENCHMARKS.md and docs/runs/peers.json; 20 minutes
+//   node scripts/bench-peers.mjs --quick     every workload of every peer once, short, counts alone; writes nothing
+//     --only WORKLOAD    those whose name contains it; writes nothing
+//     --counts           no times; writes nothing
+//     --json             what was measured, on standard output
+//
+// Instructions are counted by callgrind, system calls by perf or strace, each as the difference of two lengths; context switches
+// the program counts itself. Times are taken round by round in turn, pinned. A row that is lost needs a reason in
+// bench/peers/reasons.mjs, or the script fails.
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { command, counts, run } from './bench/peers/count.mjs'
+import { judge, goals, reference } from './bench/peers/judge.mjs'
+import { NODE_WORKLOADS } from './bench/peers/node-rows.mjs'
+import { build, epoll } from './bench/peers/programs.mjs'
+import { report } from './bench/peers/report.mjs'
+import { WORKLOADS } from './bench/peers/rows.mjs'
+import { times } from './bench/peers/times.mjs'
+import { count, needCounters } from './measure.mjs'
+import { keepRuns } from './runs.mjs'
+import { seal } from './seal.mjs'
+import { fail, need, ready, root, say, sayOnStderr, seconds } from './step.mjs'
+
+const { values: options } = parseArgs({
+  options: { quick: { type: 'boolean' }, counts: { type: 'boolean' }, json: { type: 'boolean' }, only: { type: 'string' } },
+})
+if (options.json) sayOnStderr()
+const since = performance.now()
+const counter = needCounters()
+need('taskset', 'util-linux')
+const programs = build()
+const all = [...WORKLOADS, ...NODE_WORKLOADS]
+const chosen = all.filter(({ id }) => !options.only || id.includes(options.only))
+if (chosen.length === 0) fail(`--only ${options.only}: one of ${all.map(({ id }) => id).join(', ')}`, 2)
+
+// What cannot be had here is a row that says so.
+const absent = new Map()
+if (chosen.some(({ node }) => node)) {
+  ready()
+  const { requires, why } = epoll()
+  if (requires) process.env.PEERS_EPOLL = requires
+  else absent.set('epoll', why)
+}
+
+const results = chosen.map((workload) => {
+  const begun = performance.now()
+  const peers = [...workload.fdmon, ...workload.others].filter((peer) => !absent.has(peer))
+  const rows = peers.map((peer) => ({ workload: workload.id, peer, ...counts(programs, workload, peer, { quick: options.quick, counter }) }))
+  if (!options.quick && !options.counts && workload.timed) {
+    const took = times(programs, workload, peers, reference(rows).peer)
+    for (const row of rows) Object.assign(row, took.get(row.peer))
+  }
+  const shown = rows.map(({ peer, instructions, calls }) => `${peer} ${[instructions && count(Math.round(instructions)), calls?.toFixed(2)].filter(Boolean).join('/')}`)
+  say(`${workload.id}: ${shown.join(', ')}: ${seconds(begun)}`)
+  const failed = workload.others.filter((peer) => absent.has(peer)).map((peer) => ({ workload: workload.id, peer, failed: absent.get(peer) }))
+  return { workload, rows: [...rows, ...failed] }
+})
+const without = judge(results)
+for (const { goal, value, kept } of options.quick ? [] : goals(results)) say(`${kept ? 'kept' : 'MISSED'}: ${goal}: ${value}`)
+if (options.json) process.stdout.write(`${JSON.stringify(results.flatMap(({ rows }) => rows), undefined, 2)}\n`)
+if (options.quick) say(`peers, quickly: ${results.flatMap(({ rows }) => rows).length} rows, ${seconds(since)}`)
+else {
+  for (const row of without) say(`lost without a reason: ${row}`)
+  if (without.length > 0) fail(`${without.length} rows are lost and have no reason in scripts/bench/peers/reasons.mjs`)
+  if (!options.only && !options.counts) {
+    const { version } = run(command(programs, WORKLOADS[0], 'libuv', 1))
+    keepRuns('peers', results.flatMap(({ rows }) => rows))
+    writeFileSync(join(root, 'docs', 'BENCHMARKS.md'), seal(report(results, { counter, libuv: version })))
+    say(`docs/BENCHMARKS.md written: ${seconds(since)}`)
+  }
+}

@@ -1,0 +1,40 @@
+// Counts and times one workload of one peer: each the difference of two lengths, so that what comes before and after cancels.
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { instructionsOf, median, systemCallsOf } from '../../measure.mjs'
+
+const NODE = fileURLToPath(new URL('node/main.mjs', import.meta.url))
+/** Of threads: how often they sleep and wake differs from run to run. */
+const TIMES = 3
+
+/** The command that does `ops` of a workload. */
+export function command(programs, { args, length = '--ops', node }, peer, ops) {
+  if (node) return [process.execPath, NODE, ...args, peer, length, `${ops}`]
+  const program = peer === 'libuv' ? [programs.libuv, args[0]] : [programs.rust, args[0], peer]
+  return [...program, ...args.slice(1), length, `${ops}`]
+}
+
+/** What a run says of its measured part. */
+export function run(program, prefix = []) {
+  const [tool, ...args] = [...prefix, ...program]
+  const { status, stdout, stderr, error } = spawnSync(tool, args, { encoding: 'utf8', timeout: 180_000 })
+  if (status !== 0) throw new Error(`${program.slice(1).join(' ')}: ${error?.message ?? `exit code ${status}`}\n${stderr}`)
+  return JSON.parse(stdout)
+}
+
+/** The counts of a workload, an operation. */
+export function counts(programs, workload, peer, { quick, counter }) {
+  const [short, long] = quick ? workload.quick : workload.lengths
+  const of = (ops) => command(programs, workload, peer, ops)
+  const each = (count) => (count(long) - count(short)) / (long - short) / (workload.times ?? 1)
+  const times = workload.counts.includes('instructions') || quick ? 1 : TIMES
+  const often = (count) => median(Array.from({ length: times }, count))
+  const result = {}
+  if (workload.counts.includes('instructions')) result.instructions = each((ops) => instructionsOf(of(ops)))
+  if (workload.counts.includes('calls')) result.calls = often(() => each((ops) => systemCallsOf(counter, of(ops))))
+  const switches = ({ voluntary, involuntary }) => voluntary + involuntary
+  if (workload.counts.includes('switches')) result.switches = often(() => each((ops) => switches(run(of(ops)))))
+  // Going to sleep is one switch; each further one was a wake-up in between.
+  if (workload.counts.includes('wakeUps')) result.wakeUps = run(of(long)).voluntary - 1
+  return result
+}

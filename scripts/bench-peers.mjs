@@ -4,6 +4,7 @@
 //   node scripts/bench-peers.mjs --quick     every workload of every peer once, short, counts alone; writes nothing
 //     --only WORKLOAD    those whose name contains it; writes nothing
 //     --counts           no times; writes nothing
+//   node scripts/bench-peers.mjs --report    makes docs/BENCHMARKS.md of docs/runs/peers.json again, after a reason was added
 //     --json             what was measured, on standard output
 //
 // Instructions are counted by callgrind, system calls by perf or strace, each as the difference of two lengths; context switches
@@ -12,63 +13,82 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { command, counts, run } from './bench/peers/count.mjs'
+import { command, counts, idleCounts, run } from './bench/peers/count.mjs'
 import { judge, goals, reference } from './bench/peers/judge.mjs'
 import { NODE_WORKLOADS } from './bench/peers/node-rows.mjs'
 import { build, epoll } from './bench/peers/programs.mjs'
 import { report } from './bench/peers/report.mjs'
 import { WORKLOADS } from './bench/peers/rows.mjs'
 import { times } from './bench/peers/times.mjs'
-import { count, needCounters } from './measure.mjs'
-import { keepRuns } from './runs.mjs'
+import { count, machine, needCounters } from './measure.mjs'
+import { keepRuns, readRuns } from './runs.mjs'
 import { seal } from './seal.mjs'
 import { fail, need, ready, root, say, sayOnStderr, seconds } from './step.mjs'
 
 const { values: options } = parseArgs({
-  options: { quick: { type: 'boolean' }, counts: { type: 'boolean' }, json: { type: 'boolean' }, only: { type: 'string' } },
+  options: { quick: { type: 'boolean' }, counts: { type: 'boolean' }, report: { type: 'boolean' }, json: { type: 'boolean' }, only: { type: 'string' } },
 })
 if (options.json) sayOnStderr()
 const since = performance.now()
-const counter = needCounters()
-need('taskset', 'util-linux')
-const programs = build()
-const all = [...WORKLOADS, ...NODE_WORKLOADS]
-const chosen = all.filter(({ id }) => !options.only || id.includes(options.only))
-if (chosen.length === 0) fail(`--only ${options.only}: one of ${all.map(({ id }) => id).join(', ')}`, 2)
+const ALL = [...WORKLOADS, ...NODE_WORKLOADS]
+const chosen = ALL.filter(({ id }) => !options.only || id.includes(options.only))
+if (chosen.length === 0) fail(`--only ${options.only}: one of ${ALL.map(({ id }) => id).join(', ')}`, 2)
+const whole = !options.quick && !options.only && !options.counts
 
-// What cannot be had here is a row that says so.
-const absent = new Map()
-if (chosen.some(({ node }) => node)) {
-  ready()
-  const { requires, why } = epoll()
-  if (requires) process.env.PEERS_EPOLL = requires
-  else absent.set('epoll', why)
+if (options.report) finish(readRuns('peers'))
+else finish(await measure())
+
+/** A row for each workload and peer; before them one that says where and how it was measured. */
+async function measure() {
+  const counter = needCounters()
+  need('taskset', 'util-linux')
+  const programs = build()
+  const rows = await measureRows(programs, counter)
+  const { version } = run(command(programs, { args: ['call-awake'] }, 'libuv', 1))
+  const all = [{ ...machine(), counter: counter.name, libuv: version }, ...rows]
+  if (whole) keepRuns('peers', all)
+  return all
 }
 
-const results = chosen.map((workload) => {
-  const begun = performance.now()
-  const peers = [...workload.fdmon, ...workload.others].filter((peer) => !absent.has(peer))
-  const rows = peers.map((peer) => ({ workload: workload.id, peer, ...counts(programs, workload, peer, { quick: options.quick, counter }) }))
-  if (!options.quick && !options.counts && workload.timed) {
-    const took = times(programs, workload, peers, reference(rows).peer)
-    for (const row of rows) Object.assign(row, took.get(row.peer))
+async function measureRows(programs, counter) {
+  // What cannot be had here is a row that says so.
+  const absent = new Map()
+  if (chosen.some(({ node }) => node)) {
+    ready()
+    const { requires, why } = epoll()
+    if (requires) process.env.PEERS_EPOLL = requires
+    else absent.set('epoll', why)
   }
-  const shown = rows.map(({ peer, instructions, calls }) => `${peer} ${[instructions && count(Math.round(instructions)), calls?.toFixed(2)].filter(Boolean).join('/')}`)
-  say(`${workload.id}: ${shown.join(', ')}: ${seconds(begun)}`)
-  const failed = workload.others.filter((peer) => absent.has(peer)).map((peer) => ({ workload: workload.id, peer, failed: absent.get(peer) }))
-  return { workload, rows: [...rows, ...failed] }
-})
-const without = judge(results)
-for (const { goal, value, kept } of options.quick ? [] : goals(results)) say(`${kept ? 'kept' : 'MISSED'}: ${goal}: ${value}`)
-if (options.json) process.stdout.write(`${JSON.stringify(results.flatMap(({ rows }) => rows), undefined, 2)}\n`)
-if (options.quick) say(`peers, quickly: ${results.flatMap(({ rows }) => rows).length} rows, ${seconds(since)}`)
-else {
+
+  const all = []
+  for (const workload of chosen) {
+    const begun = performance.now()
+    const peers = [...workload.fdmon, ...workload.others].filter((peer) => !absent.has(peer))
+    const counted = workload.counts.includes('wakeUps')
+      ? await idleCounts(programs, workload, peers, options)
+      : peers.map((peer) => counts(programs, workload, peer, { ...options, counter }))
+    const rows = peers.map((peer, at) => ({ workload: workload.id, peer, ...counted[at] }))
+    if (!options.quick && !options.counts && workload.timed) {
+      const took = times(programs, workload, peers, reference(rows).peer)
+      for (const row of rows) Object.assign(row, took.get(row.peer))
+    }
+    const shown = rows.map(({ peer, instructions, calls }) => `${peer} ${[instructions && count(Math.round(instructions)), calls?.toFixed(2)].filter(Boolean).join('/')}`)
+    say(`${workload.id}: ${shown.join(', ')}: ${seconds(begun)}`)
+    const failed = workload.others.filter((peer) => absent.has(peer)).map((peer) => ({ workload: workload.id, peer, failed: absent.get(peer) }))
+    all.push(...rows, ...failed)
+  }
+  return all
+}
+
+function finish([where, ...rows]) {
+  const results = chosen.map((workload) => ({ workload, rows: rows.filter((row) => row.workload === workload.id) }))
+  const without = judge(results)
+  if (options.json) process.stdout.write(`${JSON.stringify([where, ...rows], undefined, 2)}\n`)
+  if (options.quick) return say(`peers, quickly: ${rows.length} rows, ${seconds(since)}`)
+  for (const { goal, value, kept } of goals(results)) say(`${kept ? 'kept' : 'MISSED'}: ${goal}: ${value}`)
   for (const row of without) say(`lost without a reason: ${row}`)
-  if (without.length > 0) fail(`${without.length} rows are lost and have no reason in scripts/bench/peers/reasons.mjs`)
-  if (!options.only && !options.counts) {
-    const { version } = run(command(programs, WORKLOADS[0], 'libuv', 1))
-    keepRuns('peers', results.flatMap(({ rows }) => rows))
-    writeFileSync(join(root, 'docs', 'BENCHMARKS.md'), seal(report(results, { counter, libuv: version })))
-    say(`docs/BENCHMARKS.md written: ${seconds(since)}`)
-  }
+  if (without.length > 0) fail(`${without.length} rows are lost and have no reason in scripts/bench/peers/reasons.mjs; add it and run: npm run bench:peers -- --report`)
+  if (!whole) return
+  writeFileSync(join(root, 'docs', 'BENCHMARKS.md'), seal(report(results, where)))
+  say(`docs/BENCHMARKS.md written: ${seconds(since)}`)
 }

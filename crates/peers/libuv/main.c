@@ -91,7 +91,7 @@ static void count(uv_async_t *handle) {
   seen++;
 }
 
-static void notify_awake(void) {
+static void call_awake(void) {
   uv_poll_t idle;
   uv_async_t told;
   watch(&loop, &idle, event(), never);
@@ -394,7 +394,7 @@ static const struct {
   const char *name;
   void (*run)(void);
 } WORKLOADS[] = {
-    {"notify-awake", notify_awake}, {"notify-storm", notify_storm},     {"polled-hit", polled_hit},
+    {"call-awake", call_awake}, {"notify-storm", notify_storm},     {"polled-hit", polled_hit},
     {"async", pings},               {"async-pummel", pummel},           {"ping-pongs", ping_pongs},
     {"million-timers", million_timers}, {"poll-bench", poll_bench},     {"dispatch", dispatch},
     {"register", registering},      {"idle", idle},

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -224,4 +225,19 @@ pub async fn yield_once() {
         std::task::Poll::Pending
     })
     .await;
+}
+
+/// A producer's word, and who looks at it each time the runtime comes round; how often it found something.
+pub async fn look<F: Future<Output = ()>>(ops: usize, come_round: impl Fn() -> F) -> usize {
+    let (head, mut tail, mut hits) = (AtomicU32::new(0), 0, 0);
+    for _ in 0..ops {
+        head.fetch_add(1, Ordering::SeqCst);
+        come_round().await;
+        let now = head.load(Ordering::Acquire);
+        if now != tail {
+            tail = now;
+            hits += 1;
+        }
+    }
+    hits
 }

@@ -1,7 +1,10 @@
 // Counts and times one workload of one peer: each the difference of two lengths, so that what comes before and after cancels.
-import { spawnSync } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { systemCallCounter } from '../../../examples/main-job/counter.mjs'
 import { instructionsOf, median, systemCallsOf } from '../../measure.mjs'
+import { root } from '../../step.mjs'
 
 const NODE = fileURLToPath(new URL('node/main.mjs', import.meta.url))
 /** Of threads: how often they sleep and wake differs from run to run. */
@@ -34,7 +37,20 @@ export function counts(programs, workload, peer, { quick, counter }) {
   if (workload.counts.includes('calls')) result.calls = often(() => each((ops) => systemCallsOf(counter, of(ops))))
   const switches = ({ voluntary, involuntary }) => voluntary + involuntary
   if (workload.counts.includes('switches')) result.switches = often(() => each((ops) => switches(run(of(ops)))))
-  // Going to sleep is one switch; each further one was a wake-up in between.
-  if (workload.counts.includes('wakeUps')) result.wakeUps = run(of(long)).voluntary - 1
   return result
+}
+
+/** The same of programs that do nothing for a while: all at once, as none of them is in the way of another. */
+export async function idleCounts(programs, workload, peers, { quick }) {
+  const one = async (peer, amount) => {
+    const counter = systemCallCounter()
+    const [tool, ...args] = [...counter.command, ...command(programs, workload, peer, amount)]
+    const { stdout } = await promisify(execFile)(tool, args, { cwd: root, timeout: 60_000 })
+    return { calls: counter.counted(), voluntary: JSON.parse(stdout).voluntary }
+  }
+  const [short, long] = quick ? workload.quick : workload.lengths
+  const rows = []
+  for (const peer of peers) rows.push(Promise.all([one(peer, short), one(peer, long)]))
+  // What is there at any length cancels; going to sleep is a switch in both, each further one was a wake-up.
+  return (await Promise.all(rows)).map(([less, more]) => ({ calls: Math.max(0, more.calls - less.calls), wakeUps: Math.max(0, more.voluntary - less.voluntary) }))
 }

@@ -3,7 +3,7 @@ import { reasonOf } from './reasons.mjs'
 
 const isOurs = (peer) => peer.startsWith('fdmon')
 /** Closer than this is the same. */
-const CLOSE = { instructions: (other) => other * 0.005, calls: () => 0.02, wakeUps: () => 0 }
+const CLOSE = { instructions: (other) => other * 0.005, calls: () => 0.02, wakeUps: () => 0.5 }
 
 /** The monitor whose row is compared: the fewest system calls, then the fewest instructions; one that spins only where all do. */
 export function reference(rows) {
@@ -51,7 +51,7 @@ export function goals(results) {
       kept: lostIn.length === 0,
     })
   }
-  for (const [id, name] of [['notify-awake', 'a telling while the loop is awake'], ['notify-storm', 'a telling among many'], ['polled-hit', 'a polled hit']]) {
+  for (const [id, name] of [['notify-awake', 'a telling while the loop is awake'], ['call-awake', 'the same with a call'], ['notify-storm', 'a telling among many'], ['polled-hit', 'a polled hit']]) {
     const rows = of(id)
     if (!rows) continue
     const best = rows.filter(({ peer }) => !isOurs(peer)).toSorted((a, b) => a.instructions - b.instructions)[0]

@@ -16,7 +16,7 @@ const NAMES = {
 }
 const WORDS = { instructions: 'instructions', calls: 'system calls', wakeUps: 'wake-ups', time: 'time' }
 
-const number = (value, digits) => (value === undefined ? '' : value.toFixed(value >= 100 || value === 0 ? 0 : digits))
+const number = (value, digits) => (value === undefined ? '' : Math.max(0, value).toFixed(value >= 100 || value === 0 ? 0 : digits))
 const us = (ns) => (ns === undefined ? '' : number(ns / 1000, 2))
 const ratio = ({ ratio: r, reference }) => (reference ? '1' : r ? `${number(r.median, 2)} (${number(r.least, 2)}–${number(r.most, 2)})` : '')
 
@@ -63,7 +63,8 @@ function summary(results) {
   return rows.length === 0 ? 'None.\n' : table(['workload', 'against', 'in'], rows)
 }
 
-export function report(results, { counter, libuv }) {
+/** `where` is what `machine()` said then, with what counted, and libuv's version. */
+export function report(results, where) {
   const core = results.filter(({ workload }) => !workload.node)
   const node = results.filter(({ workload }) => workload.node)
   return `# fdmon beside its peers
@@ -85,16 +86,16 @@ ${summary(results)}
 ${core.map(section).join('\n')}
 ${node.length > 0 ? `## Node\n\n${node.map(section).join('\n')}\n` : ''}## Method
 
-- Peers: ${versions(libuv)}. Each is used as its documentation intends; \`crates/peers\` has a file a peer, with a function a workload. libuv is the one of
+- Peers: ${versions(where.libuv)}. Each is used as its documentation intends; \`crates/peers\` has a file a peer, with a function a workload. libuv is the one of
   the distribution, used from C. The tasks of tokio, compio and monoio run on one thread, their cheapest way. mio is edge-triggered,
   polling level-triggered, which saves it a call an event.
 - The workloads named async, async_pummel, ping_pongs and million_timers are those of libuv's benchmarks, poll-bench is liburing's; there the byte is
   read after the readers were called, as level-triggered loops need it. An event of the dispatch rows includes the write and the read of its
   eventfd, by the same thread. In a row of instructions all that the program does for an operation is counted, the part of the peer's user as well.
-- Instructions: callgrind, release builds. System calls: ${counter.name === 'perf' ? 'perf, raw_syscalls:sys_enter' : 'strace -c -f'}, all threads. Each is the difference of two lengths. Context switches: getrusage, both kinds.
+- Instructions: callgrind, release builds. System calls: ${where.counter === 'perf' ? 'perf, raw_syscalls:sys_enter' : 'strace -c -f'}, all threads. Each is the difference of two lengths. Context switches: getrusage, both kinds.
   Where threads tell each other, how often they sleep depends on when they run: three differences, the middle one.
 - Times: ${ROUNDS} rounds in which all take turns, a process each, pinned to one CPU, or to two where there are threads; medians; ratios round by round.
 - Spinning: window 200 µs, default policy. In the row of polled hits the window is fixed and longer than the run.
-- ${machineLine()}
+- ${machineLine(where)}
 `
 }

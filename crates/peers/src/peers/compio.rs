@@ -18,13 +18,14 @@ use compio::time::{sleep, sleep_until};
 use tokio::sync::Notify; // of no runtime
 
 use crate::run::{
-    Fan, Outcome, PING, Peer, Run, clear, connection, drain, events, expect, signal, yield_once,
+    Fan, Outcome, PING, Peer, Run, clear, connection, drain, events, expect, look, signal,
+    yield_once,
 };
 
 pub const PEER: Peer = Peer {
     name: "compio",
     workloads: &[
-        ("notify-awake", notify_awake),
+        ("call-awake", call_awake),
         ("notify-storm", notify_storm),
         ("polled-hit", polled_hit),
         ("async", pings),
@@ -53,7 +54,7 @@ fn listener(runtime: &Runtime) -> (Arc<Notify>, Arc<AtomicU32>) {
 }
 
 /// Told from outside the runtime, as by another thread, while it does not sleep.
-fn notify_awake(run: &Run) -> Outcome {
+fn call_awake(run: &Run) -> Outcome {
     let runtime = Runtime::new()?;
     let (told, heard) = listener(&runtime);
     run.measure(|| {
@@ -85,21 +86,12 @@ fn notify_storm(run: &Run) -> Outcome {
     })
 }
 
-/// A task that looks at the word each time the runtime comes round.
+/// A task that looks at the word each time the runtime comes round to it.
 fn polled_hit(run: &Run) -> Outcome {
-    let (head, tail) = (AtomicU32::new(0), Cell::new(0));
-    let mut hits = 0;
-    Runtime::new()?.block_on(run.measure_async(async {
-        for _ in 0..run.ops {
-            head.fetch_add(1, Ordering::SeqCst);
-            yield_once().await;
-            if head.load(Ordering::Acquire) != tail.get() {
-                tail.set(head.load(Ordering::Acquire));
-                hits += 1;
-            }
-        }
-        Ok(())
-    }))?;
+    let task = look(run.ops, yield_once);
+    let hits = Runtime::new()?.block_on(
+        run.measure_async(async { spawn(task).await.map_err(|_| "the task failed".into()) }),
+    )?;
     expect("hits", hits, run.ops)
 }
 

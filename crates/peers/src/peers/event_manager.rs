@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -22,6 +22,7 @@ pub const PEER: Peer = Peer {
     name: "event-manager",
     workloads: &[
         ("notify-awake", notify_awake),
+        ("call-awake", call_awake),
         ("notify-storm", notify_storm),
         ("polled-hit", polled_hit),
         ("async", pings),
@@ -66,6 +67,21 @@ fn notify_awake(run: &Run) -> Outcome {
             main.run_with_timeout(0)?;
         }
         Ok(())
+    })
+}
+
+fn call_awake(run: &Run) -> Outcome {
+    let mut main = Manager::<OwnedFd>::new()?;
+    main.add_subscriber(watched(event()?, |_| ()));
+    let endpoint = main.remote_endpoint();
+    let ran = Arc::new(AtomicUsize::new(0));
+    run.measure(|| {
+        for _ in 0..run.ops {
+            let ran = ran.clone();
+            endpoint.fire(move |_| drop(ran.fetch_add(1, Ordering::Relaxed)))?;
+            main.run_with_timeout(0)?;
+        }
+        expect("calls", ran.load(Ordering::Relaxed), run.ops)
     })
 }
 

@@ -22,6 +22,7 @@ pub const PEER: Peer = Peer {
     name: "fdmon",
     workloads: &[
         ("notify-awake", notify_awake),
+        ("call-awake", call_awake),
         ("notify-storm", notify_storm),
         ("polled-hit", polled_hit),
         ("async", pings),
@@ -61,6 +62,19 @@ fn idle_fds(ctx: &AioContext, count: usize) -> Outcome {
 }
 
 fn notify_awake(run: &Run) -> Outcome {
+    let ctx = context(run)?;
+    idle_fds(&ctx, 1)?;
+    let remote = ctx.remote();
+    run.measure(|| {
+        for _ in 0..run.ops {
+            remote.notify()?;
+            ctx.poll(false)?;
+        }
+        Ok(())
+    })
+}
+
+fn call_awake(run: &Run) -> Outcome {
     let ctx = context(run)?;
     idle_fds(&ctx, 1)?;
     let ran = Rc::new(Cell::new(0));

@@ -3,6 +3,7 @@
 //! | workload | an operation |
 //! | --- | --- |
 //! | `notify-awake` | the loop is told while it is awake, by what other threads use, and the turn that hears it |
+//! | `call-awake` | the same, and something of the program is called there |
 //! | `notify-storm` | one of very many tellings by another thread while the loop is busy |
 //! | `polled-hit` | a word of memory changes; the loop, which does not sleep, finds it and runs the handler |
 //! | `async` | libuv's async1–8: a message to a thread's loop and one back, `--threads` of them |

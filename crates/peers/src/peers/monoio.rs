@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
+
 use std::thread;
 
 use monoio::io::{AsyncReadRent, AsyncReadRentExt, AsyncWriteRentExt};
@@ -12,7 +12,7 @@ use monoio::net::TcpStream;
 use monoio::time::{Instant, TimeDriver, sleep, sleep_until};
 use monoio::{IoUringDriver, Runtime, RuntimeBuilder, spawn};
 
-use crate::run::{Outcome, PING, Peer, Run, connection, expect, yield_once};
+use crate::run::{Outcome, PING, Peer, Run, connection, expect, look, yield_once};
 
 pub const PEER: Peer = Peer {
     name: "monoio",
@@ -28,21 +28,10 @@ fn runtime() -> Outcome<Runtime<TimeDriver<IoUringDriver>>> {
     Ok(RuntimeBuilder::<IoUringDriver>::new().enable_timer().build()?)
 }
 
-/// A task that looks at the word each time the runtime comes round.
+/// A task that looks at the word each time the runtime comes round to it.
 fn polled_hit(run: &Run) -> Outcome {
-    let (head, tail) = (AtomicU32::new(0), Cell::new(0));
-    let mut hits = 0;
-    runtime()?.block_on(run.measure_async(async {
-        for _ in 0..run.ops {
-            head.fetch_add(1, Ordering::SeqCst);
-            yield_once().await;
-            if head.load(Ordering::Acquire) != tail.get() {
-                tail.set(head.load(Ordering::Acquire));
-                hits += 1;
-            }
-        }
-        Ok(())
-    }))?;
+    let task = look(run.ops, yield_once);
+    let hits = runtime()?.block_on(run.measure_async(async { Ok(spawn(task).await) }))?;
     expect("hits", hits, run.ops)
 }
 

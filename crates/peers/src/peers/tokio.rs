@@ -1,11 +1,9 @@
 //! tokio: a task for each thing that waits, on a current-thread runtime, its cheapest.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -14,17 +12,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
-use tokio::task::{LocalSet, spawn_local, yield_now};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::run::{
-    Fan, Outcome, PING, Peer, Run, clear, connection, drain, event, events, expect, signal,
+    Fan, Outcome, PING, Peer, Run, clear, connection, drain, event, events, expect, look, signal,
 };
 
 pub const PEER: Peer = Peer {
     name: "tokio",
     workloads: &[
-        ("notify-awake", notify_awake),
+        ("call-awake", call_awake),
         ("notify-storm", notify_storm),
         ("polled-hit", polled_hit),
         ("async", pings),
@@ -48,7 +46,7 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Told from outside the runtime, as by another thread, while it does not sleep.
-fn notify_awake(run: &Run) -> Outcome {
+fn call_awake(run: &Run) -> Outcome {
     let runtime = runtime()?;
     let told = Arc::new(Notify::new());
     let heard = Arc::new(AtomicU32::new(0));
@@ -101,21 +99,10 @@ fn notify_storm(run: &Run) -> Outcome {
     })
 }
 
-/// A task that looks at the word each time the runtime comes round.
+/// A task that looks at the word each time the runtime comes round to it.
 fn polled_hit(run: &Run) -> Outcome {
-    let (head, tail) = (AtomicU32::new(0), Cell::new(0));
-    let mut hits = 0;
-    runtime()?.block_on(run.measure_async(async {
-        for _ in 0..run.ops {
-            head.fetch_add(1, Ordering::SeqCst);
-            yield_now().await;
-            if head.load(Ordering::Acquire) != tail.get() {
-                tail.set(head.load(Ordering::Acquire));
-                hits += 1;
-            }
-        }
-        Ok(())
-    }))?;
+    let task = look(run.ops, yield_now);
+    let hits = runtime()?.block_on(run.measure_async(async { Ok(tokio::spawn(task).await?) }))?;
     expect("hits", hits, run.ops)
 }
 
@@ -212,26 +199,23 @@ fn ping_pongs(run: &Run) -> Outcome {
 
 fn million_timers(run: &Run) -> Outcome {
     let runtime = runtime()?;
-    let fired = Rc::new(Cell::new(0));
-    LocalSet::new().block_on(
-        &runtime,
-        run.measure_async(async {
-            let now = Instant::now();
-            let mut tasks = Vec::with_capacity(run.ops);
-            for timeout in run.timeouts() {
-                let fired = fired.clone();
-                tasks.push(spawn_local(async move {
-                    sleep_until(now + timeout).await;
-                    fired.set(fired.get() + 1);
-                }));
-            }
-            for task in tasks {
-                task.await?;
-            }
-            Ok(())
-        }),
-    )?;
-    expect("timers", fired.get(), run.ops)
+    let fired = Arc::new(AtomicUsize::new(0));
+    runtime.block_on(run.measure_async(async {
+        let now = Instant::now();
+        let mut tasks = Vec::with_capacity(run.ops);
+        for timeout in run.timeouts() {
+            let fired = fired.clone();
+            tasks.push(tokio::spawn(async move {
+                sleep_until(now + timeout).await;
+                fired.fetch_add(1, Ordering::Relaxed);
+            }));
+        }
+        for task in tasks {
+            task.await?;
+        }
+        Ok(())
+    }))?;
+    expect("timers", fired.load(Ordering::Relaxed), run.ops)
 }
 
 /// A task for each reader; the last one of a round tells the main one.
@@ -239,16 +223,15 @@ fn poll_bench(run: &Run) -> Outcome {
     let runtime = runtime()?;
     let mut fan = Fan::new(run.ready)?;
     let readers = std::mem::take(&mut fan.readers);
-    let (seen, all) = (Rc::new(Cell::new(0)), Rc::new(Notify::new()));
-    LocalSet::new().block_on(&runtime, async {
+    let (seen, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    runtime.block_on(async {
         for reader in readers {
             let (reader, seen, all, last) = (watch(reader)?, seen.clone(), all.clone(), run.ready);
-            spawn_local(async move {
+            tokio::spawn(async move {
                 loop {
                     let mut guard = reader.readable().await.expect("the runtime is there");
                     guard.clear_ready();
-                    seen.set(seen.get() + 1);
-                    if seen.get() == last {
+                    if seen.fetch_add(1, Ordering::Relaxed) + 1 == last {
                         drain(&reader).expect("there is a byte");
                         all.notify_one();
                     }
@@ -257,7 +240,7 @@ fn poll_bench(run: &Run) -> Outcome {
         }
         run.measure_async(async {
             for _ in 0..run.rounds() {
-                seen.set(0);
+                seen.store(0, Ordering::Relaxed);
                 fan.signal()?;
                 all.notified().await;
             }
@@ -270,19 +253,18 @@ fn poll_bench(run: &Run) -> Outcome {
 /// A task for each fd. A read of an eventfd takes all there is, so that readiness is cleared without a second read.
 fn dispatch(run: &Run) -> Outcome {
     let runtime = runtime()?;
-    let (seen, all) = (Rc::new(Cell::new(0)), Rc::new(Notify::new()));
-    LocalSet::new().block_on(&runtime, async {
+    let (seen, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    runtime.block_on(async {
         let fds: Vec<OwnedFd> = events(run.of)?;
         for fd in &fds {
             let (fd, seen, all, ready) =
                 (watch(fd.try_clone()?)?, seen.clone(), all.clone(), run.ready);
-            spawn_local(async move {
+            tokio::spawn(async move {
                 loop {
                     let mut guard = fd.readable().await.expect("the runtime is there");
                     clear(guard.get_inner()).expect("it was signalled");
                     guard.clear_ready();
-                    seen.set(seen.get() + 1);
-                    if seen.get() % ready == 0 {
+                    if (seen.fetch_add(1, Ordering::Relaxed) + 1) % ready == 0 {
                         all.notify_one();
                     }
                 }
@@ -293,7 +275,7 @@ fn dispatch(run: &Run) -> Outcome {
                 fds[..run.ready].iter().try_for_each(signal)?;
                 all.notified().await;
             }
-            expect("events", seen.get(), run.rounds() * run.ready)
+            expect("events", seen.load(Ordering::Relaxed), run.rounds() * run.ready)
         })
         .await
     })
@@ -309,10 +291,10 @@ fn register(run: &Run) -> Outcome {
             yield_now().await;
             let fds: Vec<_> = watched.into_iter().map(AsyncFd::into_inner).collect();
             yield_now().await;
-            std::mem::forget(fds); // closed by none of the peers here
-            Ok(())
+            Ok(fds)
         })
         .await
+        .map(drop) // none of the peers closes them in what is measured
     })
 }
 

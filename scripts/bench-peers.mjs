@@ -43,52 +43,64 @@ async function measure() {
   const counter = needCounters()
   need('taskset', 'util-linux')
   const programs = build()
-  const rows = await measureRows(programs, counter)
   const { version } = run(command(programs, { args: ['call-awake'] }, 'libuv', 1))
-  const all = [{ ...machine(), counter: counter.name, libuv: version }, ...rows]
-  if (whole) keepRuns('peers', all)
-  return all
+  return measureRows(programs, counter, [{ ...machine(), counter: counter.name, libuv: version }])
 }
 
-async function measureRows(programs, counter) {
+async function measureRows(programs, counter, all) {
   // What cannot be had here is a row that says so.
   const absent = new Map()
-  if (chosen.some(({ node }) => node)) {
-    ready()
-    const { requires, why } = epoll()
-    if (requires) process.env.PEERS_EPOLL = requires
-    else absent.set('epoll', why)
-  }
-
-  const all = []
+  let node = false
   for (const workload of chosen) {
     const begun = performance.now()
+    if (workload.node && !node) {
+      node = true
+      ready()
+      const { requires, why } = epoll()
+      if (requires) process.env.PEERS_EPOLL = requires
+      else absent.set('epoll', why)
+    }
     const peers = [...workload.fdmon, ...workload.others].filter((peer) => !absent.has(peer))
     const counted = workload.counts.includes('wakeUps')
       ? await idleCounts(programs, workload, peers, options)
-      : peers.map((peer) => counts(programs, workload, peer, { ...options, counter }))
+      : peers.map((peer) => attempt(() => counts(programs, workload, peer, { ...options, counter })))
     const rows = peers.map((peer, at) => ({ workload: workload.id, peer, ...counted[at] }))
+    const running = rows.filter(({ broken }) => !broken)
     if (!options.quick && !options.counts && workload.timed) {
-      const took = times(programs, workload, peers, reference(rows).peer)
-      for (const row of rows) Object.assign(row, took.get(row.peer))
+      const took = times(programs, workload, running.map(({ peer }) => peer), reference(running).peer)
+      for (const row of running) Object.assign(row, took.get(row.peer))
     }
     const shown = rows.map(({ peer, instructions, calls }) => `${peer} ${[instructions && count(Math.round(instructions)), calls?.toFixed(2)].filter(Boolean).join('/')}`)
     say(`${workload.id}: ${shown.join(', ')}: ${seconds(begun)}`)
     const failed = workload.others.filter((peer) => absent.has(peer)).map((peer) => ({ workload: workload.id, peer, failed: absent.get(peer) }))
     all.push(...rows, ...failed)
+    if (whole) keepRuns('peers', all)
   }
   return all
 }
 
+/** One that breaks must not take the others with it; the script fails at its end. */
+function attempt(count) {
+  try {
+    return count()
+  } catch (error) {
+    say(error.message)
+    return { broken: true, failed: `broken: ${error.message.split('\n')[0]}` }
+  }
+}
+
 function finish([where, ...rows]) {
-  const results = chosen.map((workload) => ({ workload, rows: rows.filter((row) => row.workload === workload.id) }))
+  const results = chosen.map((workload) => ({ workload, rows: rows.filter((row) => row.workload === workload.id) })).filter(({ rows }) => rows.length > 0)
   const without = judge(results)
   if (options.json) process.stdout.write(`${JSON.stringify([where, ...rows], undefined, 2)}\n`)
+  const broken = rows.filter((row) => row.broken)
+  if (broken.length > 0) fail(`${broken.length} rows are broken: ${broken.map(({ workload, peer }) => `${workload} / ${peer}`).join(', ')}`)
   if (options.quick) return say(`peers, quickly: ${rows.length} rows, ${seconds(since)}`)
   for (const { goal, value, kept } of goals(results)) say(`${kept ? 'kept' : 'MISSED'}: ${goal}: ${value}`)
   for (const row of without) say(`lost without a reason: ${row}`)
   if (without.length > 0) fail(`${without.length} rows are lost and have no reason in scripts/bench/peers/reasons.mjs; add it and run: npm run bench:peers -- --report`)
   if (!whole) return
-  writeFileSync(join(root, 'docs', 'BENCHMARKS.md'), seal(report(results, where)))
+  const left = chosen.filter(({ id }) => !rows.some(({ workload }) => workload === id)).map(({ id }) => id)
+  writeFileSync(join(root, 'docs', 'BENCHMARKS.md'), seal(report(results, where, left)))
   say(`docs/BENCHMARKS.md written: ${seconds(since)}`)
 }

@@ -1,6 +1,26 @@
 // Why a row is lost, by workload and peer; `*` stands for every one. A row that is lost and has no reason here fails the script.
 
+const NO_HANDLERS =
+  'it hands out what the kernel reports and no more: there is no handler to look up, take out for its call and put back, nothing is counted, and what a ' +
+  'token means is up to the program, which here only counts'
+const WAKE_UP =
+  'a notifier of fdmon counts what it told, and the turn that hears it looks at bottom halves, timers and the spin window; the others make two to six ' +
+  'system calls in place of that, whose instructions are not in this count'
+
 const REASONS = {
+  '*/mio/instructions': NO_HANDLERS,
+  '*/polling/instructions': NO_HANDLERS,
+  'notify-awake/*/instructions': WAKE_UP,
+  'call-awake/*/instructions':
+    'a call from another thread takes the turn in full: the inbox is taken over, each call is caught when it panics and counted, and a nested turn ' +
+    'may go on where it stands; the others make two to four system calls in place of it, whose instructions are not in this count',
+  'notify-storm/*/instructions':
+    'it stops at a flag that is up already; fdmon tells all the same, since who raised the flag may have been killed before waking the loop, and counts each',
+  'polled-hit/mio/instructions': 'its part is three system calls a hit, whose instructions are not in this count',
+  'polled-hit/monoio/instructions':
+    'a task that wakes itself goes back into the queue of its own thread, and nothing else is served: no fd, no word that tells a producer to be silent, ' +
+    'no look at the clock, and no other thread may wake it',
+  'poll-bench/io-uring/instructions': 'a bare ring: it counts completions, and finds nobody whom they are for',
 }
 
 /** The reason for which a peer needs less of `what` in a workload. */

@@ -63,8 +63,8 @@ function summary(results) {
   return rows.length === 0 ? 'None.\n' : table(['workload', 'against', 'in'], rows)
 }
 
-/** `where` is what `machine()` said then, with what counted, and libuv's version. */
-export function report(results, where) {
+/** `where` is what `machine()` said then, with what counted, and libuv's version; `left`, the workloads that the run has no rows of. */
+export function report(results, where, left) {
   const core = results.filter(({ workload }) => !workload.node)
   const node = results.filter(({ workload }) => workload.node)
   return `# fdmon beside its peers
@@ -84,7 +84,7 @@ ${summary(results)}
 ## The core
 
 ${core.map(section).join('\n')}
-${node.length > 0 ? `## Node\n\n${node.map(section).join('\n')}\n` : ''}## Method
+${node.length > 0 ? `## Node\n\n${node.map(section).join('\n')}\n` : ''}${left.length > 0 ? `Not measured in this run: ${left.join(', ')}.\n\n` : ''}## Method
 
 - Peers: ${versions(where.libuv)}. Each is used as its documentation intends; \`crates/peers\` has a file a peer, with a function a workload. libuv is the one of
   the distribution, used from C. The tasks of tokio, compio and monoio run on one thread, their cheapest way. mio is edge-triggered,

@@ -1,7 +1,7 @@
 // npm run bench:peers: fdmon beside its peers, in the shapes of the peers' own benchmarks.
 //
 //   node scripts/bench-peers.mjs             counts and times everything, writes docs/BENCHMARKS.md and docs/runs/peers.json; 20 minutes
-//   node scripts/bench-peers.mjs --quick     every workload of every peer once, short, counts alone; writes nothing
+//   node scripts/bench-peers.mjs --quick     that every workload of every peer does its work, and that it can be counted; writes nothing
 //     --only WORKLOAD    those whose name contains it; writes nothing
 //     --counts           no times; writes nothing
 //   node scripts/bench-peers.mjs --report    makes docs/BENCHMARKS.md of docs/runs/peers.json again, after a reason was added
@@ -29,6 +29,7 @@ const { values: options } = parseArgs({
   options: { quick: { type: 'boolean' }, counts: { type: 'boolean' }, report: { type: 'boolean' }, json: { type: 'boolean' }, only: { type: 'string' } },
 })
 if (options.json) sayOnStderr()
+process.setMaxListeners(100) // each counter of the idle rows has a folder that it takes away at the end
 const since = performance.now()
 const ALL = [...WORKLOADS, ...NODE_WORKLOADS]
 const chosen = ALL.filter(({ id }) => !options.only || id.includes(options.only))

@@ -17,7 +17,7 @@ export function reference(rows) {
 /** In which counts a peer needs less than the reference, and in time by every round. */
 export function lost(row, reference) {
   if (isOurs(row.peer) || row.failed) return []
-  const less = Object.keys(CLOSE).filter((what) => row[what] !== undefined && row[what] < reference[what] - CLOSE[what](reference[what]))
+  const less = Object.keys(CLOSE).filter((what) => row[what] !== undefined && reference[what] !== undefined && row[what] < reference[what] - CLOSE[what](reference[what]))
   return row.ratio && row.ratio.most < 1 ? [...less, 'time'] : less
 }
 

@@ -95,13 +95,19 @@ function finish([where, ...rows]) {
   const without = judge(results)
   if (options.json) process.stdout.write(`${JSON.stringify([where, ...rows], undefined, 2)}\n`)
   const broken = rows.filter((row) => row.broken)
-  if (broken.length > 0) fail(`${broken.length} rows are broken: ${broken.map(({ workload, peer }) => `${workload} / ${peer}`).join(', ')}`)
-  if (options.quick) return say(`peers, quickly: ${rows.length} rows, ${seconds(since)}`)
+  const end = () => {
+    if (broken.length > 0) fail(`${broken.length} rows are broken: ${broken.map(({ workload, peer }) => `${workload} / ${peer}`).join(', ')}`)
+  }
+  if (options.quick) {
+    end()
+    return say(`peers, quickly: ${rows.length} rows, ${seconds(since)}`)
+  }
   for (const { goal, value, kept } of goals(results)) say(`${kept ? 'kept' : 'MISSED'}: ${goal}: ${value}`)
   for (const row of without) say(`lost without a reason: ${row}`)
   if (without.length > 0) fail(`${without.length} rows are lost and have no reason in scripts/bench/peers/reasons.mjs; add it and run: npm run bench:peers -- --report`)
-  if (!whole) return
+  if (!whole) return end()
   const left = chosen.filter(({ id }) => !rows.some(({ workload }) => workload === id)).map(({ id }) => id)
   writeFileSync(join(root, 'docs', 'BENCHMARKS.md'), seal(report(results, where, left)))
   say(`docs/BENCHMARKS.md written: ${seconds(since)}`)
+  end()
 }

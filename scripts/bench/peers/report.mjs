@@ -2,6 +2,7 @@
 import { count, machineLine, table } from '../../measure.mjs'
 import { goals } from './judge.mjs'
 import { NODE_NAMES } from './node-rows.mjs'
+import { NOTES } from './reasons.mjs'
 import { versions } from './programs.mjs'
 import { ROUNDS } from './times.mjs'
 
@@ -51,11 +52,11 @@ function reasonsOf({ rows }) {
     })
   }
   const about = (who) => [...who].map(([peer, what]) => `${peer} (${what.join(', ')})`).join('; ')
-  const absent = rows.filter(({ failed }) => failed).map(({ peer, failed }) => `- ${NAMES[peer] ?? peer}: ${failed}\n`)
-  return [...[...by].map(([reason, who]) => `- ◂ ${about(who)}: ${reason}\n`), ...absent].join('')
+  const absent = rows.filter(({ failed }) => failed).map(({ peer, failed }) => `- ${NAMES[peer] ?? peer}: not measured: ${failed}.\n`)
+  return [...[...by].map(([reason, who]) => `- ◂ ${about(who)}: ${reason}.\n`), ...absent].join('')
 }
 
-const section = (result) => `### ${result.workload.title}\n\n\`${result.workload.args.join(' ')}\`\n\n${tableOf(result)}\n${reasonsOf(result)}`
+const section = (result) => `### ${result.workload.title}\n\n\`${result.workload.args.join(' ')}\`\n\n${tableOf(result)}\n${reasonsOf(result)}${NOTES[result.workload.id] ? `- ${NOTES[result.workload.id]}.\n` : ''}`
 
 /** Rows that are lost, all in one place. */
 function summary(results) {

@@ -1,5 +1,4 @@
 // Traces in files: what they say, in the words of their format, whatever the context does and however it ends.
-// Tag: kernel
 import { spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'

@@ -24,9 +24,6 @@ busybox poweroff -f
 /** The applets that the tests start by name. */
 const APPLETS = ['sh', 'cat', 'env', 'ls', 'sleep', 'true', 'false', 'echo', 'kill', 'mkfifo', 'uname']
 
-/** Of the packages for development, those that the tests import. */
-const TESTS_USE = ['ava', 'ajv']
-
 /** The ava tests that carry the tag, by file: a line of their heading says so. */
 export function taggedTests() {
   const folder = join(root, '__test__')
@@ -71,11 +68,11 @@ export function build(folder, archive, machine, plan) {
   }
   put(machine.probe, 'app/programs/probe')
   put(machine.addon, `app/native/${basename(machine.addon)}`)
-  for (const name of ['dist', 'crates/fdmon/Cargo.toml', 'docs/trace.schema.json', '__test__/io-thread', 'scripts/kernels/guest.mjs']) put(join(root, name), `app/${name}`)
+  for (const name of ['dist', 'crates/fdmon/Cargo.toml', 'scripts/kernels/guest.mjs']) put(join(root, name), `app/${name}`)
   const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   const ava = { ...manifest.ava, files: ['__test__/*.test.js'], extensions: undefined, nodeArguments: [], timeout: '300s' }
   write('app/package.json', JSON.stringify({ ...manifest, ava }))
-  for (const name of packages([...TESTS_USE, ...Object.keys(manifest.dependencies)])) put(join(root, name), `app/${name}`)
+  for (const name of packages(['ava', ...Object.keys(manifest.dependencies)])) put(join(root, name), `app/${name}`)
   for (const name of readdirSync(join(root, '__test__')).filter((name) => name.endsWith('.ts'))) {
     const { code } = transformSync(readFileSync(join(root, '__test__', name), 'utf8'), { loader: 'ts', format: 'esm', target: 'node20', sourcefile: name })
     write(`app/__test__/${name.replace(/\.ts$/, '.js')}`, code)

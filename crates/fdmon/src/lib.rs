@@ -57,6 +57,7 @@
 
 mod ack;
 mod aio;
+mod at_exit;
 #[cfg(wasi)]
 mod bell;
 mod bottom_half;
@@ -101,6 +102,7 @@ mod stats;
 #[cfg(not(wasi))]
 mod stats_page;
 mod sync;
+mod text;
 mod timer;
 mod trace;
 mod turn;

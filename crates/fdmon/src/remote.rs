@@ -16,7 +16,9 @@ use crate::notifier::EventNotifier;
 use crate::ops::Ops;
 use crate::record::caller::Caller;
 use crate::stats::{ContextStats, Counters, Guard, HandlerCounters, HandlerStats};
-use crate::sync::{Arc, AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, Weak, downgrade};
+use crate::sync::{
+    Arc, AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, Weak, downgrade, lock_std,
+};
 use crate::sync::{in_order, ordered};
 
 /// The part of a context that other threads may touch.
@@ -75,7 +77,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn contexts() -> impl DerefMut<Target = HashMap<u64, Weak<Shared>>> {
-    CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock_std(&CONTEXTS)
 }
 
 /// Those that are open, in the order in which they were made.

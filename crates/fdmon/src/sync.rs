@@ -5,6 +5,8 @@
 //! directly: no order depends on them. Nor does any on the fork page, or on the memory that is
 //! shared with a ring, whose other side is the kernel.
 
+use std::sync::{Mutex as StdMutex, MutexGuard as StdMutexGuard, PoisonError};
+
 #[cfg(loom)]
 pub(crate) use loom::{
     hint::spin_loop,
@@ -21,6 +23,11 @@ pub(crate) use std::{
         atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
     },
 };
+
+/// A lock of `std`, which no model knows; whoever held it may have panicked.
+pub(crate) fn lock_std<T>(mutex: &StdMutex<T>) -> StdMutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Whether this step of the protocol is taken. Always; but builds of the models with the feature
 /// `mutations` leave out the one that the environment names, to see that a model notices.

@@ -5,10 +5,10 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::error::{Error, ErrorCode, Result};
-use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, fence, kept, ordered};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, fence, kept, lock_std, ordered};
 
 /// A predicate that spinning asks, with its hooks.
 ///
@@ -269,7 +269,7 @@ impl Drop for WordSource {
     fn drop(&mut self) {
         if let Some(word) = self.suppress {
             self.end();
-            let mut words = SUPPRESS_WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut words = lock_std(&SUPPRESS_WORDS);
             words.remove(&word.address());
         }
     }
@@ -285,7 +285,7 @@ impl std::fmt::Debug for WordSource {
 }
 
 fn claim(word: RawWord) -> Result<()> {
-    let mut words = SUPPRESS_WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut words = lock_std(&SUPPRESS_WORDS);
     if words.insert(word.address()) {
         return Ok(());
     }

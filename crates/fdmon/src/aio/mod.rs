@@ -19,7 +19,7 @@ mod request;
 #[cfg_attr(not(io_uring), path = "ring_absent.rs")]
 mod ring;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use rustix::io::Errno;
 
@@ -31,7 +31,7 @@ use crate::monitor::refusal::Refusal;
 use crate::record::Kind;
 use crate::registry::{DueHalf, Entry, Hints, Registry, Slot};
 use crate::remote::{Shared, lock};
-use crate::sync::Arc;
+use crate::sync::{Arc, lock_std};
 use crate::turn::{Due, Plan};
 
 pub use api::IoToken;
@@ -578,9 +578,7 @@ impl State {
                         io.results.set(slot, -i64::from(libc::EINPROGRESS));
                     }
                     let request = Box::new(std::mem::replace(request, Request::free()));
-                    KEPT.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(Box::into_raw(request).expose_provenance());
+                    lock_std(&KEPT).push(Box::into_raw(request).expose_provenance());
                 }
             }
         }

@@ -16,7 +16,7 @@ use rustix::fd::RawFd;
 use super::request::{IoOp, Memory, Request};
 use crate::config::AioParams;
 use crate::remote::Shared;
-use crate::sync::Arc;
+use crate::sync::{Arc, lock_std};
 
 /// A thread that has had nothing to do for this long ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -78,7 +78,7 @@ struct Common {
 
 impl Common {
     fn lock(&self) -> MutexGuard<'_, Jobs> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_std(&self.jobs)
     }
 }
 

@@ -2,10 +2,11 @@
 //! and the context takes it when it accepts the notification.
 
 use std::cell::Cell;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use crate::clock::monotonic_ns;
+use crate::sync::lock_std;
 
 /// Tracks of threads that run no context begin here, far behind the ids of contexts.
 const THREADS: u64 = 1 << 30;
@@ -45,7 +46,7 @@ fn new_thread() -> u64 {
         Some(name) => format!("{name} {number}"),
         None => format!("thread {number}"),
     };
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = lock_std(&NAMES);
     let track = THREADS + names.len() as u64;
     names.push(name);
     THREAD.set(track);
@@ -54,7 +55,7 @@ fn new_thread() -> u64 {
 
 /// What a track is called that is no context of the same file.
 pub(crate) fn name_of(track: u64) -> String {
-    let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let names = lock_std(&NAMES);
     let at = track.checked_sub(THREADS).and_then(|at| usize::try_from(at).ok());
     let name = at.and_then(|at| names.get(at)).cloned();
     name.unwrap_or_else(|| format!("context {track}, which another file has"))

@@ -9,17 +9,20 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, TryLockError};
 use std::thread::Thread;
 use std::time::Duration;
 
 use super::caller;
 use super::json::{Json, Text, Track, Wake, name_of};
 use super::ring::Ring;
+use crate::at_exit::at_exit;
 use crate::clock::monotonic_ns;
 use crate::error::{Error, ErrorCode, Result};
 use crate::fork::Home;
+use crate::sync::lock_std;
 
 /// Bytes of the file that the head and the first event take.
 const HEAD: usize = 512;
@@ -110,10 +113,7 @@ struct Writing {
 }
 
 static SINKS: Mutex<Vec<Arc<Sink>>> = Mutex::new(Vec::new());
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static AT_EXIT: Once = Once::new();
 
 /// `%p` is the number of the process.
 fn expand(path: &Path) -> PathBuf {
@@ -196,13 +196,13 @@ pub(crate) fn join(
 ) -> Result<(Arc<Sink>, Thread)> {
     let option = if by_environment { "FDMON_TRACE" } else { "file" };
     check_platform(option)?;
-    let mut sinks = lock(&SINKS);
+    let mut sinks = lock_std(&SINKS);
     let sink = match output.0 {
         Target::Writer(writer) => Arc::new(Sink::new(Out::Stream(writer), None, None, false)),
         Target::File(path) => open_shared(option, &expand(&path), by_environment, &mut sinks)?,
     };
     let writer = sink.take_in(track, ring)?;
-    at_exit::register();
+    at_exit(&AT_EXIT, finish);
     if !sinks.iter().any(|known| Arc::ptr_eq(known, &sink)) {
         sinks.push(Arc::clone(&sink));
     }
@@ -273,28 +273,8 @@ fn lock_in_time<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     None
 }
 
-#[cfg(not(any(wasi, loom, miri)))]
-mod at_exit {
-    //! `exit(3)` calls no destructors, neither in Rust nor in Node.
-    #![allow(unsafe_code, reason = "atexit(3) is C")]
-
-    use std::panic::catch_unwind;
-    use std::sync::Once;
-
-    extern "C" fn finish() {
-        let _nobody_to_be_told = catch_unwind(super::finish_all);
-    }
-
-    pub(super) fn register() {
-        static ONCE: Once = Once::new();
-        // SAFETY: the function stays where it is: the program, or an addon that is never unloaded.
-        ONCE.call_once(|| _ = unsafe { libc::atexit(finish) });
-    }
-}
-
-#[cfg(any(wasi, loom, miri))]
-mod at_exit {
-    pub(super) fn register() {}
+extern "C" fn finish() {
+    let _nobody_to_be_told = catch_unwind(finish_all);
 }
 
 impl Sink {
@@ -324,7 +304,7 @@ impl Sink {
 
     /// A track more. The thread that writes.
     fn take_in(self: &Arc<Self>, track: Track, ring: &Arc<Ring>) -> Result<Thread> {
-        let mut writing = lock(&self.state);
+        let mut writing = lock_std(&self.state);
         let thread = match &writing.writer {
             Some(writer) => writer.clone(),
             None => {
@@ -353,7 +333,7 @@ impl Sink {
         loop {
             std::thread::park_timeout(WRITE_EVERY);
             loop {
-                let mut writing = lock(&self.state);
+                let mut writing = lock_std(&self.state);
                 if writing.sources.is_empty() {
                     writing.writer = None;
                     return;
@@ -375,8 +355,8 @@ impl Sink {
         if !self.home.is_here() {
             return Ok(()); // its writer is in the process that forked this one
         }
-        let mut sinks = lock(&SINKS);
-        let mut writing = lock(&self.state);
+        let mut sinks = lock_std(&SINKS);
+        let mut writing = lock_std(&self.state);
         // What others have recorded is not this thread's work.
         if let Some(at) = writing.sources.iter().position(|source| Arc::ptr_eq(&source.ring, ring))
         {

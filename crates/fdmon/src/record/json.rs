@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use super::ring::{Kind, Record};
 use crate::config::MonitorKind;
 use crate::interest::{Events, word};
+use crate::text::cut;
 use crate::trace::SpinResult;
 
 /// What the kernel writes at once, or not at all.
@@ -96,11 +97,7 @@ impl Json<'_> {
     /// A string, of which at most [`LONGEST`] bytes are shown.
     pub fn string(&mut self, text: &str) -> &mut Self {
         self.0.push(b'"');
-        let mut end = text.len().min(LONGEST);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let text = &text[..end];
+        let text = cut(text, LONGEST);
         if text.bytes().all(|byte| byte >= 0x20 && !matches!(byte, b'"' | b'\\' | 0x7f)) {
             self.raw(text).0.push(b'"');
             return self;

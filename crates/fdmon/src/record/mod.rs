@@ -30,6 +30,7 @@ use crate::context::{AioContext, Inner, State};
 use crate::error::{Error, ErrorCode, Result};
 use crate::interest::word;
 use crate::remote::Shared;
+use crate::text::{cut, title};
 use crate::trace::{SpinResult, TracePoint};
 use crate::turn::{Due, Plan};
 use file::Sink;
@@ -142,11 +143,8 @@ impl Recorder {
     /// The name of a handler, by slot and generation; the first 40 bytes of it.
     fn name(&mut self, key: u64, name: &str) -> bool {
         let mut bytes = [0; 40];
-        let mut end = name.len().min(bytes.len());
-        while !name.is_char_boundary(end) {
-            end -= 1;
-        }
-        bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
+        let name = cut(name, bytes.len());
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
         let mut record = [0; 6];
         record[0] = key << 8 | Kind::Name as u64;
         for (word, bytes) in record[1..].iter_mut().zip(bytes.chunks_exact(8)) {
@@ -290,10 +288,8 @@ impl AioContext {
         }
         let shared = &self.0.shared;
         let id = shared.id;
-        let name = Some(shared.name.clone()).filter(|name| !name.is_empty());
-        let name = name.unwrap_or_else(|| format!("context-{id}"));
         let ring = Arc::new(Ring::new(options.events));
-        let track = Track::new(std::process::id(), id, name);
+        let track = Track::new(std::process::id(), id, title(&shared.name, id).into_owned());
         let (sink, writer) = file::join(output, by_environment, track, &ring)?;
         let mut recorder = Recorder {
             number: TRACES.fetch_add(1, Ordering::Relaxed) + 1,

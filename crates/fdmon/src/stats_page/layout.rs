@@ -2,6 +2,7 @@
 
 use crate::config::{IoEngine, MonitorKind, PolicyKind, PollParams};
 use crate::stats::{ContextStats, Guard};
+use crate::text::{cut, title};
 
 pub(super) const MAGIC: [u8; 8] = *b"fdmonST\0";
 pub(super) const VERSION: u32 = 1;
@@ -45,11 +46,8 @@ impl Bytes {
 
     /// As much of it as fits before a 0, in whole characters.
     fn put_text(&mut self, at: usize, text: &str) {
-        let mut end = text.len().min(TEXT - 1);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        self.0[at..at + end].copy_from_slice(&text.as_bytes()[..end]);
+        let text = cut(text, TEXT - 1);
+        self.0[at..at + text.len()].copy_from_slice(text.as_bytes());
     }
 }
 
@@ -139,11 +137,7 @@ impl Context<'_> {
         for (at, number) in numbers.into_iter().enumerate() {
             bytes.put(32 + 8 * at, number.to_le_bytes());
         }
-        if self.name.is_empty() {
-            bytes.put_text(NAME, &format!("context-{}", self.id));
-        } else {
-            bytes.put_text(NAME, self.name);
-        }
+        bytes.put_text(NAME, &title(self.name, self.id));
         bytes.put_text(REASON, &stats.monitor_reason);
         for (at, row) in stats.handlers.iter().enumerate() {
             let at = ROWS + at * ROW;

@@ -12,14 +12,17 @@ mod publisher;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Once, Weak};
 
 use publisher::Publisher;
 
+use crate::at_exit::at_exit;
 use crate::error::{Error, Result};
+use crate::sync::lock_std;
 
 /// The page that this process publishes, and who wants it.
 static CURRENT: Mutex<Option<Current>> = Mutex::new(None);
+static AT_EXIT: Once = Once::new();
 /// Kept until the process ends, because its environment says so.
 static BY_ENVIRONMENT: Mutex<Option<StatsPage>> = Mutex::new(None);
 const VARIABLE: &str = "FDMON_STATS";
@@ -29,10 +32,6 @@ struct Current {
     pid: u32,
     path: PathBuf,
     publisher: Weak<Publisher>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Says that the statistics of this process are published. The last one that is dropped ends that
@@ -67,7 +66,7 @@ impl StatsPage {
 /// `Syscall` when the file or the thread cannot be made.
 pub fn publish_stats() -> Result<StatsPage> {
     let pid = std::process::id();
-    let mut current = lock(&CURRENT);
+    let mut current = lock_std(&CURRENT);
     if let Some(there) = current.as_ref()
         && there.pid == pid
         && let Some(publisher) = there.publisher.upgrade()
@@ -78,7 +77,7 @@ pub fn publish_stats() -> Result<StatsPage> {
     let path = publisher.path().to_owned();
     *current = Some(Current { pid, path, publisher: Arc::downgrade(&publisher) });
     drop(current);
-    at_exit();
+    at_exit(&AT_EXIT, remove);
     Ok(StatsPage(publisher))
 }
 
@@ -95,7 +94,7 @@ fn obey(value: &OsStr) -> Result<()> {
     match value.to_str() {
         Some("" | "0") => Ok(()),
         Some("1") => {
-            let mut kept = lock(&BY_ENVIRONMENT);
+            let mut kept = lock_std(&BY_ENVIRONMENT);
             if kept.as_ref().is_none_or(|page| !page.0.is_of(std::process::id())) {
                 *kept = Some(publish_stats()?);
             }
@@ -109,24 +108,15 @@ fn obey(value: &OsStr) -> Result<()> {
     }
 }
 
-/// Has the page removed when the process ends in good order. After any other end, who looks at
-/// pages next removes it.
-#[allow(unsafe_code)] // atexit(3), which std does not have
-fn at_exit() {
-    static ONCE: Once = Once::new();
-    extern "C" fn remove() {
-        // Another thread may hold it for good by now.
-        if let Ok(current) = CURRENT.try_lock()
-            && let Some(page) = current.as_ref()
-            && page.pid == std::process::id()
-            && page.publisher.strong_count() > 0
-        {
-            let _ = std::fs::remove_file(&page.path); // nobody is left to be told
-        }
+/// The process ends in good order, and its page goes. After any other end, who looks at pages next
+/// removes it.
+extern "C" fn remove() {
+    // Another thread may hold it for good by now.
+    if let Ok(current) = CURRENT.try_lock()
+        && let Some(page) = current.as_ref()
+        && page.pid == std::process::id()
+        && page.publisher.strong_count() > 0
+    {
+        let _ = std::fs::remove_file(&page.path); // nobody is left to be told
     }
-    ONCE.call_once(|| {
-        // SAFETY: `remove` never unwinds, and is code of the library that registers it, which runs
-        // it before it is unloaded. That there is no room for it is no harm: see above.
-        let _ = unsafe { libc::atexit(remove) };
-    });
 }

@@ -13,8 +13,10 @@ use std::time::Duration;
 use super::layout::{self, BLOCKS, Context};
 use super::place;
 use crate::aio::block_signals;
+use crate::clock::monotonic_ns;
 use crate::error::{Error, Result};
 use crate::remote::{self, lock};
+use crate::sync::lock_std;
 
 const PERIOD: Duration = Duration::from_millis(100);
 /// It copies numbers and little else.
@@ -71,7 +73,7 @@ impl Drop for Publisher {
         if !self.is_of(std::process::id()) {
             return; // a forked child: thread and page are the parent's
         }
-        *self.end.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock_std(&self.end.over) = true;
         self.end.wake.notify_all();
         let _ = remove_file(&self.path); // somebody else may have
     }
@@ -80,7 +82,7 @@ impl Drop for Publisher {
 impl End {
     /// Waits for a period, or for the end.
     fn passed(&self) -> bool {
-        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = lock_std(&self.over);
         let waited = self.wake.wait_timeout_while(over, PERIOD, |over| !*over);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
@@ -130,7 +132,7 @@ impl Page {
             let context = Context {
                 id: shared.id,
                 name: &shared.name,
-                now_ns: now_ns(),
+                now_ns: monotonic_ns(),
                 poll: &poll,
                 stats: shared.stats(),
             };
@@ -138,7 +140,7 @@ impl Page {
         }
         self.updates += 1;
         let contexts = u32::try_from(alive.len()).unwrap_or(u32::MAX);
-        let changing = layout::changing(self.updates, now_ns(), contexts, left_out);
+        let changing = layout::changing(self.updates, monotonic_ns(), contexts, left_out);
         self.file.write_all_at(changing.as_slice(), layout::CHANGING)?;
         let blocks = u32::try_from(self.blocks.len()).unwrap_or(BLOCKS);
         self.file.write_all_at(&blocks.to_le_bytes(), 20)
@@ -168,12 +170,6 @@ impl Page {
         block.sequence += 1;
         self.file.write_all_at(&block.sequence.to_le_bytes(), position)
     }
-}
-
-#[allow(clippy::cast_sign_loss, reason = "the time since the machine began is never negative")]
-fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 #[cfg(test)]

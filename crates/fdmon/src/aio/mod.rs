@@ -46,7 +46,6 @@ use request::{Complete, Stage, Step};
 #[cfg(feature = "executor")]
 pub(crate) use request::{Segment, Segments};
 
-#[cfg(not(wasi))]
 pub(crate) use pool::block_signals;
 use pool::{Job, Pool};
 use queue::Queue;

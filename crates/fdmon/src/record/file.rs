@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::caller;
 use super::json::{Json, Text, Track, Wake, name_of};
 use super::ring::Ring;
+use crate::aio::block_signals;
 use crate::at_exit::at_exit;
 use crate::clock::monotonic_ns;
 use crate::error::{Error, ErrorCode, Result};
@@ -330,6 +331,7 @@ impl Sink {
 
     /// The thread's work.
     fn write_on(&self) {
+        block_signals();
         loop {
             std::thread::park_timeout(WRITE_EVERY);
             loop {

@@ -6,7 +6,9 @@ use std::io::{Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -15,10 +17,13 @@ use rustix::time::{ClockId, clock_gettime};
 
 pub type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
+/// One workload, done as this peer's users do it.
+pub type Workload = fn(&Run) -> Outcome;
+
 /// A peer, and what it can do.
 pub struct Peer {
     pub name: &'static str,
-    pub workloads: &'static [(&'static str, fn(&Run) -> Outcome)],
+    pub workloads: &'static [(&'static str, Workload)],
 }
 
 /// How much to do, and what it took.
@@ -62,6 +67,30 @@ impl Run {
         let done = part.await?;
         self.took.set(Usage::now(since).less(before));
         Ok(done)
+    }
+
+    /// Measures `hear` while threads send without a pause, each with a sender of its own.
+    pub fn measure_pummelled<S: FnMut() + Send + 'static>(
+        &self,
+        sender: impl Fn() -> S,
+        hear: impl FnOnce() -> Outcome,
+    ) -> Outcome {
+        let done = Arc::new(AtomicBool::new(false));
+        self.measure(|| {
+            let spawn = |mut send: S| {
+                let done = done.clone();
+                thread::spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        send();
+                    }
+                })
+            };
+            let threads: Vec<_> = (0..self.threads).map(|_| spawn(sender())).collect();
+            let heard = hear();
+            done.store(true, Ordering::Relaxed);
+            threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+            heard
+        })
     }
 
     /// What was measured, a line of JSON.

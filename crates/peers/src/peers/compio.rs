@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Instant;
@@ -139,25 +139,18 @@ fn pings(run: &Run) -> Outcome {
 fn pummel(run: &Run) -> Outcome {
     let runtime = Runtime::new()?;
     let told = Arc::new(Notify::new());
-    let done = Arc::new(AtomicBool::new(false));
-    run.measure(|| {
-        let threads: Vec<_> = (0..run.threads)
-            .map(|_| {
-                let (told, done) = (told.clone(), done.clone());
-                thread::spawn(move || {
-                    while !done.load(Ordering::Relaxed) {
-                        told.notify_one();
-                    }
-                })
-            })
-            .collect();
+    let sender = || {
+        let told = told.clone();
+        move || {
+            told.notify_one();
+        }
+    };
+    run.measure_pummelled(sender, || {
         runtime.block_on(async {
             for _ in 0..run.ops {
                 told.notified().await;
             }
         });
-        done.store(true, Ordering::Relaxed);
-        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         Ok(())
     })
 }

@@ -78,7 +78,9 @@ fn call_awake(run: &Run) -> Outcome {
     run.measure(|| {
         for _ in 0..run.ops {
             let ran = ran.clone();
-            endpoint.fire(move |_| drop(ran.fetch_add(1, Ordering::Relaxed)))?;
+            endpoint.fire(move |_| {
+                ran.fetch_add(1, Ordering::Relaxed);
+            })?;
             main.run_with_timeout(0)?;
         }
         expect("calls", ran.load(Ordering::Relaxed), run.ops)
@@ -181,25 +183,18 @@ fn pings(run: &Run) -> Outcome {
 fn pummel(run: &Run) -> Outcome {
     let mut main = Manager::new()?;
     let flag = Flag::new(&main);
-    let done = Arc::new(AtomicBool::new(false));
-    run.measure(|| {
-        let threads: Vec<_> = (0..run.threads)
-            .map(|_| {
-                let (flag, done) = (flag.clone(), done.clone());
-                thread::spawn(move || {
-                    while !done.load(Ordering::Relaxed) {
-                        flag.raise().expect("the manager is there");
-                    }
-                })
-            })
-            .collect();
+    let sender = || {
+        let flag = flag.clone();
+        move || {
+            flag.raise().expect("the manager is there");
+        }
+    };
+    run.measure_pummelled(sender, || {
         let mut seen = 0;
         while seen < run.ops {
             main.run()?;
             seen += usize::from(flag.lower());
         }
-        done.store(true, Ordering::Relaxed);
-        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         Ok(())
     })
 }

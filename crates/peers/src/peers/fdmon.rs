@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -232,21 +232,14 @@ fn pummel(run: &Run) -> Outcome {
         }
         Ok(())
     })?;
-    let done = Arc::new(AtomicBool::new(false));
-    run.measure(|| {
-        let threads: Vec<_> = (0..run.threads)
-            .map(|_| {
-                let (remote, id, done) = (ctx.remote(), half.id(), done.clone());
-                thread::spawn(move || {
-                    while !done.load(Ordering::Relaxed) {
-                        remote.schedule(&id).expect("the context is open");
-                    }
-                })
-            })
-            .collect();
+    let sender = || {
+        let (remote, id) = (ctx.remote(), half.id());
+        move || {
+            remote.schedule(&id).expect("the context is open");
+        }
+    };
+    run.measure_pummelled(sender, || {
         ctx.run()?;
-        done.store(true, Ordering::Relaxed);
-        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         Ok(())
     })
 }

@@ -11,7 +11,7 @@ fn poll_bench(run: &Run) -> Outcome {
     let mut ring: IoUring = IoUring::builder().setup_single_issuer().build(1024)?;
     let fan = Fan::new(1)?;
     ring.submitter().register_files(&[fan.readers[0].as_raw_fd()])?;
-    let readable = i16::try_from(libc::POLLIN)?.cast_unsigned();
+    let readable = libc::POLLIN.cast_unsigned();
     let request = opcode::PollAdd::new(types::Fixed(0), readable.into()).build().user_data(1);
     run.measure(|| {
         for _ in 0..run.rounds() {

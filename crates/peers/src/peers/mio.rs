@@ -1,8 +1,7 @@
 //! mio: a `Poll`, whose events the program matches by token itself; edge-triggered. It has no callbacks and no timers.
 
-use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -13,29 +12,27 @@ use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use crate::run::{
-    Fan, Outcome, PING, Peer, Run, clear, connection, drain, event, events, expect, receive, send,
-    signal,
-};
+use super::by_token::{self, ByToken};
+use crate::run::{Outcome, PING, Peer, Run, connection, event, expect, receive, send};
 
 pub const PEER: Peer = Peer {
     name: "mio",
     workloads: &[
         ("notify-awake", notify_awake),
         ("notify-storm", notify_storm),
-        ("polled-hit", polled_hit),
+        ("polled-hit", by_token::polled_hit::<Loop>),
         ("async", pings),
         ("async-pummel", pummel),
         ("ping-pongs", ping_pongs),
-        ("poll-bench", poll_bench),
-        ("dispatch", dispatch),
-        ("register", register),
-        ("idle", idle),
+        ("poll-bench", by_token::poll_bench::<Loop>),
+        ("dispatch", by_token::dispatch::<Loop>),
+        ("register", by_token::register::<Loop>),
+        ("idle", by_token::idle::<Loop>),
     ],
 };
 
 /// The token of the waker; the fds have theirs from 0 up.
-const WAKER: Token = Token(usize::MAX);
+const WAKER: usize = usize::MAX;
 
 struct Loop {
     poll: Poll,
@@ -43,30 +40,35 @@ struct Loop {
 }
 
 impl Loop {
+    fn waker(&self) -> Outcome<Arc<Waker>> {
+        Ok(Arc::new(Waker::new(self.poll.registry(), Token(WAKER))?))
+    }
+}
+
+impl ByToken for Loop {
     fn new() -> Outcome<Self> {
         Ok(Self { poll: Poll::new()?, events: Events::with_capacity(1024) })
     }
 
-    fn waker(&self) -> Outcome<Arc<Waker>> {
-        Ok(Arc::new(Waker::new(self.poll.registry(), WAKER)?))
-    }
-
-    fn watch(&self, fd: &OwnedFd, token: usize) -> io::Result<()> {
+    fn watch(&self, fd: &impl AsRawFd, token: usize) -> io::Result<()> {
         let fd = fd.as_raw_fd();
         self.poll.registry().register(&mut SourceFd(&fd), Token(token), Interest::READABLE)
     }
 
-    /// One turn; each event's token goes to `each`.
+    fn forget(&self, fd: &impl AsFd) -> io::Result<()> {
+        self.poll.registry().deregister(&mut SourceFd(&fd.as_fd().as_raw_fd()))
+    }
+
     fn turn(
         &mut self,
         timeout: Option<Duration>,
-        mut each: impl FnMut(Token) -> Outcome,
+        mut each: impl FnMut(usize) -> Outcome,
     ) -> Outcome {
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
         }
-        self.events.iter().try_for_each(|event| each(event.token()))
+        self.events.iter().try_for_each(|event| each(event.token().0))
     }
 }
 
@@ -101,25 +103,6 @@ fn notify_storm(run: &Run) -> Outcome {
             Ok(())
         })?;
         expect("wake-ups", woken, 1)
-    })
-}
-
-/// There is nothing but the fd to look at: the producer signals it, the loop asks without a timeout.
-fn polled_hit(run: &Run) -> Outcome {
-    let mut main = Loop::new()?;
-    let fd = event()?;
-    main.watch(&fd, 0)?;
-    let hits = Cell::new(0);
-    run.measure(|| {
-        for _ in 0..run.ops {
-            signal(&fd)?;
-            main.turn(Some(Duration::ZERO), |_| {
-                clear(&fd)?;
-                hits.set(hits.get() + 1);
-                Ok(())
-            })?;
-        }
-        expect("hits", hits.get(), run.ops)
     })
 }
 
@@ -196,18 +179,13 @@ fn pings(run: &Run) -> Outcome {
 fn pummel(run: &Run) -> Outcome {
     let mut main = Loop::new()?;
     let flag = Flag::new(main.waker()?);
-    let done = Arc::new(AtomicBool::new(false));
-    run.measure(|| {
-        let threads: Vec<_> = (0..run.threads)
-            .map(|_| {
-                let (flag, done) = (flag.clone(), done.clone());
-                thread::spawn(move || {
-                    while !done.load(Ordering::Relaxed) {
-                        flag.raise().expect("the loop is there");
-                    }
-                })
-            })
-            .collect();
+    let sender = || {
+        let flag = flag.clone();
+        move || {
+            flag.raise().expect("the loop is there");
+        }
+    };
+    run.measure_pummelled(sender, || {
         let mut seen = 0;
         while seen < run.ops {
             main.turn(None, |_| {
@@ -215,8 +193,6 @@ fn pummel(run: &Run) -> Outcome {
                 Ok(())
             })?;
         }
-        done.store(true, Ordering::Relaxed);
-        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         Ok(())
     })
 }
@@ -271,74 +247,4 @@ fn ping_pongs(run: &Run) -> Outcome {
     })?;
     client.shutdown(std::net::Shutdown::Both)?;
     echo.join().expect("no panic")
-}
-
-fn poll_bench(run: &Run) -> Outcome {
-    let mut main = Loop::new()?;
-    let fan = Fan::new(run.ready)?;
-    for (token, reader) in fan.readers.iter().enumerate() {
-        main.watch(reader, token)?;
-    }
-    run.measure(|| {
-        for _ in 0..run.rounds() {
-            let mut seen = 0;
-            fan.signal()?;
-            while seen < run.ready {
-                main.turn(None, |token| {
-                    seen += 1;
-                    if seen == run.ready {
-                        drain(&fan.readers[token.0])?;
-                    }
-                    Ok(())
-                })?;
-            }
-        }
-        Ok(())
-    })
-}
-
-fn dispatch(run: &Run) -> Outcome {
-    let mut main = Loop::new()?;
-    let fds = events(run.of)?;
-    for (token, fd) in fds.iter().enumerate() {
-        main.watch(fd, token)?;
-    }
-    let mut seen = 0;
-    run.measure(|| {
-        for round in 1..=run.rounds() {
-            fds[..run.ready].iter().try_for_each(signal)?;
-            while seen < round * run.ready {
-                main.turn(None, |token| {
-                    clear(&fds[token.0])?;
-                    seen += 1;
-                    Ok(())
-                })?;
-            }
-        }
-        expect("events", seen, run.rounds() * run.ready)
-    })
-}
-
-fn register(run: &Run) -> Outcome {
-    let mut main = Loop::new()?;
-    let fds = events(run.of)?;
-    run.measure(|| {
-        for (token, fd) in fds[..run.ops].iter().enumerate() {
-            main.watch(fd, token)?;
-        }
-        main.turn(Some(Duration::ZERO), |_| Ok(()))?;
-        for fd in &fds[..run.ops] {
-            main.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()))?;
-        }
-        main.turn(Some(Duration::ZERO), |_| Ok(()))
-    })
-}
-
-fn idle(run: &Run) -> Outcome {
-    let mut main = Loop::new()?;
-    let fds = events(100)?;
-    for (token, fd) in fds.iter().enumerate() {
-        main.watch(fd, token)?;
-    }
-    run.measure(|| main.turn(Some(run.idle_time()), |_| Ok(())))
 }

@@ -1,4 +1,5 @@
-//! The peers, a file each, of the same shape: `PEER`, then a function for each workload.
+//! The peers, a file each, of the same shape: `PEER`, then a function for each workload; `by_token` has those that mio and
+//! polling share.
 //!
 //! | workload | an operation |
 //! | --- | --- |
@@ -17,6 +18,7 @@
 
 use crate::run::Peer;
 
+mod by_token;
 mod compio;
 mod event_manager;
 mod fdmon;

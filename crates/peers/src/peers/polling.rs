@@ -11,24 +11,22 @@ use std::time::Duration;
 
 use polling::{Event, Events, PollMode, Poller};
 
-use crate::run::{
-    Fan, Outcome, PING, Peer, Run, clear, connection, drain, event, events, expect, receive, send,
-    signal,
-};
+use super::by_token::{self, ByToken};
+use crate::run::{Outcome, PING, Peer, Run, connection, event, receive, send};
 
 pub const PEER: Peer = Peer {
     name: "polling",
     workloads: &[
         ("notify-awake", notify_awake),
         ("notify-storm", notify_storm),
-        ("polled-hit", polled_hit),
+        ("polled-hit", by_token::polled_hit::<Loop>),
         ("async", pings),
         ("async-pummel", pummel),
         ("ping-pongs", ping_pongs),
-        ("poll-bench", poll_bench),
-        ("dispatch", dispatch),
-        ("register", register),
-        ("idle", idle),
+        ("poll-bench", by_token::poll_bench::<Loop>),
+        ("dispatch", by_token::dispatch::<Loop>),
+        ("register", by_token::register::<Loop>),
+        ("idle", by_token::idle::<Loop>),
     ],
 };
 
@@ -37,7 +35,7 @@ struct Loop {
     events: Events,
 }
 
-impl Loop {
+impl ByToken for Loop {
     fn new() -> Outcome<Self> {
         Ok(Self { poller: Arc::new(Poller::new()?), events: Events::new() })
     }
@@ -48,7 +46,11 @@ impl Loop {
         unsafe { self.poller.add_with_mode(fd.as_raw_fd(), Event::readable(key), PollMode::Level) }
     }
 
-    /// One turn; each event's key goes to `each`. Being notified is no event.
+    fn forget(&self, fd: &impl AsFd) -> io::Result<()> {
+        self.poller.delete(fd)
+    }
+
+    /// Being notified is no event.
     fn turn(
         &mut self,
         timeout: Option<Duration>,
@@ -81,25 +83,6 @@ fn notify_storm(run: &Run) -> Outcome {
         let storm = thread::spawn(move || (0..ops).try_for_each(|_| poller.notify()));
         storm.join().expect("no panic")?;
         main.turn(None, |_| Ok(()))
-    })
-}
-
-/// There is nothing but the fd to look at: the producer signals it, the loop asks without a timeout.
-fn polled_hit(run: &Run) -> Outcome {
-    let mut main = Loop::new()?;
-    let fd = event()?;
-    main.watch(&fd, 0)?;
-    let mut hits = 0;
-    run.measure(|| {
-        for _ in 0..run.ops {
-            signal(&fd)?;
-            main.turn(Some(Duration::ZERO), |_| {
-                clear(&fd)?;
-                hits += 1;
-                Ok(())
-            })?;
-        }
-        expect("hits", hits, run.ops)
     })
 }
 
@@ -171,25 +154,18 @@ fn pings(run: &Run) -> Outcome {
 fn pummel(run: &Run) -> Outcome {
     let mut main = Loop::new()?;
     let flag = Flag::new(&main);
-    let done = Arc::new(AtomicBool::new(false));
-    run.measure(|| {
-        let threads: Vec<_> = (0..run.threads)
-            .map(|_| {
-                let (flag, done) = (flag.clone(), done.clone());
-                thread::spawn(move || {
-                    while !done.load(Ordering::Relaxed) {
-                        flag.raise().expect("the loop is there");
-                    }
-                })
-            })
-            .collect();
+    let sender = || {
+        let flag = flag.clone();
+        move || {
+            flag.raise().expect("the loop is there");
+        }
+    };
+    run.measure_pummelled(sender, || {
         let mut seen = 0;
         while seen < run.ops {
             main.turn(None, |_| Ok(()))?;
             seen += usize::from(flag.lower());
         }
-        done.store(true, Ordering::Relaxed);
-        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         Ok(())
     })
 }
@@ -210,7 +186,7 @@ fn ping_pongs(run: &Run) -> Outcome {
                 Ok(())
             })?;
         }
-        Ok(main.poller.delete(server.as_fd())?)
+        Ok(main.forget(&server)?)
     });
     let mut main = Loop::new()?;
     main.watch(&client, 0)?;
@@ -234,74 +210,4 @@ fn ping_pongs(run: &Run) -> Outcome {
     })?;
     client.shutdown(std::net::Shutdown::Both)?;
     echo.join().expect("no panic")
-}
-
-fn poll_bench(run: &Run) -> Outcome {
-    let mut main = Loop::new()?;
-    let fan = Fan::new(run.ready)?;
-    for (key, reader) in fan.readers.iter().enumerate() {
-        main.watch(reader, key)?;
-    }
-    run.measure(|| {
-        for _ in 0..run.rounds() {
-            let mut seen = 0;
-            fan.signal()?;
-            while seen < run.ready {
-                main.turn(None, |key| {
-                    seen += 1;
-                    if seen == run.ready {
-                        drain(&fan.readers[key])?;
-                    }
-                    Ok(())
-                })?;
-            }
-        }
-        Ok(())
-    })
-}
-
-fn dispatch(run: &Run) -> Outcome {
-    let mut main = Loop::new()?;
-    let fds = events(run.of)?;
-    for (key, fd) in fds.iter().enumerate() {
-        main.watch(fd, key)?;
-    }
-    let mut seen = 0;
-    run.measure(|| {
-        for round in 1..=run.rounds() {
-            fds[..run.ready].iter().try_for_each(signal)?;
-            while seen < round * run.ready {
-                main.turn(None, |key| {
-                    clear(&fds[key])?;
-                    seen += 1;
-                    Ok(())
-                })?;
-            }
-        }
-        expect("events", seen, run.rounds() * run.ready)
-    })
-}
-
-fn register(run: &Run) -> Outcome {
-    let mut main = Loop::new()?;
-    let fds = events(run.of)?;
-    run.measure(|| {
-        for (key, fd) in fds[..run.ops].iter().enumerate() {
-            main.watch(fd, key)?;
-        }
-        main.turn(Some(Duration::ZERO), |_| Ok(()))?;
-        for fd in &fds[..run.ops] {
-            main.poller.delete(fd)?;
-        }
-        main.turn(Some(Duration::ZERO), |_| Ok(()))
-    })
-}
-
-fn idle(run: &Run) -> Outcome {
-    let mut main = Loop::new()?;
-    let fds = events(100)?;
-    for (key, fd) in fds.iter().enumerate() {
-        main.watch(fd, key)?;
-    }
-    run.measure(|| main.turn(Some(run.idle_time()), |_| Ok(())))
 }

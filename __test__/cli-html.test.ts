@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import test from 'ava'
 import type { Report } from '../dist/cjs/cli/bench/report.js'
-import { withPage } from './chromium.js'
+import { withPage } from '../scripts/chromium.mjs'
 import { fdmon } from './cli-kit.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'fdmon-test-'))

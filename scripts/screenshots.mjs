@@ -1,11 +1,11 @@
 // npm run docs:screenshots: measures with "fdmon bench" and takes the pictures of its page, docs/pictures/bench*.png.
 //
-//   node --import=tsx scripts/screenshots.mjs PAGE.html      of a page that is there already
+//   node scripts/screenshots.mjs PAGE.html      of a page that is there already
 import { spawnSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { withPage } from '../__test__/chromium.ts'
+import { withPage } from './chromium.mjs'
 import { fail, root, say, seconds } from './step.mjs'
 
 /** Enough for a picture. */

@@ -3,14 +3,12 @@
 // Wrong is: an error on the console, or on our pages a warning, a request that fails or leaves this machine, a page wider than its window, and
 // text that stands out too little from what is behind it. Pictures of the pages go into a folder, to be looked at.
 import { createServer } from 'node:http'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { extname, join } from 'node:path'
+import { withChromium } from '../chromium.mjs'
 import { fail } from '../step.mjs'
 import { FOREIGN } from './links.mjs'
 
-const PROGRAM = '/usr/bin/chromium'
-const QUIET = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 const LOOKS = [
   { name: 'phone-dark', width: 390, height: 844, dark: true },
   { name: 'desk-light', width: 1280, height: 900, dark: false },
@@ -19,8 +17,6 @@ const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '
 const AT_ONCE = 3
 
 export async function lookAtPages(site, pages, pictures) {
-  if (!existsSync(PROGRAM)) fail(`${PROGRAM} is missing; run: apt-get install chromium`)
-  const { chromium } = await import('playwright-core')
   rmSync(pictures, { recursive: true, force: true })
   const server = await serve(site)
   const origin = `http://127.0.0.1:${server.address().port}`
@@ -29,18 +25,9 @@ export async function lookAtPages(site, pages, pictures) {
   let seen = 0
   for (const look of LOOKS) {
     mkdirSync(join(pictures, look.name), { recursive: true })
-    const profile = mkdtempSync(join(tmpdir(), 'fdmon-chromium-'))
-    const context = await chromium.launchPersistentContext(profile, {
-      executablePath: PROGRAM,
-      headless: true,
-      args: QUIET,
-      viewport: { width: look.width, height: look.height },
-      colorScheme: look.dark ? 'dark' : 'light',
-      reducedMotion: 'reduce',
-    })
     // Of what others generate the console is heard once; sources that rustdoc shows, and what only leads on, are left out.
     const queue = pages.filter((path) => isOurs(path) || (look === LOOKS[0] && !path.startsWith('rust/src/') && !leadsOn(path)))
-    const worker = async () => {
+    const worker = async (context) => {
       const page = await context.newPage()
       for (let path = queue.shift(); path !== undefined; path = queue.shift()) {
         for (const fault of await lookAt(page, origin, path, look, pictures)) {
@@ -50,9 +37,7 @@ export async function lookAtPages(site, pages, pictures) {
         seen++
       }
     }
-    await Promise.all(Array.from({ length: AT_ONCE }, worker))
-    await context.close()
-    rmSync(profile, { recursive: true, force: true, maxRetries: 5 })
+    await withChromium({ ...look, reducedMotion: 'reduce' }, (context) => Promise.all(Array.from({ length: AT_ONCE }, () => worker(context))))
   }
   server.close()
   server.closeAllConnections()

@@ -1,38 +1,23 @@
 // Two looks at a process, and what it did between them.
 import type { ContextNumbers, HandlerNumbers, Snapshot } from './page.js'
 
+/** What stands in the page and is shown as it is. */
+type AsItIs = 'id' | 'name' | 'monitor' | 'reason' | 'guard' | 'policy' | 'maxNs' | 'windowNs' | 'live'
+/** Counters, of which a rate is shown. */
+type Counted = 'turns' | 'events' | 'sleeps' | 'spinHits' | 'spinMisses'
+
 /** A context between two looks. Rates are a second; shares are of one CPU. */
-export interface ContextRates {
-  id: number
-  name: string
-  monitor: string
-  reason: string
-  guard: string | null
-  policy: string
-  maxNs: number
-  windowNs: number
+export interface ContextRates extends Pick<ContextNumbers, AsItIs | Counted> {
   /** The window at each update so far, the latest last. */
   windows: number[]
-  live: number
-  turns: number
-  events: number
-  sleeps: number
-  spinHits: number
-  spinMisses: number
   cpu: number
   /** The part of it that was spun in vain. */
   wasted: number
   handlers: HandlerRates[]
 }
 
-export interface HandlerRates {
-  fd: number
-  polling: boolean
-  reads: number
-  writes: number
-  pollHits: number
-  estimateNs: number
-}
+/** As in the page, with a rate for each counter. */
+export type HandlerRates = HandlerNumbers
 
 /** As many windows as a terminal is wide, at most. */
 const HISTORY = 200
@@ -94,17 +79,17 @@ export class Watch {
 }
 
 /** A context that was not there before has no rates yet. */
-function contextRates(before: ContextNumbers = { ...empty(), timeNs: 0 }, now: ContextNumbers, windows: number[]): ContextRates {
-  const seconds = before.timeNs === 0 ? 0 : (now.timeNs - before.timeNs) / 1e9
-  const rate = rateOver(seconds)
+function contextRates(before: ContextNumbers | undefined, now: ContextNumbers, windows: number[]): ContextRates {
+  const since = before ?? now
+  const rate = rateOver((now.timeNs - since.timeNs) / 1e9)
   const { id, name, monitor, reason, guard, policy, maxNs, windowNs, live } = now
-  const count = (key: 'turns' | 'events' | 'sleeps' | 'spinHits' | 'spinMisses'): number => rate(before[key], now[key])
+  const count = (key: Counted): number => rate(since[key], now[key])
   return {
     ...{ id, name, monitor, reason, guard, policy, maxNs, windowNs, windows, live },
     ...{ turns: count('turns'), events: count('events'), sleeps: count('sleeps'), spinHits: count('spinHits'), spinMisses: count('spinMisses') },
-    cpu: rate(before.cpuNs, now.cpuNs) / 1e9,
-    wasted: rate(before.spinWastedNs, now.spinWastedNs) / 1e9,
-    handlers: handlerRates(before.handlers, now.handlers, rate),
+    cpu: rate(since.cpuNs, now.cpuNs) / 1e9,
+    wasted: rate(since.spinWastedNs, now.spinWastedNs) / 1e9,
+    handlers: handlerRates(since.handlers, now.handlers, rate),
   }
 }
 
@@ -123,10 +108,4 @@ function handlerRates(before: readonly HandlerNumbers[], now: readonly HandlerNu
 /** A counter that went back is another one: its descriptor was closed, and the number used again. */
 function rateOver(seconds: number) {
   return (before: number, now: number): number => (seconds <= 0 || now < before ? 0 : (now - before) / seconds)
-}
-
-function empty(): ContextNumbers {
-  const zero = { turns: 0, waits: 0, sleeps: 0, spinHits: 0, spinMisses: 0, spinNs: 0, spinWastedNs: 0, windowNs: 0, wakeUpNs: 0, events: 0 }
-  const more = { dispatchNs: 0, cpuNs: 0, notifiesSent: 0, notifiesElided: 0, submissions: 0, completions: 0, batchMax: 0, fallbacks: 0, ioInFlight: 0, ioBatchMax: 0 }
-  return { ...zero, ...more, id: 0, name: '', monitor: '', reason: '', guard: null, policy: '', timeNs: 0, maxNs: 0, live: 0, handlers: [] }
 }

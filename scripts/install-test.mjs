@@ -79,18 +79,23 @@ function barePath() {
 }
 
 async function install() {
-  writeFileSync(join(project, 'package.json'), '{ "name": "consumer", "version": "1.0.0", "private": true }\n')
-  writeFileSync(join(project, '.npmrc'), `registry=${registry.url}\ncache=${join(project, '.cache')}\n`)
   for (const [name, text] of Object.entries({ ...PROGRAMS, ...SOURCES })) writeFileSync(join(project, name), text)
   const began = performance.now()
-  const args = ['install', `fdmon@${version}`, '--ignore-scripts', ...QUIET]
-  // Not spawnSync: the registry is in this process.
-  const { code, text } = await npm(args)
-  if (code !== 0) fail(`install: npm ${args.join(' ')}: exit code ${code}\n${text}`)
+  await npmInstall(project)
   return { began, took: performance.now() - began }
 }
 
-function npm(args, cwd = project) {
+/** What a user does in an empty folder. */
+async function npmInstall(folder, ...more) {
+  writeFileSync(join(folder, 'package.json'), '{ "name": "consumer", "version": "1.0.0", "private": true }\n')
+  writeFileSync(join(folder, '.npmrc'), `registry=${registry.url}\ncache=${join(project, '.cache')}\n`)
+  const args = ['install', `fdmon@${version}`, ...more, '--ignore-scripts', ...QUIET]
+  // Not spawnSync: the registry is in this process.
+  const { code, text } = await npm(args, folder)
+  if (code !== 0) fail(`install: npm ${args.join(' ')}: exit code ${code}\n${text}`)
+}
+
+function npm(args, cwd) {
   return watch('npm', args, { cwd, env: { ...plain(), PATH: path } })
 }
 
@@ -186,13 +191,9 @@ async function fallback() {
   // Not below the project, whose packages would be found from there.
   const folder = mkdtempSync(join(tmpdir(), 'fdmon-fallback-'))
   process.on('exit', () => values.keep || rmSync(folder, { recursive: true, force: true }))
-  writeFileSync(join(folder, 'package.json'), '{ "name": "fallback", "version": "1.0.0", "private": true }\n')
-  writeFileSync(join(folder, '.npmrc'), `registry=${registry.url}\ncache=${join(project, '.cache')}\n`)
   writeFileSync(join(folder, 'anywhere.mjs'), ANYWHERE)
   const began = performance.now()
-  const args = ['install', `fdmon@${version}`, '--cpu=wasm32', '--ignore-scripts', ...QUIET]
-  const { code, text } = await npm(args, folder)
-  if (code !== 0) fail(`install: npm ${args.join(' ')}: exit code ${code}\n${text}`)
+  await npmInstall(folder, '--cpu=wasm32')
   const installed = readdirSync(join(folder, 'node_modules')).filter((name) => name.startsWith('fdmon')).sort()
   if (installed.join() !== ['fdmon', wasi].join()) fail(`install: for wasm32 node_modules has ${installed.join(', ')}; it should have fdmon, ${wasi}`)
   const { status, stdout, stderr } = node(['--no-warnings', 'anywhere.mjs'], folder)

@@ -106,7 +106,9 @@ function goals() {
   const times = (value) => `${value.toFixed(2)} times`
   const faster = spin.over[MESSAGE]
   const guarded = 1 / find(one, GUARDED).over[BLOCK]
-  const million = 1e3 / Math.min(find(flowing, SPIN).cost, find(flowing, BLOCK).cost)
+  const M = (ns) => (1e3 / ns).toFixed(2)
+  const [flow] = [SPIN, BLOCK].map((way) => find(flowing, way)).toSorted((a, b) => a.cost - b.cost)
+  const million = 1e3 / flow.cost
   return [
     { goal: 'spinning, two CPUs: at least 10 times as fast as MessagePort', value: times(faster), kept: faster >= 10, half: faster >= 5 },
     { goal: 'spinning, two CPUs: at most 0.05 system calls a round trip, best of 5', value: spin.calls.toFixed(4), kept: spin.calls <= 0.05, half: spin.calls <= 0.1 },
@@ -115,7 +117,8 @@ function goals() {
       kept: block.calls < message.calls, half: block.calls < message.calls,
     },
     { goal: 'one CPU: spinning with guards at most 1.2 times blocking', value: times(guarded), kept: guarded <= 1.2, half: guarded <= 1.4 },
-    { goal: 'at least 5 million messages of 64 bytes a second to JavaScript', value: `${million.toFixed(2)} million`, kept: million >= 5, half: million >= 2.5 },
+    { goal: 'at least 5 million messages of 64 bytes a second to JavaScript', value: `${M(flow.cost)} million`, kept: million >= 5, half: million >= 2.5,
+      reason: `the rounds of one run differ that much, from ${M(flow.most)} to ${M(flow.least)} million` },
   ]
 }
 
@@ -143,7 +146,7 @@ Two workers of one process. CPU, system calls and context switches are those of 
 ${[...trips.map(latency), throughput(flowing)].join('\n')}
 ## Goals
 
-${table(['goal', 'measured', 'kept?'], goals().map(({ goal, value, kept }) => [goal, value, kept ? 'kept' : '**missed**']))}
+${table(['goal', 'measured', 'kept?'], goals().map(({ goal, value, kept, reason }) => [goal, value, kept ? 'kept' : `**missed**${reason ? `: ${reason}` : ''}`]))}
 Medians of ${ROUNDS} rounds in which the ways take turns, each in a process of its own; ratios round by round. The window is 200 µs, policy classic for round
 trips. A worker that is pinned to a CPU looks to the guards like a machine with one CPU, so they are off in those spinning rows. System calls are
 counted by strace in runs of their own, which stretches the time between two messages: of a spinning row that is an upper bound. A flow of

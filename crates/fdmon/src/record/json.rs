@@ -62,11 +62,13 @@ impl Text {
 pub(crate) struct Json<'a>(pub &'a mut Vec<u8>);
 
 impl Json<'_> {
+    #[inline(never)] // called from a hundred places, of which none is hot
     pub fn raw(&mut self, text: &str) -> &mut Self {
         self.0.extend_from_slice(text.as_bytes());
         self
     }
 
+    #[inline(never)]
     pub fn number(&mut self, number: u64) -> &mut Self {
         let mut digits = [0; 20];
         let mut at = digits.len();
@@ -95,6 +97,7 @@ impl Json<'_> {
     }
 
     /// A string, of which at most [`LONGEST`] bytes are shown.
+    #[inline(never)]
     pub fn string(&mut self, text: &str) -> &mut Self {
         self.0.push(b'"');
         let text = cut(text, LONGEST);

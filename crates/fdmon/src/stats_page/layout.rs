@@ -92,7 +92,7 @@ impl Context<'_> {
             // Those that had the most to do.
             self.stats
                 .handlers
-                .sort_by_key(|h| std::cmp::Reverse(h.reads + h.writes + h.poll_hits));
+                .sort_unstable_by_key(|h| std::cmp::Reverse(h.reads + h.writes + h.poll_hits));
             self.stats.handlers.truncate(MOST_ROWS);
         }
         let stats = &self.stats;

@@ -56,8 +56,9 @@ function wasi(target) {
   run('crates', 'cargo', ['fetch', '--locked', ...manifest], { env })
   env.CARGO_TARGET_DIR = join(folder, 'build')
   env.OUT = join(folder, 'wasi')
-  // rustc passes this no longer by itself since 1.96, and the runtime of Node-API is given when the module is loaded.
-  env.CARGO_ENCODED_RUSTFLAGS = [...withoutPaths(env), '-Clink-arg=--allow-undefined'].join('\x1f')
+  // rustc passes the first no longer by itself since 1.96, and the runtime of Node-API is given when the module is loaded;
+  // the second is lost where a package has an opt-level of its own.
+  env.CARGO_ENCODED_RUSTFLAGS = [...withoutPaths(env), '-Clink-arg=--allow-undefined', '-Clink-arg=--strip-all'].join('\x1f')
   const napi = join(root, 'node_modules', '.bin', 'napi')
   const args = ['build', '--platform', '--profile', 'dist', '--target', target.triple, ...manifest, '--output-dir', env.OUT, '--js', 'binding.cjs']
   run(`addon for ${target.triple}`, napi, args, { env })

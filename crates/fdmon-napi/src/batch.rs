@@ -20,6 +20,7 @@ const STOP: u32 = 1 << 22;
 const PROGRESS: u32 = 1 << 23;
 const CLEANUP: u32 = 1 << 24;
 /// Instead of a batch: the context had to leave Node's loop.
+#[cfg(not(target_os = "wasi"))]
 pub(crate) const LEFT: u32 = 1 << 25;
 
 struct Frame {

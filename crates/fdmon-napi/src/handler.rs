@@ -73,6 +73,7 @@ impl Trampoline {
         self.dead.set(true);
     }
 
+    #[cfg(not(target_os = "wasi"))]
     pub(crate) fn is_cut(&self) -> bool {
         self.dead.get()
     }
@@ -83,11 +84,13 @@ impl Trampoline {
     }
 
     /// JavaScript must be entered once more.
+    #[cfg(not(target_os = "wasi"))]
     pub(crate) fn owe(&self) {
         self.owed.set(true);
     }
 
     /// What hooks left to be done since this was last asked.
+    #[cfg(not(target_os = "wasi"))]
     pub(crate) fn take_owed(&self) -> bool {
         self.owed.replace(false)
     }

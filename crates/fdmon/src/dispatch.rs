@@ -5,9 +5,8 @@ use crate::error::{Error, Outcome};
 use crate::handler::{Body, NOWHERE};
 use crate::interest::{Callbacks, Events, Interest, actions, word};
 use crate::ops::Ops;
-use crate::registry::{Callback, DueHalf, Entry, Hints, Registry, Slot};
+use crate::registry::{Callback, DueHalf, Entry, Hints, Registry, Repeating, Slot};
 use crate::remote::Shared;
-use crate::sync::Arc;
 use crate::turn::{Due, Held, events_of};
 
 /// The order in which the callbacks of one handler run, and the interest each one needs by then.
@@ -24,6 +23,14 @@ pub(crate) struct Simple {
     generation: u32,
     pending: u32,
     body: Box<dyn Body>,
+}
+
+/// A bottom half that may run again, with its callback taken out for the call.
+pub(crate) struct SimpleHalf {
+    slot: u32,
+    generation: u32,
+    pub idle: bool,
+    callback: Repeating,
 }
 
 /// A simple handler while its callback runs. It costs nothing unless the callback panics: then it
@@ -69,6 +76,56 @@ impl State {
         self.reg.ready.advance();
         self.reg.words.set(slot, 0);
         Some(simple)
+    }
+
+    /// The next bottom half, if it is simple. Else it stays where it is.
+    #[inline(always)]
+    pub(crate) fn next_simple_half(&mut self, shared: &Shared) -> Option<SimpleHalf> {
+        let &DueHalf::Slot(slot) = self.reg.halves_due.front()? else { return None };
+        if self.reg.words.get(slot) != word::BOTTOM_HALF {
+            return None;
+        }
+        let half = self.take_simple_half(shared, slot)?;
+        self.reg.halves_due.pop_front();
+        self.reg.words.set(slot, 0);
+        Some(half)
+    }
+
+    /// The bottom half that was scheduled, if it is the only one, simple, and nothing is due.
+    #[inline(always)]
+    pub(crate) fn only_half(&mut self, shared: &Shared) -> Option<SimpleHalf> {
+        if self.scheduled.len() != 1 {
+            return None;
+        }
+        let slot = self.scheduled.front()?.slot;
+        if !self.reg.has_half(self.scheduled.front()?) || self.reg.words.get(slot) != 0 {
+            return None;
+        }
+        let half = self.take_simple_half(shared, slot)?;
+        self.scheduled.pop_front();
+        self.reg.hints.clear(Hints::SCHEDULED);
+        Some(half)
+    }
+
+    /// Takes a bottom half's callback out for a call, if it is simple to call: native, there to run
+    /// again, and not cancelled.
+    #[inline(always)]
+    fn take_simple_half(&mut self, shared: &Shared, slot: u32) -> Option<SimpleHalf> {
+        let Some(Slot { generation, entry: Entry::Half(half) }) =
+            self.reg.slots.get_mut(slot as usize)
+        else {
+            return None;
+        };
+        if !matches!(half.callback, Callback::Repeating(_)) {
+            return None;
+        }
+        let idle = half.node.begin_run()?;
+        let taken = std::mem::replace(&mut half.callback, Callback::Running);
+        let Callback::Repeating(callback) = taken else { unreachable!("seen just above") };
+        if !idle {
+            shared.stats.events.bump();
+        }
+        Some(SimpleHalf { slot, generation: *generation, idle, callback })
     }
 
     /// Takes a handler's body out for a call, if it is simple to call.
@@ -226,11 +283,10 @@ impl State {
                 self.reg.hints.set(Hints::SCHEDULED);
                 continue;
             }
-            let live = matches!(
-                self.reg.half(node.slot),
-                Some(half) if Arc::ptr_eq(&half.node, &node)
-            );
-            if live && node.is_scheduled() && self.reg.words.raise(node.slot, word::BOTTOM_HALF) {
+            if self.reg.has_half(&node)
+                && node.is_scheduled()
+                && self.reg.words.raise(node.slot, word::BOTTOM_HALF)
+            {
                 self.reg.halves_due.push_back(DueHalf::Slot(node.slot));
                 self.reg.hints.set(Hints::DUE);
             }
@@ -452,6 +508,12 @@ impl AioContext {
         }
         drop(st);
         let callback = self.run_callback(callback);
+        self.put_half_back(slot, generation, callback);
+        !idle
+    }
+
+    /// Puts a bottom half's callback back, or lets it go with its bottom half.
+    fn put_half_back(&self, slot: u32, generation: u32, callback: Callback) {
         let mut st = self.0.state();
         let mut rest = None;
         if st.reg.generation(slot) == generation
@@ -464,7 +526,33 @@ impl AioContext {
         }
         drop(st);
         drop(rest);
-        !idle
+    }
+
+    /// Runs it and puts it back.
+    #[inline(always)]
+    pub(crate) fn run_simple_half(&self, half: SimpleHalf) -> Held<'_> {
+        let SimpleHalf { slot, generation, mut callback, .. } = half;
+        if let Some(Err(error)) = self.0.guarded(|| callback(&mut self.ops())) {
+            self.half_failed(error);
+        }
+        let callback = Callback::Repeating(callback);
+        let mut st = self.0.state();
+        if let Some(Slot { generation: now, entry: Entry::Half(half) }) =
+            st.reg.slots.get_mut(slot as usize)
+            && *now == generation
+            && !half.orphan
+        {
+            half.callback = callback;
+            return st;
+        }
+        drop(st);
+        self.put_half_back(slot, generation, callback);
+        self.0.state()
+    }
+
+    #[cold]
+    fn half_failed(&self, error: Box<dyn std::error::Error + Send + Sync>) {
+        self.0.state().fail(None, error);
     }
 
     fn run_timer(&self, slot: u32) -> bool {

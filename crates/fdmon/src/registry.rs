@@ -360,6 +360,15 @@ impl Registry {
         }
     }
 
+    /// This bottom half is still there.
+    #[inline]
+    pub fn has_half(&self, node: &Arc<Node>) -> bool {
+        matches!(
+            self.slots.get(node.slot as usize),
+            Some(Slot { entry: Entry::Half(half), .. }) if Arc::ptr_eq(&half.node, node)
+        )
+    }
+
     /// This bottom half's callback runs now.
     pub fn runs(&self, node: &Node) -> bool {
         matches!(

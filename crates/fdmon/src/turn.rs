@@ -5,6 +5,7 @@ use std::mem::ManuallyDrop;
 use std::panic::resume_unwind;
 
 use crate::context::{AioContext, AtTheEnd, State};
+use crate::dispatch::SimpleHalf;
 use crate::error::{Error, Result};
 use crate::handler::Body;
 use crate::inbox::Node;
@@ -132,7 +133,7 @@ impl AioContext {
             Way::Kernel => self.poll_glance(st),
             Way::SpinList if blocking => self.poll_spin_list(st),
             Way::SpinList => self.poll_peek(st),
-            Way::AllSteps => self.poll_in_full(st, blocking),
+            Way::AllSteps => self.poll_otherwise(st, blocking),
         }
     }
 
@@ -148,6 +149,25 @@ impl AioContext {
     fn poll_glance(&self, mut st: Held<'_>) -> Result<bool> {
         let quick = st.glance(&self.0)?;
         self.poll_quickly(st, quick, false)
+    }
+
+    #[inline(never)]
+    fn poll_otherwise(&self, mut st: Held<'_>, blocking: bool) -> Result<bool> {
+        if !st.has_only_inbox() {
+            return self.poll_in_full(st, blocking);
+        }
+        let mut quick = st.take_in(&self.0, blocking)?;
+        if let Quick::Nothing = quick
+            && let Some(half) = st.only_half(&self.0.shared)
+        {
+            st.depth += 1;
+            return self.quick_turn().run_half(st, half);
+        }
+        if let Quick::Nothing | Quick::Due = quick {
+            st.collect_halves();
+            quick = Quick::Due;
+        }
+        self.poll_quickly(st, quick, blocking)
     }
 
     #[inline(never)]
@@ -395,10 +415,24 @@ impl<'a> Turn<'a> {
         self.tidy_up(st)
     }
 
-    /// ④ Runs what is due: the handlers that are simple to run here, the rest one by one.
+    /// ④ Runs the one bottom half that is due, without that detour.
+    #[inline(always)]
+    fn run_half(mut self, st: Held<'a>, half: SimpleHalf) -> Result<bool> {
+        drop(st);
+        self.progress = !half.idle;
+        let st = self.ctx.run_simple_half(half);
+        self.tidy_up(st)
+    }
+
+    /// ④ Runs what is due: what is simple to run here, the rest one by one.
     #[inline(always)]
     fn run_ready(mut self, mut st: Held<'a>) -> Result<bool> {
         let ctx = self.ctx;
+        while let Some(half) = st.next_simple_half(&ctx.0.shared) {
+            drop(st);
+            self.progress |= !half.idle;
+            st = ctx.run_simple_half(half);
+        }
         while let Some(simple) = st.next_simple(&ctx.0.shared) {
             drop(st);
             st = ctx.run_simple(simple);

@@ -242,6 +242,29 @@ impl State {
         }
     }
 
+    /// There are only the inbox to empty and the kernel to ask.
+    #[inline]
+    pub(crate) fn has_only_inbox(&self) -> bool {
+        self.reg.hints.only(0) && !has_subscriber()
+    }
+
+    /// A turn that has bottom halves to run, so that it does not sleep, and but for them only the
+    /// kernel to ask. They are not on the list of what is due yet.
+    #[inline(always)]
+    pub(crate) fn take_in(&mut self, inner: &Inner, blocking: bool) -> Result<Quick> {
+        self.drain_inbox(&inner.shared);
+        if !self.reg.hints.only(Hints::SCHEDULED) || (blocking && !self.has_half_to_run()) {
+            return Ok(Quick::NeedsAll);
+        }
+        self.glance(inner)
+    }
+
+    /// One that was told to run now comes first.
+    fn has_half_to_run(&self) -> bool {
+        let first = self.scheduled.front();
+        first.is_some_and(|node| node.is_scheduled() && !node.is_idle() && !self.reg.runs(node))
+    }
+
     /// A blocking turn that has nothing but the kernel to ask.
     #[inline(always)]
     pub(crate) fn sleep_quickly(&mut self, inner: &Inner) -> Result<Quick> {
@@ -273,7 +296,7 @@ impl State {
                     return self.wait_failed(shared, errno).map_or(Ok(Quick::NeedsAll), Err);
                 }
             }
-            if !self.reg.hints.only(Hints::DUE) {
+            if !self.reg.hints.only(Hints::DUE | Hints::SCHEDULED) {
                 return Ok(Quick::NeedsAll);
             }
         }

@@ -359,7 +359,7 @@ static void dispatch(void) {
   uv_run(&loop, UV_RUN_NOWAIT); // libuv tells the kernel in its next turn
   begin();
   for (size_t round = 1; round <= ops / ready; round++) {
-    for (size_t i = 0; i < ready; i++) signal_fd(fds[i]);
+    for (size_t i = of - ready; i < of; i++) signal_fd(fds[i]);
     while (seen < round * ready) uv_run(&loop, UV_RUN_ONCE);
   }
   end();

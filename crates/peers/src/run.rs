@@ -120,6 +120,11 @@ impl Run {
         self.ops / self.ready
     }
 
+    /// Those that become ready: the last, where whoever looks at all of them finds them latest.
+    pub fn last_ready<'a, T>(&self, fds: &'a [T]) -> &'a [T] {
+        &fds[fds.len() - self.ready..]
+    }
+
     /// 10,000 fds need it.
     pub fn raise_limit(&self) {
         let limit = getrlimit(Resource::Nofile);

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::caller;
 use super::json::{Json, Text, Track, Wake, name_of};
+use super::process;
 use super::ring::Ring;
 use crate::aio::block_signals;
 use crate::at_exit::at_exit;
@@ -119,14 +120,14 @@ static AT_EXIT: Once = Once::new();
 /// `%p` is the number of the process.
 fn expand(path: &Path) -> PathBuf {
     match path.to_str() {
-        Some(text) => PathBuf::from(text.replace("%p", &std::process::id().to_string())),
+        Some(text) => PathBuf::from(text.replace("%p", &process().to_string())),
         None => path.to_owned(),
     }
 }
 
 /// `trace.json` → `trace.123.json`
 fn beside(path: &Path) -> PathBuf {
-    let pid = std::process::id().to_string();
+    let pid = process().to_string();
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(".");
     name.push(&pid);
@@ -536,7 +537,7 @@ fn head(form: &str) -> Vec<u8> {
     let plain = |c: &char| !c.is_control() && !matches!(c, '"' | '\\');
     let name: String = program.chars().filter(plain).take(48).collect();
     let mut bytes = form.as_bytes().to_vec();
-    name_of(&mut Json(&mut bytes), "process_name", std::process::id(), 0, &name);
+    name_of(&mut Json(&mut bytes), "process_name", process(), 0, &name);
     bytes.resize(HEAD, b' ');
     bytes
 }

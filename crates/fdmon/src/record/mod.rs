@@ -237,6 +237,11 @@ impl std::fmt::Debug for Trace {
     }
 }
 
+/// The number of this process, of which WASI has none.
+fn process() -> u32 {
+    if cfg!(wasi) { 0 } else { std::process::id() }
+}
+
 impl AioContext {
     /// Writes what the context does from now on to a file for Perfetto or chrome://tracing: turns,
     /// spins with window, result and rounds, sleeps with timeout and what was ready, callbacks by
@@ -289,7 +294,7 @@ impl AioContext {
         let shared = &self.0.shared;
         let id = shared.id;
         let ring = Arc::new(Ring::new(options.events));
-        let track = Track::new(std::process::id(), id, title(&shared.name, id).into_owned());
+        let track = Track::new(process(), id, title(&shared.name, id).into_owned());
         let (sink, writer) = file::join(output, by_environment, track, &ring)?;
         let mut recorder = Recorder {
             number: TRACES.fetch_add(1, Ordering::Relaxed) + 1,

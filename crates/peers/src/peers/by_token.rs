@@ -70,7 +70,7 @@ pub fn dispatch<L: ByToken>(run: &Run) -> Outcome {
     let mut seen = 0;
     run.measure(|| {
         for round in 1..=run.rounds() {
-            fds[..run.ready].iter().try_for_each(signal)?;
+            run.last_ready(&fds).iter().try_for_each(signal)?;
             while seen < round * run.ready {
                 main.turn(None, |token| {
                     clear(&fds[token])?;

@@ -281,7 +281,7 @@ fn dispatch(run: &Run) -> Outcome {
     }
     run.measure(|| {
         for round in 1..=run.rounds() {
-            fds[..run.ready].iter().try_for_each(|fd| signal(&**fd))?;
+            run.last_ready(&fds).iter().try_for_each(|fd| signal(&**fd))?;
             while seen.get() < round * run.ready {
                 main.run()?;
             }

@@ -1,7 +1,7 @@
 //! tokio: a task for each thing that waits, on a current-thread runtime, its cheapest.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -40,8 +40,13 @@ fn runtime() -> Outcome<Runtime> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
-fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` goes on naming the same file, open, until the `AsyncFd` that owns it is dropped.
+/// What owns an fd, alone or with others.
+trait Owned: AsRawFd {}
+impl Owned for OwnedFd {}
+impl Owned for Arc<OwnedFd> {}
+
+fn watch<F: Owned>(fd: F) -> io::Result<AsyncFd<F>> {
+    // SAFETY: what owns an fd goes on naming the same file, open, until the `AsyncFd` that has it is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
@@ -248,10 +253,9 @@ fn dispatch(run: &Run) -> Outcome {
     let runtime = runtime()?;
     let (seen, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     runtime.block_on(async {
-        let fds: Vec<OwnedFd> = events(run.of)?;
+        let fds: Vec<Arc<OwnedFd>> = events(run.of)?.into_iter().map(Arc::new).collect();
         for fd in &fds {
-            let (fd, seen, all, ready) =
-                (watch(fd.try_clone()?)?, seen.clone(), all.clone(), run.ready);
+            let (fd, seen, all, ready) = (watch(fd.clone())?, seen.clone(), all.clone(), run.ready);
             tokio::spawn(async move {
                 loop {
                     let mut guard = fd.readable().await.expect("the runtime is there");
@@ -263,9 +267,12 @@ fn dispatch(run: &Run) -> Outcome {
                 }
             });
         }
+        for _ in 0..=run.of / 32 {
+            yield_now().await; // each task waits before anything is measured
+        }
         run.measure_async(async {
             for _ in 0..run.rounds() {
-                fds[..run.ready].iter().try_for_each(signal)?;
+                run.last_ready(&fds).iter().try_for_each(signal)?;
                 all.notified().await;
             }
             expect("events", seen.load(Ordering::Relaxed), run.rounds() * run.ready)

@@ -62,6 +62,9 @@ hits.alone = instructions('hit by a memory word, handler with nothing but the wo
 hits.doorbell = instructions('hit by a memory word, handler with a doorbell', 200, ['hit', '--doorbell', '--clock-step', '100', ...SPIN], [1000, 5000])
 instructions('turn that does not block, nothing to do, all handlers on the spin list', 100, ['idle', ...SPIN], [1000, 9000])
 instructions('turn that does not block, nothing to do, the kernel is asked', 100, ['idle', '--kernel'], [1000, 9000])
+for (const [monitor, budget] of [['epoll', 500], ['io_uring', 450]]) {
+  instructions(`bottom half scheduled by another thread while the loop is awake, and its turn, ${monitor}`, budget, ['schedule', '--monitor', monitor], [1000, 5000])
+}
 systemCalls('turn that does not block, all handlers on the spin list', 0, ['idle', ...SPIN], [1000, 101_000])
 systemCalls('the same with doorbells (the kernel is asked every 50 µs)', undefined, ['idle', '--doorbell', ...SPIN], [1000, 101_000])
 onTheRing()

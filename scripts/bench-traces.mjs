@@ -109,7 +109,7 @@ the clock and six words in a ring of the context, without lock, allocation or sy
 half of the ring is taken. So an event costs, in instructions (the turn: one ready eventfd, its write and its read included, with the events \`turn\`, \`sleep\` and the handler's):
 
 ${costs}
-The short way that is not taken is in the third column. Callgrind hides the vDSO: a reading of the clock counts as the bare system call that replaces it there, without the 20 to 30 ns
+The short way that is not taken is in the fourth column. Callgrind hides the vDSO: a reading of the clock counts as the bare system call that replaces it there, without the 20 to 30 ns
 that it takes. Callbacks in JavaScript add two calls into native code each, some 60 ns a call, and turns two more. What the thread that writes cannot
 keep up with, or has no CPU for, is dropped.
 

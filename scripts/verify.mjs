@@ -44,6 +44,7 @@ const STEPS = {
   'bench:channel': ['npm run --silent bench:channel'],
   'bench:attach': ['npm run --silent bench:attach'],
   'bench:files': ['npm run --silent bench:files'],
+  'bench:peers': ['npm run --silent bench:peers'],
   'bench:traces': ['npm run --silent bench:traces'],
   'main job': ['npm start --silent'],
 }

@@ -39,6 +39,7 @@ export default defineConfig({
           page('Getting started', '/guide/getting-started'),
           page('The model, in pictures', '/guide/model'),
           page('Tuning', '/guide/tuning'),
+          page('Seeing what it does', '/guide/seeing'),
           page('Threads and channels', '/guide/workers'),
           page('File I/O', '/guide/files'),
           page('Other runtimes, WebAssembly', '/guide/wasi'),
@@ -77,6 +78,7 @@ export default defineConfig({
         text: 'Measured',
         collapsed: true,
         items: [
+          page('Beside its peers', '/BENCHMARKS'),
           page('Policies of the window', '/POLICY'),
           page('Budgets of a turn', '/BUDGETS'),
           page("Inside Node's loop", '/ATTACH'),

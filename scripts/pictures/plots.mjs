@@ -3,7 +3,7 @@ import { line, path, picture, round, text } from './svg.mjs'
 
 const PANELS = ['a', 'd', 'b']
 
-/** The window under several policies, by the messages of fdmon:window, with each spin's end and the traffic below. */
+/** The window under several policies, of traces, with each spin's end and the traffic below. */
 export function windowOverTime({ maxNs, machine, phases, traces }) {
   const [width, left, right, top, each, gap] = [860, 66, 16, 44, 130, 44]
   const totalMs = phases.reduce((sum, { ms }) => sum + ms, 0)

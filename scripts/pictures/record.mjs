@@ -1,10 +1,10 @@
-// Records how the spin window follows traffic: a worker stores a word at planned times, a context spins on it, and the messages of
-// fdmon:window and fdmon:poll:end are what is kept. Each side is pinned to a CPU of its own, as the scheduler may put both on one; the
+// Records how the spin window follows traffic: a worker stores a word at planned times, a context spins on it, and of its trace the
+// counter of the window and the ends of spins are kept. Each side is pinned to a CPU of its own, as the scheduler may put both on one; the
 // guards would take that for a machine with one CPU, so they are off.
 import { execFileSync } from 'node:child_process'
-import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { readlinkSync } from 'node:fs'
-import { basename } from 'node:path'
+import { mkdtempSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { AioContext, EventNotifier } from 'fdmon'
 
@@ -56,12 +56,8 @@ async function recordOne(params) {
   const take = () => Atomics.store(words, 1, Atomics.load(words, 0))
   const poll = { memory: words, index: 0, notEqual: { index: 1 }, suppress: { index: 2 } }
   ctx.setEventNotifier(bell, { poll, pollReady: take, read: () => (bell.testAndClear(), take()) })
-  const windows = []
-  const ends = []
-  const onWindow = (message) => windows.push(message)
-  const onEnd = (message) => ends.push(message)
-  subscribe('fdmon:window', onWindow)
-  subscribe('fdmon:poll:end', onEnd)
+  const folder = mkdtempSync(join(tmpdir(), 'fdmon-window-'))
+  const trace = ctx.trace(join(folder, 'trace.json'))
   const worker = new Worker(PRODUCER, { eval: true, workerData: { words, handle: bell.handle, phases: PHASES } })
   const begun = new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject))
   // Not synchronously: the worker boots with the help of this thread.
@@ -70,11 +66,17 @@ async function recordOne(params) {
   ctx.pollUntil(() => Atomics.load(words, 4) === 1)
   const after = ctx.stats()
   const begin = await begun
-  unsubscribe('fdmon:window', onWindow)
-  unsubscribe('fdmon:poll:end', onEnd)
+  trace.stop()
   ctx.close()
   bell.close()
-  const ms = (timeNs) => Math.round(Number(timeNs - begin) / 1000) / 1000
+  if (trace.dropped > 0) throw new Error(`the trace lacks ${trace.dropped} events; record it again on a machine with nothing else to do`)
+  const { traceEvents } = JSON.parse(readFileSync(trace.file, 'utf8'))
+  rmSync(folder, { recursive: true })
+  // A trace has the microseconds of CLOCK_MONOTONIC, which process.hrtime() reads as well.
+  const ms = (us) => Math.round(us - Number(begin) / 1000) / 1000
+  const windows = traceEvents.filter(({ ph, name }) => ph === 'C' && name.startsWith('spin window'))
+  const spins = traceEvents.filter(({ ph, name }) => ph === 'X' && name === 'spin')
+  const endsOf = (isMiss) => thin(spins.filter(({ args }) => (args.result === 'miss') === isMiss).map(({ ts, dur }) => ms(ts + dur)))
   return {
     params,
     hits: after.spinHits - before.spinHits,
@@ -83,10 +85,10 @@ async function recordOne(params) {
     cpuMs: Math.round((after.cpuNs - before.cpuNs) / 1e6),
     guard: after.guard,
     // [ms since the begin, ns from then on]
-    points: windows.map(({ timeNs, toNs }) => [ms(timeNs), toNs]),
+    points: windows.slice(1).map(({ ts, args }) => [ms(ts), args.ns]),
     // When spins ended. Of thousands those that a picture can show: for each fifth of a millisecond one of each kind.
-    hitsMs: thin(ends.filter(({ result }) => result !== 'miss').map(({ timeNs }) => ms(timeNs))),
-    missesMs: thin(ends.filter(({ result }) => result === 'miss').map(({ timeNs }) => ms(timeNs))),
+    hitsMs: endsOf(false),
+    missesMs: endsOf(true),
   }
 }
 

@@ -5,6 +5,7 @@
 //! counts event    --monitor epoll --idle 64 --rounds 1000 [--turn blocking|nonblocking]
 //! counts hit      --monitor epoll --rounds 1000 [--doorbell] [--clock-step NS]
 //! counts idle     --monitor epoll --rounds 1000 [--handlers N] [--kernel]
+//! counts schedule --monitor epoll --rounds 1000
 //! counts register --monitor epoll --fds 10000 --rounds 10000
 //! counts burst    --monitor epoll --ready 64 --idle 192 --rounds 1000
 //! counts reads    --monitor epoll --engine io_uring --rounds 10000
@@ -121,6 +122,7 @@ fn main() -> Outcome<()> {
         "event" => event(&args)?,
         "hit" => hit(&args)?,
         "idle" => idle(&args)?,
+        "schedule" => schedule(&args)?,
         "register" => register(&args)?,
         "burst" => burst(&args)?,
         "reads" => reads(&args)?,
@@ -329,6 +331,25 @@ fn hit(args: &Args) -> Outcome<String> {
     }
     assert_eq!(ring.ran.get(), args.rounds, "each round is a hit");
     Ok(counters(&ctx, ring.ran.get()))
+}
+
+/// A bottom half that is scheduled as another thread would, while the loop is awake, and its turn.
+fn schedule(args: &Args) -> Outcome<String> {
+    let ctx = args.context(0)?;
+    let bell = EventNotifier::new()?;
+    ctx.set_fd_handler(bell, Handlers::new().read(|_| Ok(())))?;
+    let ran = Rc::new(Cell::new(0));
+    let count = ran.clone();
+    let half = ctx.bottom_half(move |_| {
+        count.set(count.get() + 1);
+        Ok(())
+    })?;
+    let (remote, id) = (ctx.remote(), half.id());
+    for _ in 0..args.rounds {
+        remote.schedule(&id)?;
+        ctx.poll(false)?;
+    }
+    Ok(format!("ran={}", ran.get()))
 }
 
 /// Turns that do not block and find nothing: all handlers on the spin list, or a plain fd.

@@ -151,6 +151,7 @@ impl AioContext {
         self.poll_quickly(st, quick, false)
     }
 
+    /// Something else needs attention: mostly, only the inbox does.
     #[inline(never)]
     fn poll_otherwise(&self, mut st: Held<'_>, blocking: bool) -> Result<bool> {
         if !st.has_only_inbox() {

@@ -8,19 +8,6 @@ import { Events, type AioContext } from 'fdmon'
 import { timerfd, write } from 'fdmon/fd'
 import { drain, onEach, put, refuses, seesReadiness, settle, type Kit } from './on-each.js'
 
-/** A window that outlasts any test, opened by two sleeps that the policy likes. */
-function spinning(kit: Kit): AioContext {
-  const ctx = kit.spinning({ maxNs: 5_000_000_000, grow: 1_000_000 })
-  for (let i = 0; i < 2; i++) {
-    let woken = false
-    const timer = ctx.timer(() => void (woken = true))
-    timer.arm(100_000)
-    while (!woken) ctx.poll(true)
-    timer[Symbol.dispose]()
-  }
-  return ctx
-}
-
 /** A member of the spin list that never hits; in its fifth round it does this. */
 function inTheSpin(ctx: AioContext, kit: Kit, act: () => void): void {
   let first = true
@@ -59,7 +46,7 @@ const ready = {
 
 for (const kind of Object.keys(ready) as (keyof typeof ready)[]) {
   onEach(`the kernel's readiness is spun on, and a find needs no sleep: ${kind} [SPEC 30]`, (t, kit) => {
-    const ctx = spinning(kit)
+    const ctx = kit.spinningLong()
     const before = ctx.stats()
     let reads = 0
     ctx.setFdHandler(ready[kind](kit), {
@@ -82,7 +69,7 @@ for (const kind of Object.keys(ready) as (keyof typeof ready)[]) {
 }
 
 onEach('what becomes readable while it spins is found by the spin [SPEC 30]', (t, kit) => {
-  const ctx = spinning(kit)
+  const ctx = kit.spinningLong()
   const [ours, theirs] = kit.pair()
   let reads = 0
   ctx.setFdHandler(ours, { poll: 'kernel', read: (fd) => void (reads += drain(fd)) })
@@ -95,7 +82,7 @@ onEach('what becomes readable while it spins is found by the spin [SPEC 30]', (t
 })
 
 onEach('room to write is found by the spin, and interest can be dropped [SPEC 8, 30]', (t, kit) => {
-  const ctx = spinning(kit)
+  const ctx = kit.spinningLong()
   const [ours, theirs] = kit.pair()
   const block = new Uint8Array(65_536)
   while (write(ours, block) > 0);
@@ -116,7 +103,7 @@ onEach('room to write is found by the spin, and interest can be dropped [SPEC 8,
 })
 
 onEach('a hang-up is found by the spin [SPEC 8, 30]', (t, kit) => {
-  const ctx = spinning(kit)
+  const ctx = kit.spinningLong()
   const [ours, theirs] = kit.pair()
   let seen = 0
   const registration = ctx.setFdHandler(ours, {
@@ -134,7 +121,7 @@ onEach('a hang-up is found by the spin [SPEC 8, 30]', (t, kit) => {
 })
 
 onEach('with spinning off it waits in the kernel as any other [SPEC 30, 31]', (t, kit) => {
-  const ctx = spinning(kit)
+  const ctx = kit.spinningLong()
   const [ours, theirs] = kit.pair()
   let reads = 0
   ctx.setFdHandler(ours, { poll: 'kernel', read: (fd) => void (reads += drain(fd)) })
@@ -151,7 +138,7 @@ onEach('with spinning off it waits in the kernel as any other [SPEC 30, 31]', (t
 })
 
 onEach('beside a member with a predicate both are served [SPEC 24, 30]', (t, kit) => {
-  const ctx = spinning(kit)
+  const ctx = kit.spinningLong()
   const [ours, theirs] = kit.pair()
   let reads = 0
   let work = 1
@@ -172,7 +159,7 @@ onEach('beside a member with a predicate both are served [SPEC 24, 30]', (t, kit
 })
 
 onEach('a handler without poll turns it into waiting where readiness costs a system call [SPEC 9, 30]', (t, kit) => {
-  const ctx = spinning(kit)
+  const ctx = kit.spinningLong()
   const [ours, theirs] = kit.pair()
   const notifier = kit.notifier()
   let reads = 0

@@ -37,6 +37,19 @@ export class Kit {
     return this.context({ poll: { maxNs: 50_000_000, policy: 'classic', guards: false, ...poll } })
   }
 
+  /** …with a window that outlasts any test. It opens by sleeps that the policy likes: on a busy machine one may be over before it begins. */
+  spinningLong(options: AioContextOptions = {}): AioContext {
+    const maxNs = 5_000_000_000
+    const ctx = this.context({ ...options, poll: { maxNs, grow: 1_000_000, policy: 'classic', guards: false } })
+    const timer = ctx.timer(() => {})
+    while (ctx.stats().windowNs < maxNs / 2) {
+      timer.arm(100_000)
+      while (timer.pending) ctx.poll(true)
+    }
+    timer[Symbol.dispose]()
+    return ctx
+  }
+
   notifier(): EventNotifier {
     return this.own(new EventNotifier(), (notifier) => notifier.close())
   }

@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import test, { type ExecutionContext } from 'ava'
-import { AioContext, capabilities, Events, type AioContextOptions, type RingParams } from 'fdmon'
+import { AioContext, capabilities, Events, type RingParams } from 'fdmon'
 import { ended, inWorker } from './in-worker.js'
 import { drain, Kit, monitors, put, refuses, settle } from './on-each.js'
 import { refusing } from './refusing.js'
@@ -38,20 +38,6 @@ function onEachRing(title: string, body: (t: ExecutionContext, kit: Kit, ring: R
       })
     }
   }
-}
-
-/** A context whose window outlasts any test, opened by two sleeps that the policy likes. */
-function spinning(kit: Kit, ring: RingParams): AioContext {
-  const poll: AioContextOptions['poll'] = { maxNs: 5_000_000_000, grow: 1_000_000, policy: 'classic', guards: false }
-  const ctx = kit.context({ ring, poll })
-  for (let i = 0; i < 2; i++) {
-    let woken = false
-    const timer = ctx.timer(() => void (woken = true))
-    timer.arm(100_000)
-    while (!woken) ctx.poll(true)
-    timer[Symbol.dispose]()
-  }
-  return ctx
 }
 
 onEachRing('what is not read is reported again, what was read is not, and interest changes in place [SPEC 44, 46]', (t, kit, ring) => {
@@ -93,7 +79,7 @@ onEachRing('a removed handler hears nothing, and its peer sees the hang-up at on
 })
 
 onEachRing('a word in memory and the readiness of a socket are spun on without a sleep [SPEC 30, 44]', (t, kit, ring) => {
-  const ctx = spinning(kit, ring)
+  const ctx = kit.spinningLong({ ring })
   const words = new Int32Array(new SharedArrayBuffer(8))
   const [left, right] = kit.pair()
   let hits = 0

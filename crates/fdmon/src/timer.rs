@@ -153,8 +153,9 @@ struct Armed {
 }
 
 impl Armed {
-    fn key(&self) -> (u64, u64) {
-        (self.deadline, self.order)
+    /// One number, which is compared without a branch.
+    fn key(&self) -> u128 {
+        u128::from(self.deadline) << 64 | u128::from(self.order)
     }
 }
 
@@ -244,19 +245,28 @@ impl TimerHeap {
         at
     }
 
+    /// The gap goes down to a leaf, always to the least child, and the timer up again from there: it
+    /// comes from the end of the heap and nearly always belongs that far down.
     fn sift_down(&mut self, mut at: usize) {
         let timer = self.heap[at];
-        loop {
-            let first = at * ARITY + 1;
-            let children = first..(first + ARITY).min(self.heap.len());
-            let Some(least) = children.min_by_key(|&c| self.heap[c].key()) else { break };
-            if timer.key() <= self.heap[least].key() {
-                break;
-            }
-            self.place(at, self.heap[least]);
+        while let Some((least, child)) = self.least_child(at) {
+            self.place(at, child);
             at = least;
         }
-        self.place(at, timer);
+        self.heap[at] = timer;
+        self.sift_up(at);
+    }
+
+    fn least_child(&self, at: usize) -> Option<(usize, Armed)> {
+        let first = at * ARITY + 1;
+        if let Some(&[a, b, c, d]) = self.heap.get(first..first + ARITY) {
+            let left = if b.key() < a.key() { (1, b) } else { (0, a) };
+            let right = if d.key() < c.key() { (3, d) } else { (2, c) };
+            let (nth, least) = if right.1.key() < left.1.key() { right } else { left };
+            return Some((first + nth, least));
+        }
+        let rest = self.heap.get(first..)?.iter().enumerate();
+        rest.min_by_key(|(_, timer)| timer.key()).map(|(nth, timer)| (first + nth, *timer))
     }
 }
 

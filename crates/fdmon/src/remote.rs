@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::DerefMut;
-use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU64 as StdAtomicU64};
 use std::sync::{LazyLock, Mutex as StdMutex, OnceLock, PoisonError};
 
 use crate::config::{AioParams, IoEngine, MonitorKind, PollParams};
@@ -17,7 +17,7 @@ use crate::ops::Ops;
 use crate::record::caller::Caller;
 use crate::stats::{ContextStats, Counters, Guard, HandlerCounters, HandlerStats};
 use crate::sync::{
-    Arc, AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering, Weak, downgrade, lock_std,
+    Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Weak, downgrade, lock_std,
 };
 use crate::sync::{in_order, ordered};
 
@@ -30,7 +30,9 @@ pub(crate) struct Shared {
     /// Somebody has published work since the loop last accepted.
     pub notified: AtomicBool,
     /// How many turns are about to sleep, and the outer loop's bit. Only the home thread writes.
-    pub notify_me: AtomicU32,
+    pub notify_me: AtomicU64,
+    /// What `notify_me` said when somebody last signalled.
+    pub signalled: AtomicU64,
     pub notifier: EventNotifier,
     /// Who notifies, while that is asked.
     pub caller: Caller,
@@ -70,7 +72,7 @@ pub fn start_ids(after: u64) {
 
 /// All contexts of this process that are alive, by id.
 static CONTEXTS: LazyLock<StdMutex<HashMap<u64, Weak<Shared>>>> = LazyLock::new(StdMutex::default);
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+static NEXT_ID: StdAtomicU64 = StdAtomicU64::new(1);
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,7 +100,8 @@ impl Shared {
             home: Home::here(),
             inbox: Inbox::new(),
             notified: AtomicBool::new(false),
-            notify_me: AtomicU32::new(0),
+            notify_me: AtomicU64::new(0),
+            signalled: AtomicU64::new(0),
             notifier: EventNotifier::new()?,
             caller: Caller::default(),
             closed: AtomicBool::new(false),

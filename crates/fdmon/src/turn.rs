@@ -351,6 +351,7 @@ impl AioContext {
         let mut st = self.0.state();
         st.set_deadline_again(&self.0, plan);
         plan.awake |= st.spin.mode && kept("leave: re-check"); // a hook entered it again
+        plan.awake |= self.0.shared.is_notified(); // …or took the signal of somebody else
     }
 
     /// After the wait: accept, move the window, put what is due on its lists.

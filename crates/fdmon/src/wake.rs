@@ -6,7 +6,8 @@
 //! publish                               notify_me up
 //! notified = true                       full barrier
 //! full barrier                          notified? then no sleep
-//! notify_me up? then signal             sleep, notify_me down
+//! notify_me up, and nobody has          sleep, notify_me down
+//! signalled that sleep? then signal
 //!                                       accept: notified = false, then read what was published
 //! ```
 //!
@@ -20,11 +21,16 @@ use crate::sync::{Arc, Ordering, fence, in_order, kept, ordered};
 
 use rustix::fd::AsFd;
 
-/// Set in `notify_me` by an outer loop between prepare and check; the rest counts turns.
-const EMBEDDED: u32 = 1 << 31;
+/// Set in `notify_me` by an outer loop between prepare and check. The bits below [`NOTED`] count turns,
+/// those from [`SLEEP`] on number the sleeps, so that `notify_me` never says the same of two of them.
+const EMBEDDED: u64 = 1 << 17;
 /// Set in `notify_me` while a trace is to know who notifies: he looks more closely then, as he does at
 /// a sleeper, so that nobody else pays for it.
-const NOTED: u32 = 1 << 30;
+const NOTED: u64 = 1 << 16;
+/// One sleep more: after 2^46 of them the numbers begin anew.
+const SLEEP: u64 = 1 << 18;
+/// Turns, [`NOTED`] and [`EMBEDDED`].
+const ASLEEP: u64 = SLEEP - 1;
 
 impl Shared {
     /// Wakes the loop if it sleeps or is about to. What was written before is seen by the turn.
@@ -46,21 +52,59 @@ impl Shared {
         };
         let asleep = || self.notify_me.load(Ordering::Relaxed);
         let (left_to_another, asleep) = in_order("notify: order", tell, asleep);
-        if asleep != 0 && !left_to_another && self.home.is_here() && self.is_asleep(asleep) {
-            self.stats.notifies_sent.bump_shared();
-            notifier::wake(self.notifier.as_fd()); // it lives as long as `self`
-        } else {
+        let sent = asleep & ASLEEP != 0 && !left_to_another && self.home.is_here();
+        if !sent || !self.end_sleep(asleep) {
             self.stats.notifies_elided.bump_shared();
         }
     }
 
-    /// What `notify_me` says, once it says anything.
-    #[inline]
-    fn is_asleep(&self, notify_me: u32) -> bool {
+    /// Signals, once `notify_me` says anything. `false` = nobody sleeps, or this sleep was ended.
+    #[inline(never)]
+    fn end_sleep(&self, notify_me: u64) -> bool {
         if notify_me & NOTED != 0 {
             self.caller.note();
         }
-        notify_me & !NOTED != 0
+        if notify_me & (ASLEEP & !NOTED) == 0 {
+            return false;
+        }
+        // A turn's sleep is ended by one signal, however long its thread then waits for a CPU. Who finds
+        // this set knows that the signal is out, and needs nobody for it. What an outer loop makes of
+        // one is not known.
+        if notify_me & EMBEDDED == 0 {
+            let ended = self.signalled.load(Ordering::Relaxed);
+            if ended == notify_me || (ended != 0 && !kept("signal: which")) {
+                return false;
+            }
+        }
+        self.stats.notifies_sent.bump_shared();
+        let signal = || notifier::wake(self.notifier.as_fd()); // it lives as long as `self`
+        in_order("signal: order", signal, || self.signalled.store(notify_me, Ordering::Release));
+        true
+    }
+
+    /// Home thread: the signal was taken, while a turn or an outer loop goes on to sleep for which it was
+    /// perhaps meant, and on which others count. From here on it is another sleep; a turn looks whether
+    /// somebody notified before it goes on, and an outer loop gets the signal back.
+    pub fn signal_taken(&self) {
+        let asleep = self.notify_me.load(Ordering::Relaxed);
+        if asleep & (ASLEEP & !NOTED) == 0 {
+            return;
+        }
+        if kept("taken: another") {
+            self.notify_me.store(asleep.wrapping_add(SLEEP), Ordering::Relaxed);
+        }
+        if kept("taken: barrier") {
+            fence(Ordering::SeqCst);
+        }
+        if asleep & EMBEDDED != 0 && self.is_notified() && kept("taken: back") {
+            notifier::wake(self.notifier.as_fd());
+        }
+    }
+
+    /// A turn or an outer loop sleeps, or is about to.
+    #[cfg(all(test, loom))]
+    pub fn is_asleep(&self) -> bool {
+        self.notify_me.load(Ordering::Relaxed) & ASLEEP != 0
     }
 
     /// Home thread: whether who notifies notes that from now on.
@@ -128,7 +172,7 @@ impl Shared {
             || {
                 if kept("sleep: raise") {
                     let turns = self.notify_me.load(Ordering::Relaxed);
-                    self.notify_me.store(turns + 1, Ordering::Relaxed);
+                    self.notify_me.store(turns.wrapping_add(SLEEP + 1), Ordering::Relaxed);
                 }
                 if kept("sleep: barrier") {
                     fence(Ordering::SeqCst);
@@ -162,7 +206,8 @@ impl Shared {
             || {
                 if kept("prepare: raise") {
                     let turns = self.notify_me.load(Ordering::Relaxed);
-                    self.notify_me.store(turns | EMBEDDED, Ordering::Relaxed);
+                    let asleep = turns.wrapping_add(SLEEP) | EMBEDDED;
+                    self.notify_me.store(asleep, Ordering::Relaxed);
                 }
                 if kept("prepare: barrier") {
                     fence(Ordering::SeqCst);

@@ -9,7 +9,7 @@ const CLOSE = { instructions: (other) => other * 0.005, calls: () => 0.02, wakeU
 export function reference(rows) {
   const ours = rows.filter(({ peer }) => isOurs(peer))
   const plain = ours.filter(({ peer }) => !peer.endsWith('+spin'))
-  const cost = ({ wakeUps = 0, calls, instructions = 0 }) => [wakeUps, Math.round(calls * 20), instructions]
+  const cost = ({ wakeUps = 0, calls = 0, instructions = 0 }) => [wakeUps, Math.round(calls * 20), instructions]
   const compare = (a, b) => cost(a).reduce((order, value, at) => order || value - cost(b)[at], 0)
   return (plain.length > 0 ? plain : ours).toSorted(compare)[0]
 }

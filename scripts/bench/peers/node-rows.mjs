@@ -15,7 +15,7 @@ export const NODE_WORKLOADS = [
   row('node-read', 'a read of 4 KiB of a file in the page cache, 32 in flight', [1000, 9000], [64, 256], 20_000,
     { fdmon: ['fdmon-callback', 'fdmon-promise'], others: ['fs.read', 'FileHandle.read', 'fs.readSync'] }),
   row('node-idle', 'left alone for 10 s with 100 sockets', [1, 11], [1, 2], undefined,
-    { length: '--seconds', counts: ['calls', 'wakeUps'], others: ['net', 'epoll'] }),
+    { length: '--seconds', counts: ['wakeUps'], others: ['net', 'epoll'] }),
 ]
 
 /** How the peers of these rows are called in the table. */

@@ -1,12 +1,19 @@
 //! An outer loop sleeps for the context.
 
-use super::{check, check_within, context, notifies, schedules, spin};
+use super::{News, check, check_within, context, idle_fd, notifies, schedules, spin};
 use crate::monitor::Monitor;
 use crate::{AioContext, MonitorKind};
 
 /// One round of an outer loop that watches the context and nothing else.
 fn round(ctx: &AioContext) {
-    if ctx.prepare().unwrap().is_none() {
+    round_with(ctx, || {});
+}
+
+/// …and does this before it sleeps.
+fn round_with(ctx: &AioContext, before: impl FnOnce()) {
+    let deadline = ctx.prepare().unwrap();
+    before();
+    if deadline.is_none() {
         match &ctx.0.state().monitor {
             Monitor::Model(kernel) => kernel.sleep(),
             _ => unreachable!("the models have a kernel of their own"),
@@ -14,7 +21,7 @@ fn round(ctx: &AioContext) {
     }
     ctx.check().unwrap();
     ctx.dispatch().unwrap();
-    assert_eq!(ctx.0.shared.notify_me.load(crate::sync::Ordering::Relaxed), 0, "awake");
+    assert!(!ctx.0.shared.is_asleep(), "awake");
 }
 
 /// SPEC 33, 50
@@ -28,6 +35,22 @@ fn an_outer_loop_is_woken_and_sees_what_was_told() {
         }
         other.join().unwrap();
     });
+}
+
+/// SPEC 19, 32, 33, 50
+#[test]
+fn an_outer_loop_is_woken_although_a_turn_took_the_signal_before_it_slept() {
+    for kind in [MonitorKind::Epoll, MonitorKind::Poll] {
+        check_within(3, move || {
+            let ctx = context(kind);
+            idle_fd(&ctx);
+            let (news, others): (Vec<_>, Vec<_>) = (0..2).map(|_| notifies(&ctx)).unzip();
+            while !news.iter().all(News::is_told) {
+                round_with(&ctx, || _ = ctx.poll(false).unwrap());
+            }
+            others.into_iter().for_each(|other| other.join().unwrap());
+        });
+    }
 }
 
 /// SPEC 33, 50

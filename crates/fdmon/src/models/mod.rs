@@ -25,7 +25,7 @@ use std::time::Instant;
 use loom::thread::{self, JoinHandle};
 
 use crate::sync::{Arc, AtomicU32};
-use crate::{AioContext, BottomHalf, MonitorKind, Remote};
+use crate::{AioContext, BottomHalf, EventNotifier, Handlers, MonitorKind, Remote};
 
 /// Words: a turn takes more of the stack than loom gives to a thread.
 const STACK: usize = 1 << 15;
@@ -103,6 +103,12 @@ fn watching(ctx: &AioContext, news: &[&News]) -> (BottomHalf, Rc<std::cell::Cell
         Ok(())
     });
     (half.unwrap(), seen)
+}
+
+/// An fd that the kernel is asked about, which never becomes ready.
+fn idle_fd(ctx: &AioContext) {
+    let bell = EventNotifier::new().unwrap();
+    ctx.set_fd_handler(bell, Handlers::new().read(|_| unreachable!("nobody rings"))).unwrap();
 }
 
 /// A thread that tells something and then notifies the context.

@@ -1,7 +1,7 @@
 //! A turn goes to sleep while others notify it.
 
 use super::{News, check, check_within, context, notifies, thread};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, kept};
 use crate::{AioContext, MonitorKind};
 
 /// Turns until all is told that the others had told before they notified.
@@ -48,7 +48,12 @@ fn a_notifier_that_is_killed_before_its_signal_keeps_no_other_from_waking_the_lo
         let news = News::none();
         let told = news.clone();
         let other = thread(&ctx, move |remote| {
-            remote.0.notified.swap(true, Ordering::Release); // as far as it came
+            let shared = &remote.0;
+            shared.notified.swap(true, Ordering::Release); // as far as it came
+            if !kept("signal: order") {
+                let asleep = shared.notify_me.load(Ordering::Relaxed);
+                shared.signalled.store(asleep, Ordering::Relaxed);
+            }
             told.tell();
             remote.notify().unwrap();
         });

@@ -439,6 +439,7 @@ impl State {
         if must_be_read {
             let _ = notifier::test_and_clear(shared.notifier.as_fd());
         }
+        shared.signal_taken();
     }
 }
 

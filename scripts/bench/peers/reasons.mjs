@@ -16,6 +16,11 @@ const IN_PLACE =
 const IN_NODE =
   'it is part of Node’s loop and reads by itself; a context lies in that loop as one descriptor, so a wake-up asks the kernel twice: libuv’s set, then its own'
 
+const IN_TURN =
+  'a turn of fdmon that has bottom halves to run asks the kernel as well, so that they starve no handler, and a thread that tells a loop about to sleep signals it; a ' +
+  'task that was told already is not told again here, and the kernel is asked after many tasks'
+const CROWDED = 'more threads than CPUs: which of them run decides more than what they do, and rounds differ as their spread shows'
+
 const REASONS = {
   '*/mio/instructions': NO_HANDLERS,
   '*/polling/instructions': NO_HANDLERS,
@@ -38,6 +43,15 @@ const REASONS = {
   'million_timers/*/instructions':
     'timers of fdmon are taken out of a heap one by one, in the order of time and then of arming, so that a callback may cancel the next one or arm itself ' +
     'again; the heap lies in one array, which costs more comparisons and fewer misses of the cache: the CPU time beside it',
+  'million_timers/*/time':
+    'how long it takes is what the workload prescribes, and when the clock of the last timers began; fdmon’s are never early. What it costs is the CPU time beside it',
+  ...Object.fromEntries([1, 2, 4, 8].flatMap((threads) => [
+    ...['tokio', 'compio'].flatMap((peer) => ['calls', 'time'].map((what) => [`async_pummel_${threads}/${peer}/${what}`, IN_TURN])),
+    ...['calls', 'time'].map((what) => [`async_pummel_${threads}/*/${what}`, CROWDED]),
+  ])),
+  'node-message/*/calls': IN_NODE,
+  'node-idle/*/wakeUps':
+    'threads of Node’s own, which wake up some 50 times in 10 s whatever waits; the loop’s own thread sleeps through in all of them',
   'ping_pongs/*/calls':
     'it hands reads and writes to the ring, which does them, and is told when they are done; a handler is told that the socket is ready, and reads and ' +
     'writes for itself: two calls more a side, which a program may save by the crate’s own file I/O, but not for sockets',

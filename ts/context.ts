@@ -78,7 +78,7 @@ export interface ContextStats {
   cpuNs: number
   /** Wake-ups that were signalled through the kernel. */
   notifiesSent: number
-  /** Wake-ups that needed no signal. */
+  /** Wake-ups that needed no signal: the loop was awake, or its sleep had been signalled. */
   notifiesElided: number
   /** Times requests of file I/O were handed over, together. */
   submissions: number

@@ -212,7 +212,7 @@ pub struct ContextStats {
     pub cpu_ns: u64,
     /// Notifications that had to signal the eventfd.
     pub notifies_sent: u64,
-    /// Notifications that cost no system call because the loop was awake.
+    /// Notifications that cost no system call: the loop was awake, or its sleep had been signalled.
     pub notifies_elided: u64,
     /// Times requests of file I/O were handed over, together.
     pub submissions: u64,

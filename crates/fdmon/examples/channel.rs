@@ -3,13 +3,11 @@
 use fdmon::{AioContext, ChannelPort, PollParams};
 use std::{cell::Cell, rc::Rc, thread, time::Duration};
 
-const QUESTIONS: u64 = 100_000;
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut client, server) = ChannelPort::pair(64)?;
     let asking = thread::spawn(move || -> fdmon::Result<u64> {
         let mut answer = Vec::new();
-        (1..=QUESTIONS).try_fold(0, |sum, number| {
+        (1..=100_000_u64).try_fold(0, |sum, number| {
             client.send(&number.to_le_bytes())?;
             while !client.receive_into(&mut answer)? {
                 client.wait(None)?;
@@ -18,17 +16,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         })
     });
     let params = PollParams::spin(Duration::from_micros(200));
-    let ctx = AioContext::builder().poll(params).build()?;
-    let answered = Rc::new(Cell::new(0));
-    let count = answered.clone();
+    let (ctx, last) = (AioContext::builder().poll(params).build()?, Rc::new(Cell::new(0)));
+    let asked = last.clone();
     let doubles = server.on_message(move |_ops, port, message| {
-        port.send(&(u64::from_le_bytes(message.try_into()?) * 2).to_le_bytes())?;
-        count.set(count.get() + 1);
-        Ok(())
+        asked.set(u64::from_le_bytes(message.try_into()?));
+        Ok(port.send(&(asked.get() * 2).to_le_bytes()).map(drop)?)
     });
     ctx.register(doubles).map_err(|(error, _)| error)?;
-    ctx.poll_until(|| answered.get() == QUESTIONS)?;
+    ctx.poll_until(|| last.get() == 100_000)?;
     let sum = asking.join().expect("it does not panic")?;
-    println!("{QUESTIONS} answers, {sum} together, {} sleeps", ctx.stats().sleeps);
+    println!("100000 answers, {sum} together, {} sleeps", ctx.stats().sleeps);
     Ok(())
 }

@@ -369,6 +369,11 @@ impl Registry {
         )
     }
 
+    /// It is scheduled, and need not wait for the end of its own callback in a turn around this one.
+    pub fn is_to_run(&self, node: &Node) -> bool {
+        node.is_scheduled() && !self.runs(node)
+    }
+
     /// This bottom half's callback runs now.
     pub fn runs(&self, node: &Node) -> bool {
         matches!(

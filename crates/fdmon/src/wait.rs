@@ -198,7 +198,7 @@ impl State {
         let mut deadline = self.timers.deadline();
         let Self { scheduled, reg, .. } = self;
         // One that runs now, in a turn around this one, waits for its return.
-        let mut waiting = scheduled.iter().filter(|node| node.is_scheduled() && !reg.runs(node));
+        let mut waiting = scheduled.iter().filter(|node| reg.is_to_run(node));
         if let Some(first) = waiting.next() {
             if !first.is_idle() || waiting.any(|node| !node.is_idle()) {
                 plan.awake = true;
@@ -262,7 +262,7 @@ impl State {
     /// One that was told to run now comes first.
     fn has_half_to_run(&self) -> bool {
         let first = self.scheduled.front();
-        first.is_some_and(|node| node.is_scheduled() && !node.is_idle() && !self.reg.runs(node))
+        first.is_some_and(|node| !node.is_idle() && self.reg.is_to_run(node))
     }
 
     /// A blocking turn that has nothing but the kernel to ask.

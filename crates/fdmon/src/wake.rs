@@ -29,8 +29,8 @@ const EMBEDDED: u64 = 1 << 17;
 const NOTED: u64 = 1 << 16;
 /// One sleep more: after 2^46 of them the numbers begin anew.
 const SLEEP: u64 = 1 << 18;
-/// Turns, [`NOTED`] and [`EMBEDDED`].
-const ASLEEP: u64 = SLEEP - 1;
+/// Whether a turn or an outer loop sleeps, or is about to.
+const ASLEEP: u64 = (SLEEP - 1) & !NOTED;
 
 impl Shared {
     /// Wakes the loop if it sleeps or is about to. What was written before is seen by the turn.
@@ -52,8 +52,8 @@ impl Shared {
         };
         let asleep = || self.notify_me.load(Ordering::Relaxed);
         let (left_to_another, asleep) = in_order("notify: order", tell, asleep);
-        let sent = asleep & ASLEEP != 0 && !left_to_another && self.home.is_here();
-        if !sent || !self.end_sleep(asleep) {
+        let concerned = asleep & (ASLEEP | NOTED) != 0 && !left_to_another && self.home.is_here();
+        if !concerned || !self.end_sleep(asleep) {
             self.stats.notifies_elided.bump_shared();
         }
     }
@@ -64,7 +64,7 @@ impl Shared {
         if notify_me & NOTED != 0 {
             self.caller.note();
         }
-        if notify_me & (ASLEEP & !NOTED) == 0 {
+        if notify_me & ASLEEP == 0 {
             return false;
         }
         // A turn's sleep is ended by one signal, however long its thread then waits for a CPU. Who finds
@@ -87,7 +87,7 @@ impl Shared {
     /// somebody notified before it goes on, and an outer loop gets the signal back.
     pub fn signal_taken(&self) {
         let asleep = self.notify_me.load(Ordering::Relaxed);
-        if asleep & (ASLEEP & !NOTED) == 0 {
+        if asleep & ASLEEP == 0 {
             return;
         }
         if kept("taken: another") {

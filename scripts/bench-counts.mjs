@@ -4,14 +4,15 @@
 //
 // Instructions are counted by callgrind and system calls by perf (by strace where perf may not), each as the difference of
 // two runs of different length, so that start-up cancels. Writes docs/BUDGETS.md and prints it; exits 1 when a budget is missed (with --report 0).
-// --check compares the rows with a budget with docs/BUDGETS.md instead of writing it: no instruction count may be more than 3 %
-// above the one there, and nothing that counts exactly and kept its budget there may miss it.
+// --check compares with docs/BUDGETS.md instead of writing it: no instruction count may be more than 3 % above the one there
+// (the functions that grew since docs/runs/counts.json are named), and nothing that counts exactly and kept its budget may miss it.
 // --top N shows where the instructions of each row are; --only TEXT measures the rows that contain it and writes nothing.
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { usableCpus } from '../examples/main-job/rows.mjs'
+import { functionsOf, grown, keepFunctions, keptFunctions, ofARound } from './bench/functions.mjs'
 import { buildBench, callgrindFile, count, instructionsOf, line, machine, machineLine, median, needCounters, systemCallsOf } from './measure.mjs'
 import { seal } from './seal.mjs'
 import { install, needCargo, ready, root, say, sayOnStderr, seconds } from './step.mjs'
@@ -38,6 +39,8 @@ const TIMES = 3
 const since = performance.now()
 const program = buildBench('counts')
 const rows = []
+/** The functions of every row of instructions. */
+const functions = {}
 
 // Long windows: under callgrind a turn takes 50 times as long, and must still fit.
 const SPIN = ['--max-ns', '1000000000']
@@ -85,26 +88,28 @@ function apart(monitor, rows) {
 }
 
 /** Instructions a round, by callgrind. */
-function instructions(name, budget, args, [short, long]) {
-  return add(name, { budget, unit: 'instructions' }, () => {
-    const values = []
-    for (let time = 0; time < TIMES; time++) {
-      values.push((callgrind(args, long) - callgrind(args, short)) / (long - short))
-    }
-    if (options.top) top(name)
-    return values
+function instructions(name, budget, args, lengths) {
+  return add(name, { budget, unit: 'instructions' }, () => Array.from({ length: TIMES }, () => between(name, args, lengths)))
+}
+
+/** Instructions a round, as the difference of two runs; what functions they are in is kept for `name`. */
+function between(name, args, [short, long]) {
+  const [least, most] = [short, long].map((rounds) => {
+    const total = instructionsOf([program, ...args, '--rounds', `${rounds}`])
+    return { total, functions: functions[name] ? {} : functionsOf(callgrindFile) }
   })
+  if (!functions[name]) {
+    functions[name] = ofARound(most.functions, least.functions, long - short)
+    if (options.top) top(name)
+  }
+  return (most.total - least.total) / (long - short)
 }
 
-function callgrind(args, rounds) {
-  return instructionsOf([program, ...args, '--rounds', `${rounds}`])
-}
-
-/** The functions that the instructions of the last run are in. */
+/** The functions that the instructions of a row are in, a file of one a line. */
 function top(name) {
-  const text = execFileSync('callgrind_annotate', ['--threshold=99', callgrindFile], { encoding: 'utf8' })
-  const lines = text.split('\n').filter((line) => /^ *[\d,]+ \(.*:/.test(line)).slice(0, Number(options.top))
-  process.stderr.write(`${name}\n${lines.map((line) => line.replace(/ \[.*/, '').replace(/\/\S*\/(?=\w+\/src\/)/, '')).join('\n')}\n`)
+  const parts = Object.entries(functions[name]).flatMap(([name, files]) => Object.entries(files).map(([file, instructions]) => ({ name, file, instructions })))
+  const most = parts.toSorted((a, b) => b.instructions - a.instructions).slice(0, Number(options.top))
+  process.stderr.write(`${name}\n${most.map(({ name, file, instructions }) => `${instructions.toFixed(2).padStart(10)}  ${name} (${file})\n`).join('')}`)
 }
 
 /** System calls a round. */
@@ -179,8 +184,7 @@ function kernelPolling() {
 
 function registering() {
   const cost = {}
-  const of = (from, to) => (callgrind(['register', '--fds', '10000'], to) - callgrind(['register', '--fds', '10000'], from)) / (to - from)
-  const mean = (name, from, to) => add(name, { unit: 'instructions' }, () => [(cost[name] = of(from, to))])
+  const mean = (name, from, to) => add(name, { unit: 'instructions' }, () => [(cost[name] = between(name, ['register', '--fds', '10000'], [from, to]))])
   mean('registering the first fd', 0, 1)
   mean('registering one of the first 1,000 fds', 0, 1000)
   mean('registering one of the last 1,000 of 10,000 fds', 9000, 10_000)
@@ -249,7 +253,10 @@ async function finish() {
     row.kept === undefined ? '' : row.kept ? 'kept' : row.reason ? 'NOT MEASURED' : 'MISSED',
   ])
   const head = ['what', 'measured', 'spread', 'budget', '']
-  if (!options.only && !options.check) writeFileSync(join(root, 'docs', 'BUDGETS.md'), seal(document(head, cells)))
+  if (!options.only && !options.check) {
+    writeFileSync(join(root, 'docs', 'BUDGETS.md'), seal(document(head, cells)))
+    keepFunctions(functions)
+  }
   if (options.json) process.stdout.write(`${JSON.stringify({ ...machine(), rows }, undefined, 2)}\n`)
   else {
     const { default: Table } = await import('cli-table3')
@@ -259,7 +266,7 @@ async function finish() {
   }
   const missed = rows.filter((row) => row.kept === false)
   const budgets = rows.filter((row) => row.kept !== undefined).length
-  say(`counts: ${budgets - missed.length} of ${budgets} budgets kept, ${seconds(since)}${options.only || options.check ? '' : ', docs/BUDGETS.md written'}`)
+  say(`counts: ${budgets - missed.length} of ${budgets} budgets kept, ${seconds(since)}${options.only || options.check ? '' : ', docs/BUDGETS.md and docs/runs/counts.json written'}`)
   if (options.check) return check()
   if (missed.length > 0 && !options.report) process.exitCode = 1
 }
@@ -269,11 +276,14 @@ function check() {
   const committed = new Map(readFileSync(join(root, 'docs', 'BUDGETS.md'), 'utf8').split('\n').filter((line) => line.startsWith('| '))
     .map((line) => line.split('|').map((cell) => cell.trim()))
     .map(([, what, measured, , , kept]) => [`${what}, ${measured.replace(/^[\d.,]+ /, '')}`, { value: Number.parseFloat(measured.replaceAll(',', '')), kept }]))
-  const worse = rows.filter((row) => exact.has(row.unit) && row.budget !== undefined).flatMap((row) => {
+  const before = keptFunctions()
+  const worse = rows.filter((row) => row.unit === 'instructions' || (exact.has(row.unit) && row.budget !== undefined)).flatMap((row) => {
     const was = committed.get(`${row.name}, ${row.unit}`) // two rows may differ in their unit alone
     if (row.value === undefined) return [`${row.name}: ${row.reason}`]
     if (!was) return [`${row.name}: not in docs/BUDGETS.md; run: npm run bench:counts -- --report`]
-    if (row.unit === 'instructions' && row.value > was.value * 1.03) return [`${row.name}: ${show(row.value, row.unit)}, was ${was.value}`]
+    if (row.unit === 'instructions' && row.value > was.value * 1.03) {
+      return [[`${row.name}: ${show(row.value, row.unit)} instructions, was ${count(was.value)}; grew:`, ...grown(before[row.name] ?? {}, functions[row.name])].join('\n    ')]
+    }
     // Times are compared at half their goal, and at half of what can be reached here where that is less: on a machine whose
     // sleeping CPU does not halt, blocking takes a few µs, and no spin is ten times sooner.
     const goal = Math.min(row.budget, row.reachable?.() ?? Infinity)

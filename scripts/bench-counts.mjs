@@ -281,14 +281,13 @@ function check() {
     const was = committed.get(`${row.name}, ${row.unit}`) // two rows may differ in their unit alone
     if (row.value === undefined) return [`${row.name}: ${row.reason}`]
     if (!was) return [`${row.name}: not in docs/BUDGETS.md; run: npm run bench:counts -- --report`]
-    if (row.unit === 'instructions' && row.value > was.value * 1.03) {
-      return [[`${row.name}: ${show(row.value, row.unit)} instructions, was ${count(was.value)}; grew:`, ...grown(before[row.name] ?? {}, functions[row.name])].join('\n    ')]
-    }
+    const grew = (what) => [[`${row.name}: ${what}`, ...grown(before[row.name] ?? {}, functions[row.name] ?? {})].join('\n    grew: ')]
+    if (row.unit === 'instructions' && row.value > was.value * 1.03) return grew(`${show(row.value, row.unit)} instructions, was ${count(was.value)}`)
     // Times are compared at half their goal, and at half of what can be reached here where that is less: on a machine whose
     // sleeping CPU does not halt, blocking takes a few µs, and no spin is ten times sooner.
     const goal = Math.min(row.budget, row.reachable?.() ?? Infinity)
     const misses = row.atLeast ? row.value < goal / 2 : row.kept === false
-    return was.kept === 'kept' && misses ? [`${row.name}: misses its budget, which it kept`] : []
+    return was.kept === 'kept' && misses ? grew(`${show(row.value, row.unit)} ${row.unit} of ${row.budget}: misses its budget, which it kept`) : []
   })
   for (const line of worse) say(`worse: ${line}`)
   if (worse.length > 0) process.exitCode = 1

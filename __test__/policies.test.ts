@@ -2,11 +2,11 @@
 import type { AioContext } from 'fdmon'
 import { onEach } from './on-each.js'
 
-/** Turns that sleep for a millisecond each, and are timed out of it. */
+/** Turns that sleep for a millisecond and are timed out of it, so many; a turn whose thread had to wait for a CPU has none left to sleep, and is not one. */
 function sleep(ctx: AioContext, turns: number): void {
-  let left = turns
-  using timer = ctx.timer(() => left--)
-  while (left > 0) {
+  const until = ctx.stats().sleeps + turns
+  using timer = ctx.timer(() => {})
+  while (ctx.stats().sleeps < until) {
     if (!timer.pending) timer.arm(1_000_000)
     ctx.poll(true)
   }
@@ -15,9 +15,9 @@ function sleep(ctx: AioContext, turns: number): void {
 onEach('a fixed window is the longest one, whatever comes [SPEC 27]', (t, kit) => {
   const ctx = kit.context({ poll: { maxNs: 20_000, policy: 'fixed', guards: false } })
   sleep(ctx, 3)
-  const { windowNs, spinMisses, spinWastedNs } = ctx.stats()
+  const { windowNs, spinMisses, spinWastedNs, turns } = ctx.stats()
   t.is(windowNs, 20_000)
-  t.is(spinMisses, 3)
+  t.true(spinMisses >= 3 && spinMisses <= turns) // a spin that outlasts its timer, for want of a CPU, is one without a sleep
   t.true(spinWastedNs >= 3 * 20_000)
 })
 

@@ -7,8 +7,8 @@
 //   node scripts/bench-peers.mjs --report    makes docs/BENCHMARKS.md of docs/runs/peers.json again, after a reason was added
 //     --json             what was measured, on standard output
 //
-// Instructions are counted by callgrind, system calls by perf or strace, each as the difference of two lengths; context switches
-// the program counts itself. Times are taken round by round in turn, pinned. A row that is lost needs a reason in
+// Instructions are counted by callgrind, those of the kernel with them in an emulated machine, system calls by perf or strace, each as the
+// difference of two lengths; context switches the program counts itself. Times are taken round by round in turn, pinned. A row that is lost needs a reason in
 // bench/peers/reasons.mjs, or the script fails.
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -16,6 +16,7 @@ import { parseArgs } from 'node:util'
 import { command, counts, idleCounts, run } from './bench/peers/count.mjs'
 import { judge, goals, reference } from './bench/peers/judge.mjs'
 import { NODE_WORKLOADS } from './bench/peers/node-rows.mjs'
+import { inFull } from './bench/peers/in-full.mjs'
 import { build, epoll } from './bench/peers/programs.mjs'
 import { report } from './bench/peers/report.mjs'
 import { WORKLOADS } from './bench/peers/rows.mjs'
@@ -49,6 +50,7 @@ async function measure() {
 }
 
 async function measureRows(programs, counter, all) {
+  const full = await inFull(programs, chosen, options)
   // What cannot be had here is a row that says so.
   const absent = new Map()
   let node = false
@@ -65,13 +67,14 @@ async function measureRows(programs, counter, all) {
     const counted = workload.counts.includes('wakeUps')
       ? await idleCounts(programs, workload, peers, options)
       : peers.map((peer) => attempt(() => counts(programs, workload, peer, { ...options, counter })))
-    const rows = peers.map((peer, at) => ({ workload: workload.id, peer, ...counted[at] }))
+    const rows = peers.map((peer, at) => ({ workload: workload.id, peer, full: full(workload, peer), ...counted[at] }))
     const running = rows.filter(({ broken }) => !broken)
     if (!options.quick && !options.counts && workload.timed) {
       const took = times(programs, workload, running.map(({ peer }) => peer), reference(running).peer)
       for (const row of running) Object.assign(row, took.get(row.peer))
     }
-    const shown = rows.map(({ peer, instructions, calls }) => `${peer} ${[instructions && count(Math.round(instructions)), calls?.toFixed(2)].filter(Boolean).join('/')}`)
+    const round = (number) => number && count(Math.round(number))
+    const shown = rows.map(({ peer, instructions, full, calls }) => `${peer} ${[round(instructions), round(full), calls?.toFixed(2)].filter(Boolean).join('/')}`)
     say(`${workload.id}: ${shown.join(', ')}: ${seconds(begun)}`)
     const failed = workload.others.filter((peer) => absent.has(peer)).map((peer) => ({ workload: workload.id, peer, failed: absent.get(peer) }))
     all.push(...rows, ...failed)

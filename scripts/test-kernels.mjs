@@ -8,20 +8,19 @@
 //
 // What fdmon's capabilities() say in a guest must be what scripts/kernels/probe.c finds there. Where a kernel lacks io_uring, the others are
 // tested, and that it is refused. The same under seccomp profiles such as Docker's. Kernels are Debian's, and stay in target/kernels.
-import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { boot, MACHINES, needQemu } from './kernels/boot.mjs'
-import { build, taggedTests } from './kernels/initramfs.mjs'
+import { boot, fetchKernels, MACHINES, needQemu } from './kernels/boot.mjs'
+import { build, staticBusybox, taggedTests } from './kernels/initramfs.mjs'
 import { judge } from './kernels/judge.mjs'
 import { jobsOf, PROFILES } from './kernels/plan.mjs'
 import { write } from './kernels/table.mjs'
 import { getNodeArm64 } from './packages/node-arm64.mjs'
 import { toolchain } from './packages/toolchain.mjs'
 import { commit } from './runs.mjs'
-import { buildProgram, fail, has, install, need, needCargo, root, run, say, seconds } from './step.mjs'
+import { buildProgram, fail, install, needCargo, root, run, say, seconds } from './step.mjs'
 
 /** By name: the machine, the series of Debian's kernel, and the plans that are run there. */
 const KERNELS = {
@@ -59,12 +58,9 @@ function list() {
 async function main() {
   const archs = [...new Set(names.map((name) => KERNELS[name].arch))]
   needQemu(archs)
-  need('cpio', 'cpio')
-  need('dpkg-deb', 'dpkg')
   needCargo()
   install()
   const folder = join(root, 'target', 'kernels')
-  mkdirSync(folder, { recursive: true })
   for (const arch of archs) prepare(folder, arch)
   const waiting = [...names]
   const results = []
@@ -86,10 +82,8 @@ async function main() {
 
 /** Fetches the kernels of a machine, builds what runs there, and makes the archive. */
 function prepare(folder, arch) {
-  const { debian } = MACHINES[arch]
   const series = names.filter((name) => KERNELS[name].arch === arch).map(seriesOf)
-  const here = series.every((one) => existsSync(join(folder, debian, one, 'vmlinuz'))) && (arch === process.arch || existsSync(join(folder, debian, 'lib')))
-  if (!here) run(`kernels for ${arch}`, 'bash', [join('scripts', 'kernels', 'fetch.sh'), folder, debian, ...series])
+  fetchKernels(folder, arch, series, () => arch === process.arch || existsSync(join(folder, MACHINES[arch].debian, 'lib')))
   const machine = arch === process.arch ? native(folder) : foreign(folder)
   const began = performance.now()
   build(join(folder, `root.${arch}`), archiveOf(folder, arch), machine, { jobs: jobsOf(files) })
@@ -111,8 +105,7 @@ function archiveOf(folder, arch) {
 }
 
 function native(folder) {
-  const busybox = spawnSync('sh', ['-c', 'command -v busybox'], { encoding: 'utf8' }).stdout.trim()
-  if (busybox === '' || has('ldd', [busybox])) fail('kernels: a static busybox is missing; run: apt-get install busybox-static')
+  const busybox = staticBusybox()
   const addon = join(root, 'native', `fdmon.linux-${process.arch}-gnu.node`)
   if (!existsSync(addon) || !existsSync(join(root, 'dist', 'cjs', 'index.js'))) run('build', process.execPath, [join('scripts', 'build.mjs')])
   const programs = programsOf((name, args) => buildProgram(name, args))

@@ -1,8 +1,8 @@
 // Starts a kernel under QEMU with an initramfs, and reads what the guest says on its console.
 import { spawn } from 'node:child_process'
-import { accessSync, constants, existsSync, readFileSync, rmSync } from 'node:fs'
-import { basename } from 'node:path'
-import { fail, has, say } from '../step.mjs'
+import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { fail, has, need, run, say } from '../step.mjs'
 
 export const MACHINES = {
   x64: { debian: 'amd64', command: ['qemu-system-x86_64'], console: 'ttyS0' },
@@ -33,12 +33,17 @@ export function accelerator(arch) {
 export function needQemu(archs) {
   const packages = { x64: 'qemu-system-x86', arm64: 'qemu-system-arm' }
   const missing = archs.filter((arch) => !has(MACHINES[arch].command[0]))
+  need('cpio', 'cpio')
+  need('dpkg-deb', 'dpkg')
   if (missing.length > 0) fail(`kernels: ${missing.map((arch) => MACHINES[arch].command[0]).join(', ')} is missing; run: apt-get install --no-install-recommends ${Object.values(packages).join(' ')}`)
 }
 
-/** Boots; resolves to { results, accel, console }: what the guest said, line by line, and all that its console had. */
-export async function boot({ arch, kernel, archive, plan, limitMs, file }) {
-  if (accelerator(arch) === 'kvm') {
+/**
+ * Boots; resolves to { results, accel, console }: what the guest said, line by line, and all that its console had. With `counts` the
+ * clocks of the guest, which has one CPU then, count instructions: one is a nanosecond. Its kernel guards against no flaw of a CPU.
+ */
+export async function boot({ arch, kernel, archive, plan, limitMs, file, counts = false }) {
+  if (!counts && accelerator(arch) === 'kvm') {
     const said = await once('kvm', KVM_MS)
     if (said.results.length > 0) return said
   }
@@ -52,12 +57,13 @@ export async function boot({ arch, kernel, archive, plan, limitMs, file }) {
     const machine = MACHINES[arch]
     const [command, ...before] = machine.command
     rmSync(file, { force: true })
+    const cpus = counts ? ['-accel', 'tcg', '-icount', 'shift=0,sleep=off', '-smp', '1'] : ['-accel', accel === 'tcg' ? 'tcg,thread=multi' : accel, '-smp', String(CPUS)]
     const child = spawn(command, [
       ...before,
-      ...['-accel', accel === 'tcg' ? 'tcg,thread=multi' : accel, '-cpu', accel === 'kvm' ? 'host' : 'max'],
-      ...['-smp', String(CPUS), '-m', String(MEMORY_MB), '-display', 'none', '-nodefaults', '-no-reboot', '-serial', `file:${file}`],
+      ...[...cpus, '-cpu', accel === 'kvm' ? 'host' : 'max'],
+      ...['-m', String(MEMORY_MB), '-display', 'none', '-nodefaults', '-no-reboot', '-serial', `file:${file}`],
       // What the kernel does not know becomes the environment of its first process.
-      ...['-kernel', kernel, '-initrd', archive, '-append', `console=${machine.console} quiet loglevel=3 panic=-1 FDMON_PLAN=${plan} FDMON_EMULATED=${accel === 'tcg' ? 1 : 0}`],
+      ...['-kernel', kernel, '-initrd', archive, '-append', `console=${machine.console} quiet loglevel=3 panic=-1${counts ? ' mitigations=off' : ''} FDMON_PLAN=${plan} FDMON_EMULATED=${accel === 'tcg' ? 1 : 0}`],
     ], { stdio: ['ignore', 'ignore', 'pipe'] })
     let complaints = ''
     child.stderr.setEncoding('utf8').on('data', (text) => (complaints += text))
@@ -72,6 +78,17 @@ export async function boot({ arch, kernel, archive, plan, limitMs, file }) {
     process.removeListener('exit', kill)
     return { results: heard(file), accel, console: `${complaints}${text(file)}` }
   }
+}
+
+/** Fetches Debian's kernels of these series into `folder`, unless they are there; returns where each lies. */
+export function fetchKernels(folder, arch, series, isComplete = () => true) {
+  const { debian } = MACHINES[arch]
+  const places = series.map((one) => join(folder, debian, one))
+  mkdirSync(folder, { recursive: true })
+  if (!places.every((place) => existsSync(join(place, 'vmlinuz'))) || !isComplete()) {
+    run(`kernels for ${arch}`, 'bash', [join('scripts', 'kernels', 'fetch.sh'), folder, debian, ...series])
+  }
+  return places
 }
 
 const text = (file) => (existsSync(file) ? readFileSync(file, 'utf8').replaceAll('\r', '') : '')

@@ -3,10 +3,10 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { transformSync } from 'esbuild'
-import { fail, root } from '../step.mjs'
+import { fail, has, root } from '../step.mjs'
 
-/** What PID 1 does. The console has the results and nothing else. */
-const INIT = `#!/bin/busybox sh
+/** What PID 1 does, and what of it the tests need. The console has the results and nothing else. */
+const init = (body) => `#!/bin/busybox sh
 export PATH=/bin:/usr/bin HOME=/tmp TMPDIR=/tmp TERM=dumb NO_COLOR=1
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sysfs /sys
@@ -16,11 +16,12 @@ busybox mount -t tmpfs tmp /dev/shm
 busybox mount -t tmpfs tmp /tmp
 busybox ip link set lo up
 cd /app
-/usr/bin/node scripts/kernels/guest.mjs
+${body}
 echo "@@ {\\"end\\":$?}"
 busybox sync
 busybox poweroff -f
 `
+const TESTS = '/usr/bin/node scripts/kernels/guest.mjs'
 /** The applets that the tests start by name. */
 const APPLETS = ['sh', 'cat', 'env', 'ls', 'sleep', 'true', 'false', 'echo', 'kill', 'mkfifo', 'uname']
 
@@ -35,37 +36,9 @@ export function taggedTests() {
  * is; without `libraries` those of this machine are taken.
  */
 export function build(folder, archive, machine, plan) {
-  rmSync(folder, { recursive: true, force: true })
-  for (const name of ['bin', 'usr/bin', 'usr/lib', 'proc', 'sys', 'dev', 'tmp', 'etc', 'app']) mkdirSync(join(folder, name), { recursive: true })
-  const put = (from, to) => {
-    mkdirSync(dirname(join(folder, to)), { recursive: true })
-    cpSync(from, join(folder, to), { recursive: true, dereference: true })
-  }
-  const write = (to, text) => {
-    mkdirSync(dirname(join(folder, to)), { recursive: true })
-    writeFileSync(join(folder, to), text)
-  }
-  put(machine.busybox, 'bin/busybox')
-  for (const name of APPLETS) symlinkSync('busybox', join(folder, 'bin', name))
-  symlinkSync('/bin/busybox', join(folder, 'usr/bin/env'))
-  write('etc/passwd', 'root:x:0:0:root:/tmp:/bin/sh\n')
-  write('etc/hosts', '127.0.0.1 localhost\n')
-  write('init', INIT)
-  chmodSync(join(folder, 'init'), 0o755)
-
+  const { put, write } = begin(folder, machine, TESTS)
   put(machine.node, 'usr/bin/node')
-  if (machine.libraries) {
-    put(machine.libraries, 'usr/lib')
-    symlinkSync('usr/lib', join(folder, 'lib'))
-  } else {
-    for (const program of [machine.node, ...Object.values(machine.programs)]) {
-      for (const [library] of spawnSync('ldd', [program], { encoding: 'utf8' }).stdout.matchAll(/\/[^ )]+/g)) put(library, library)
-    }
-  }
-  for (const [name, path] of Object.entries(machine.programs)) {
-    put(path, `app/programs/${name}`)
-    spawnSync('strip', [join(folder, 'app', 'programs', name)]) // of this machine's alone; a foreign one comes without symbols
-  }
+  if (!machine.libraries) putLibraries(put, [machine.node])
   put(machine.probe, 'app/programs/probe')
   put(machine.addon, `app/native/${basename(machine.addon)}`)
   for (const name of ['dist', 'crates/fdmon/Cargo.toml', 'scripts/kernels/guest.mjs']) put(join(root, name), `app/${name}`)
@@ -78,6 +51,59 @@ export function build(folder, archive, machine, plan) {
     write(`app/__test__/${name.replace(/\.ts$/, '.js')}`, code)
   }
   write('app/plan.json', JSON.stringify(plan))
+  pack(folder, archive)
+}
+
+/** The same of nothing but programs, which the lines of a shell script start. */
+export function buildOfPrograms(folder, archive, programs, script) {
+  begin(folder, { busybox: staticBusybox(), programs }, script)
+  pack(folder, archive)
+}
+
+/** A busybox of this machine that needs no library. */
+export function staticBusybox() {
+  const busybox = spawnSync('sh', ['-c', 'command -v busybox'], { encoding: 'utf8' }).stdout.trim()
+  if (busybox === '' || has('ldd', [busybox])) fail('kernels: a static busybox is missing; run: apt-get install busybox-static')
+  return busybox
+}
+
+function begin(folder, { busybox, libraries, programs }, body) {
+  rmSync(folder, { recursive: true, force: true })
+  for (const name of ['bin', 'usr/bin', 'usr/lib', 'proc', 'sys', 'dev', 'tmp', 'etc', 'app']) mkdirSync(join(folder, name), { recursive: true })
+  const put = (from, to) => {
+    mkdirSync(dirname(join(folder, to)), { recursive: true })
+    cpSync(from, join(folder, to), { recursive: true, dereference: true })
+  }
+  const write = (to, text) => {
+    mkdirSync(dirname(join(folder, to)), { recursive: true })
+    writeFileSync(join(folder, to), text)
+  }
+  put(busybox, 'bin/busybox')
+  for (const name of APPLETS) symlinkSync('busybox', join(folder, 'bin', name))
+  symlinkSync('/bin/busybox', join(folder, 'usr/bin/env'))
+  write('etc/passwd', 'root:x:0:0:root:/tmp:/bin/sh\n')
+  write('etc/hosts', '127.0.0.1 localhost\n')
+  write('init', init(body))
+  chmodSync(join(folder, 'init'), 0o755)
+  if (libraries) {
+    put(libraries, 'usr/lib')
+    symlinkSync('usr/lib', join(folder, 'lib'))
+  } else putLibraries(put, Object.values(programs))
+  for (const [name, path] of Object.entries(programs)) {
+    put(path, `app/programs/${name}`)
+    spawnSync('strip', [join(folder, 'app', 'programs', name)]) // of this machine's alone; a foreign one comes without symbols
+  }
+  return { put, write }
+}
+
+/** What programs of this machine are linked with. */
+function putLibraries(put, programs) {
+  for (const program of programs) {
+    for (const [library] of spawnSync('ldd', [program], { encoding: 'utf8' }).stdout.matchAll(/\/[^ )]+/g)) put(library, library)
+  }
+}
+
+function pack(folder, archive) {
   execFileSync('bash', ['-c', 'set -o pipefail; cd "$0" && find . -print0 | cpio --null --create --format=newc --quiet >"$1"', folder, archive])
 }
 

@@ -3,7 +3,7 @@
 // `lengths`: two numbers of operations, whose difference is what is counted. `quick`: the same for a smoke run. `timed`: operations of a
 // timed run. `cpus`: how many the program is pinned to when it is timed. `counts`: what of it is counted.
 
-const ALL = ['instructions', 'calls', 'switches']
+const ALL = ['instructions', 'full', 'calls', 'switches']
 /** What depends on when the threads run is no count of instructions. */
 const CALLS = ['calls', 'switches']
 

@@ -200,7 +200,7 @@ pub struct Handlers {
     priority: Option<Callback>,
     poll_ready: Option<Callback>,
     source: Option<Box<dyn PollSource>>,
-    word: Option<WordSource>,
+    word: Option<Arc<WordSource>>,
     external: bool,
     kernel: bool,
     name: Option<Box<str>>,
@@ -234,7 +234,7 @@ impl Handlers {
     /// Without [`Handlers::poll_ready`] it has nothing to run and is ignored.
     pub fn poll(mut self, source: impl PollSource) -> Self {
         let (word, code) = word_or_code(source);
-        self.word = word;
+        self.word = word.map(Arc::new);
         self.source = code.map(|code| Box::new(code) as Box<_>);
         self
     }
@@ -284,7 +284,7 @@ impl Handlers {
             external: self.external,
             has_poll,
             kernel: self.kernel && !has_poll,
-            word: self.word.take().filter(|_| has_poll).map(Arc::new),
+            word: self.word.take().filter(|_| has_poll),
             name: self.name.take(),
             kind: TypeId::of::<F>(),
             body: Some(Box::new(ClosureBody { fd, handlers: self })),

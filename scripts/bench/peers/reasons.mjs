@@ -5,7 +5,7 @@ const NO_HANDLERS =
   'token means is up to the program, which here only counts'
 const WAKE_UP =
   'a notifier of fdmon counts what it told, and the turn that hears it looks at bottom halves, timers and the spin window; the others make two to six ' +
-  'system calls in place of that, whose instructions are not in this count'
+  'system calls in place of that, which are counted in the instructions in full'
 
 const TOLD_AGAIN =
   'it stops at a flag that is up already; fdmon tells all the same, since who raised the flag may have been killed before waking the loop, and counts each'
@@ -31,9 +31,9 @@ const REASONS = {
   'notify-awake/*/instructions': WAKE_UP,
   'call-awake/*/instructions':
     'a call from another thread takes the turn in full: the inbox is taken over, each call is caught when it panics and counted, and a nested turn ' +
-    'may go on where it stands; the others make two to four system calls in place of it, whose instructions are not in this count',
+    'may go on where it stands; the others make one to four system calls in place of it, which are counted in the instructions in full',
   'notify-storm/*/instructions': TOLD_AGAIN,
-  'polled-hit/mio/instructions': 'its part is three system calls a hit, whose instructions are not in this count',
+  'polled-hit/mio/instructions': 'its part is three system calls a hit, which are counted in the instructions in full',
   'polled-hit/monoio/instructions':
     'a task that wakes itself goes back into the queue of its own thread, and nothing else is served: no fd, no word that tells a producer to be silent, ' +
     'no look at the clock, and no other thread may wake it',
@@ -70,6 +70,8 @@ export const NOTES = {
 
 /** The reason for which a peer needs less of `what` in a workload. */
 export function reasonOf(workload, peer, what) {
-  const keys = [`${workload}/${peer}/${what}`, `${workload}/${peer}`, `${workload}/*/${what}`, `*/${peer}/${what}`]
+  const keysOf = (what) => [`${workload}/${peer}/${what}`, `${workload}/${peer}`, `${workload}/*/${what}`, `*/${peer}/${what}`]
+  // What a program does itself is a part of what is done for it.
+  const keys = [...keysOf(what), ...(what === 'full' ? keysOf('instructions') : [])]
   return keys.map((key) => REASONS[key]).find((reason) => reason !== undefined)
 }

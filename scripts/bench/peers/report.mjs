@@ -1,5 +1,6 @@
 // docs/BENCHMARKS.md, made of what was measured.
 import { count, machineLine, table } from '../../measure.mjs'
+import { KERNEL } from './in-full.mjs'
 import { goals } from './judge.mjs'
 import { NODE_NAMES } from './node-rows.mjs'
 import { NOTES } from './reasons.mjs'
@@ -15,20 +16,25 @@ const NAMES = {
   'fdmon:poll+spin': 'fdmon, poll, spinning',
   ...NODE_NAMES,
 }
-const WORDS = { instructions: 'instructions', calls: 'system calls', wakeUps: 'wake-ups', time: 'time' }
+const WORDS = { full: 'instructions', instructions: 'instructions in user space', calls: 'system calls', wakeUps: 'wake-ups', time: 'time' }
+
+const HEADS = { ...WORDS, instructions: 'in user space' }
 
 const number = (value, digits) => (value === undefined ? '' : Math.max(0, value).toFixed(value >= 100 || value === 0 ? 0 : digits))
 const us = (ns) => (ns === undefined ? '' : number(ns / 1000, 2))
 const ratio = ({ ratio: r, reference }) => (reference ? '1' : r ? `${number(r.median, 2)} (${number(r.least, 2)}–${number(r.most, 2)})` : '')
 
+const whole = (what) => ({ [what]: value }) => (value === undefined ? '' : count(Math.round(value)))
+
 /** What is shown of a workload: of each column, a head and a cell. */
 function columns({ counts }) {
   return [
-    ['instructions', ({ instructions }) => instructions === undefined ? '' : count(Math.round(instructions))],
+    ['full', whole('full')],
+    ['instructions', whole('instructions')],
     ['calls', ({ calls }) => number(calls, 2)],
     ['switches', ({ switches }) => number(switches, 2)],
     ['wakeUps', ({ wakeUps }) => number(wakeUps, 0)],
-  ].filter(([what]) => counts.includes(what)).map(([what, cell]) => [WORDS[what] ?? what, cell])
+  ].filter(([what]) => counts.includes(what)).map(([what, cell]) => [HEADS[what] ?? what, cell])
 }
 
 /** The rows of a workload, each that is lost marked. */
@@ -72,8 +78,8 @@ export function report(results, where, left) {
 
 Written by \`npm run bench:peers\`; do not edit.
 
-Of each workload an operation: instructions in user space, system calls and context switches first, which do not depend on how fast the
-machine is today; then time, with the CPU time of all threads beside it. **Bold** is the row of fdmon that the others are compared with: the
+Of each workload an operation: instructions (all that ran for it, the kernel's with them, and those in user space alone), system calls and
+context switches first, which do not depend on how fast the machine is today; then time, with the CPU time of all threads beside it. **Bold** is the row of fdmon that the others are compared with: the
 monitor with the fewest system calls, then instructions. ◂ marks a row that needs less than it, with the reason below.
 
 ## Goals
@@ -92,8 +98,10 @@ ${node.length > 0 ? `## Node\n\n${node.map(section).join('\n')}\n` : ''}${left.l
   polling level-triggered, which saves it a call an event.
 - The workloads named async, async_pummel, ping_pongs and million_timers are those of libuv's benchmarks, poll-bench is liburing's; there the byte is
   read after the readers were called, as level-triggered loops need it. An event of the dispatch rows includes the write and the read of its
-  eventfd, by the same thread. In a row of instructions all that the program does for an operation is counted, the part of the peer's user as well.
-- Instructions: callgrind, release builds. System calls: ${where.counter === 'perf' ? 'perf, raw_syscalls:sys_enter' : 'strace -c -f'}, all threads. Each is the difference of two lengths. Context switches: getrusage, both kinds.
+  eventfd, by the same thread. All that the program does for an operation is counted, the part of the peer's user as well.
+- Instructions: counted in an emulated machine (QEMU, \`-icount\`) with one CPU and Debian's kernel of the series ${KERNEL}, whose clock goes by
+  instructions: the CPU time of the program is the number of them, the kernel's with them, and of its ticks, which are some thousandth. The
+  kernel has no mitigation of a CPU's flaws on, which would add to each system call. In user space: callgrind. System calls: ${where.counter === 'perf' ? 'perf, raw_syscalls:sys_enter' : 'strace -c -f'}, all threads. Each is the difference of two lengths. Context switches: getrusage, both kinds.
   Where threads tell each other, how often they sleep depends on when they run: three differences, the middle one.
 - Times: ${ROUNDS} rounds in which all take turns, a process each, pinned to one CPU, or to two where there are threads; medians; ratios round by round.
 - Spinning: window 200 µs, default policy. In the row of polled hits the window is fixed and longer than the run.

@@ -55,6 +55,8 @@ const REASONS = {
   'ping_pongs/*/calls':
     'it hands reads and writes to the ring, which does them, and is told when they are done; a handler is told that the socket is ready, and reads and ' +
     'writes for itself: two calls more a side, which a program may save by the crate’s own file I/O, but not for sockets',
+  'node-read/fs.readSync/time':
+    'it reads at once what the page cache has, in the thread that asks, and holds up everything else until it is there, also where a disk has it; no loop takes part',
   'node-fd/net/calls': IN_NODE,
   'node-fds/net/calls': IN_NODE,
   'node-fd/net/time': IN_NODE,

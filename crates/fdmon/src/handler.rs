@@ -195,15 +195,21 @@ type Callback = Box<dyn FnMut(&mut Ops<'_>) -> Outcome>;
 #[derive(Default)]
 #[must_use]
 pub struct Handlers {
+    closures: Closures,
+    word: Option<Arc<WordSource>>,
+    external: bool,
+    kernel: bool,
+    name: Option<Box<str>>,
+}
+
+/// What of them is called.
+#[derive(Default)]
+struct Closures {
     read: Option<Callback>,
     write: Option<Callback>,
     priority: Option<Callback>,
     poll_ready: Option<Callback>,
     source: Option<Box<dyn PollSource>>,
-    word: Option<Arc<WordSource>>,
-    external: bool,
-    kernel: bool,
-    name: Option<Box<str>>,
 }
 
 impl Handlers {
@@ -214,19 +220,19 @@ impl Handlers {
 
     /// The fd is readable, hung up or in error.
     pub fn read(mut self, f: impl FnMut(&mut Ops<'_>) -> Outcome + 'static) -> Self {
-        self.read = Some(Box::new(f));
+        self.closures.read = Some(Box::new(f));
         self
     }
 
     /// Writing will not block, or the fd is in error.
     pub fn write(mut self, f: impl FnMut(&mut Ops<'_>) -> Outcome + 'static) -> Self {
-        self.write = Some(Box::new(f));
+        self.closures.write = Some(Box::new(f));
         self
     }
 
     /// There is urgent data, or the fd is in error.
     pub fn priority(mut self, f: impl FnMut(&mut Ops<'_>) -> Outcome + 'static) -> Self {
-        self.priority = Some(Box::new(f));
+        self.closures.priority = Some(Box::new(f));
         self
     }
 
@@ -235,13 +241,13 @@ impl Handlers {
     pub fn poll(mut self, source: impl PollSource) -> Self {
         let (word, code) = word_or_code(source);
         self.word = word.map(Arc::new);
-        self.source = code.map(|code| Box::new(code) as Box<_>);
+        self.closures.source = code.map(|code| Box::new(code) as Box<_>);
         self
     }
 
     /// The predicate said yes.
     pub fn poll_ready(mut self, f: impl FnMut(&mut Ops<'_>) -> Outcome + 'static) -> Self {
-        self.poll_ready = Some(Box::new(f));
+        self.closures.poll_ready = Some(Box::new(f));
         self
     }
 
@@ -265,10 +271,10 @@ impl Handlers {
 
     fn callbacks(&self) -> Callbacks {
         let mut callbacks = Callbacks::empty();
-        callbacks.set(Callbacks::READ, self.read.is_some());
-        callbacks.set(Callbacks::WRITE, self.write.is_some());
-        callbacks.set(Callbacks::PRIORITY, self.priority.is_some());
-        callbacks.set(Callbacks::POLL_READY, self.poll_ready.is_some());
+        callbacks.set(Callbacks::READ, self.closures.read.is_some());
+        callbacks.set(Callbacks::WRITE, self.closures.write.is_some());
+        callbacks.set(Callbacks::PRIORITY, self.closures.priority.is_some());
+        callbacks.set(Callbacks::POLL_READY, self.closures.poll_ready.is_some());
         callbacks
     }
 
@@ -276,7 +282,7 @@ impl Handlers {
         let mut callbacks = self.callbacks();
         // A predicate without `poll_ready` has nothing to run on a hit, and the other way round.
         let has_poll = callbacks.contains(Callbacks::POLL_READY)
-            && (self.word.is_some() || self.source.is_some());
+            && (self.word.is_some() || self.closures.source.is_some());
         callbacks.set(Callbacks::POLL_READY, has_poll);
         Handler {
             callbacks,
@@ -287,7 +293,7 @@ impl Handlers {
             word: self.word.take().filter(|_| has_poll),
             name: self.name.take(),
             kind: TypeId::of::<F>(),
-            body: Some(Box::new(ClosureBody { fd, handlers: self })),
+            body: Some(Box::new(ClosureBody { fd, closures: self.closures })),
             ..Handler::new(raw)
         }
     }
@@ -327,7 +333,7 @@ pub(crate) trait Body {
 }
 
 struct ClosureBody<F> {
-    handlers: Handlers,
+    closures: Closures,
     fd: F,
 }
 
@@ -347,36 +353,36 @@ pub(crate) fn call<C: FnMut(&mut Ops<'_>) -> Outcome + ?Sized>(
 
 impl<F: AsFd + 'static> Body for ClosureBody<F> {
     fn ready(&mut self, ctx: &AioContext, events: Events) -> Outcome {
-        call(&mut self.handlers.poll_ready, &self.fd, ctx, events)
+        call(&mut self.closures.poll_ready, &self.fd, ctx, events)
     }
 
     fn read(&mut self, ctx: &AioContext, events: Events) -> Outcome {
-        call(&mut self.handlers.read, &self.fd, ctx, events)
+        call(&mut self.closures.read, &self.fd, ctx, events)
     }
 
     fn write(&mut self, ctx: &AioContext, events: Events) -> Outcome {
-        call(&mut self.handlers.write, &self.fd, ctx, events)
+        call(&mut self.closures.write, &self.fd, ctx, events)
     }
 
     fn priority(&mut self, ctx: &AioContext, events: Events) -> Outcome {
-        call(&mut self.handlers.priority, &self.fd, ctx, events)
+        call(&mut self.closures.priority, &self.fd, ctx, events)
     }
 
     fn poll(&mut self) -> Probe {
-        match &self.handlers.source {
+        match &self.closures.source {
             Some(source) if source.poll() => Probe::Hit,
             _ => Probe::Miss,
         }
     }
 
     fn poll_begin(&mut self) {
-        if let Some(source) = &mut self.handlers.source {
+        if let Some(source) = &mut self.closures.source {
             source.poll_begin();
         }
     }
 
     fn poll_end(&mut self) {
-        if let Some(source) = &mut self.handlers.source {
+        if let Some(source) = &mut self.closures.source {
             source.poll_end();
         }
     }

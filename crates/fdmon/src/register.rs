@@ -263,23 +263,21 @@ impl AioContext {
     /// Removes a handler: nothing of it runs any more. What is returned holds users' values,
     /// except while one of its callbacks runs.
     pub(crate) fn remove_slot(&self, slot: u32) -> Option<Box<Handler>> {
-        let generation = {
-            let mut st = self.0.state();
-            st.reg.handler(slot)?;
-            // From here on nothing collects it: a hook that runs a turn finds it gone.
-            st.leave_spin_list(slot);
-            st.disarm(&self.0.shared, slot);
-            st.reg.words.set(slot, 0);
-            st.reg.generation(slot)
-        };
-        let begun = self.0.state().reg.handler(slot).is_some_and(|handler| handler.begun);
-        if begun {
-            self.end_one(slot);
-        }
         let mut st = self.0.state();
-        // The hook may have removed it itself, and given its number to another.
-        st.reg.live_handler(slot, generation)?;
+        st.reg.handler(slot)?;
+        let generation = st.reg.generation(slot);
+        // From here on nothing collects it: a hook that runs a turn finds it gone.
+        st.leave_spin_list(slot);
         st.disarm(&self.0.shared, slot);
+        st.reg.words.set(slot, 0);
+        if st.reg.handler(slot).is_some_and(|handler| handler.begun) {
+            drop(st);
+            self.end_one(slot);
+            st = self.0.state();
+            // The hook may have removed it itself, and given its number to another.
+            st.reg.live_handler(slot, generation)?;
+            st.disarm(&self.0.shared, slot);
+        }
         let handler = st.reg.live_handler(slot, generation)?;
         let (fd, end_owed) = (handler.fd, handler.end_owed);
         if st.reg.slot_of(fd) == Some(slot) {

@@ -36,7 +36,7 @@ export async function inFull(programs, workloads, { quick }) {
   if (!results.some(({ end }) => end !== undefined)) throw new Error(`the guest that counts instructions did not come to its end:\n${console.slice(-2000)}`)
   const took = new Map(results.map(({ at, took, code }) => [at, took?.cpuNs ?? `exit code ${code}`]))
   const all = rows.map(({ workload, peer, lengths: [short, long] }, at) => {
-    const [less, more] = [took.get(2 * at), took.get(2 * at + 1)]
+    const [less, more] = [2 * at, 2 * at + 1].map((run) => took.get(run) ?? 'nothing was said')
     const bad = [less, more].find((value) => typeof value !== 'number')
     if (bad !== undefined) throw new Error(`${workload.id} / ${peer}, instructions in full: ${bad}`)
     return [`${workload.id} ${peer}`, (more - less) / (long - short)]

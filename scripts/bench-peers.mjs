@@ -7,16 +7,16 @@
 //   node scripts/bench-peers.mjs --report    makes docs/BENCHMARKS.md of docs/runs/peers.json again, after a reason was added
 //     --json             what was measured, on standard output
 //
-// Instructions are counted by callgrind, those of the kernel with them in an emulated machine, system calls by perf or strace, each as the
-// difference of two lengths; context switches the program counts itself. Times are taken round by round in turn, pinned. A row that is lost needs a reason in
-// bench/peers/reasons.mjs, or the script fails.
+// Instructions are counted in an emulated machine, the kernel's with them, and those in user space alone by callgrind; system calls by perf or
+// strace, each as the difference of two lengths; context switches the program counts itself. Times are taken round by round in turn, pinned.
+// A row that is lost needs a reason in bench/peers/reasons.mjs, or the script fails.
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { command, counts, idleCounts, run } from './bench/peers/count.mjs'
 import { judge, goals, reference } from './bench/peers/judge.mjs'
-import { NODE_WORKLOADS } from './bench/peers/node-rows.mjs'
 import { inFull } from './bench/peers/in-full.mjs'
+import { NODE_WORKLOADS } from './bench/peers/node-rows.mjs'
 import { build, epoll } from './bench/peers/programs.mjs'
 import { report } from './bench/peers/report.mjs'
 import { WORKLOADS } from './bench/peers/rows.mjs'
@@ -67,7 +67,7 @@ async function measureRows(programs, counter, all) {
     const counted = workload.counts.includes('wakeUps')
       ? await idleCounts(programs, workload, peers, options)
       : peers.map((peer) => attempt(() => counts(programs, workload, peer, { ...options, counter })))
-    const rows = peers.map((peer, at) => ({ workload: workload.id, peer, full: full(workload, peer), ...counted[at] }))
+    const rows = peers.map((peer, at) => ({ workload: workload.id, peer, ...full(workload, peer), ...counted[at] }))
     const running = rows.filter(({ broken }) => !broken)
     if (!options.quick && !options.counts && workload.timed) {
       const took = times(programs, workload, running.map(({ peer }) => peer), reference(running).peer)

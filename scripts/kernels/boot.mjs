@@ -42,7 +42,7 @@ export function needQemu(archs) {
  * Boots; resolves to { results, accel, console }: what the guest said, line by line, and all that its console had. With `counts` the
  * clocks of the guest, which has one CPU then, count instructions: one is a nanosecond. Its kernel guards against no flaw of a CPU.
  */
-export async function boot({ arch, kernel, archive, plan, limitMs, file, counts = false }) {
+export async function boot({ arch, kernel, archive, plan = '', limitMs, file, counts = false }) {
   if (!counts && accelerator(arch) === 'kvm') {
     const said = await once('kvm', KVM_MS)
     if (said.results.length > 0) return said

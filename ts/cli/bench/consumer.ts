@@ -69,6 +69,7 @@ function measure({ monitor, policy, windowNs, guards, poll: whole, warmUp, event
     ctx.run()
     return {
       latenciesNs: [...latencies.subarray(warmUp)],
+      elapsedNs: Number(after.now - before.now),
       loopCpuNs: after.stats.cpuNs - before.stats.cpuNs,
       processCpuNs: after.processCpuNs - before.processCpuNs,
       switches: after.switches - before.switches,
@@ -82,9 +83,10 @@ function measure({ monitor, policy, windowNs, guards, poll: whole, warmUp, event
   }
 }
 
-function look(ctx: AioContext): { stats: ReturnType<AioContext['stats']>; processCpuNs: number; switches: number } {
+function look(ctx: AioContext): { now: bigint; stats: ReturnType<AioContext['stats']>; processCpuNs: number; switches: number } {
   const usage = process.resourceUsage()
   return {
+    now: process.hrtime.bigint(),
     stats: ctx.stats(),
     processCpuNs: (usage.userCPUTime + usage.systemCPUTime) * 1000,
     switches: usage.voluntaryContextSwitches + usage.involuntaryContextSwitches,

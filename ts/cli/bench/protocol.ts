@@ -29,6 +29,8 @@ export type Answer = Sample | { failed: string }
 export interface Sample {
   /** Of each event, from the moment at which it was due until its handler ran. */
   latenciesNs: number[]
+  /** From the first of them to the last, as a clock on the wall has it. */
+  elapsedNs: number
   /** Of the loop's thread. */
   loopCpuNs: number
   /** Of the whole process: the loop, and the producer, which waits awake. */

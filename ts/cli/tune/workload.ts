@@ -48,9 +48,9 @@ export function events({ place, monitor, gapsUs, quick }: { place: Place; monito
         if ('failed' in answer) throw new Error(answer.failed)
         if (answer.lost > 0) throw new Error(`${answer.lost} events were lost`)
         const sorted = answer.latenciesNs.toSorted((a, b) => a - b)
-        const mean = sorted.reduce((sum, ns) => sum + ns, 0) / sorted.length
-        const cpuNs = answer.loopCpuNs / sorted.length
-        sample.push({ name: `${gapUs} µs`, timeNs: quantile(sorted, 0.5), cpuNs, share: cpuNs / (gapUs * 1000 + mean), p99Ns: quantile(sorted, 0.99), score: null })
+        // A thread that spins all the time uses one CPU, and not more than one because its two clocks are not read at once.
+        const share = Math.min(1, answer.loopCpuNs / answer.elapsedNs)
+        sample.push({ name: `${gapUs} µs`, timeNs: quantile(sorted, 0.5), cpuNs: answer.loopCpuNs / sorted.length, share, p99Ns: quantile(sorted, 0.99), score: null })
       }
       return sample
     },

@@ -197,7 +197,7 @@ ${table(
     ['goal', 'measured', 'kept?'],
     goals().map(({ goal, value, kept, reason }) => [goal, value, kept ? 'kept' : `**missed**${reason ? `: ${reason}` : ''}`]),
   )}
-Latency: one process on two CPUs, not pinned, ${latency.length} ways taking turns in 9 rounds of 1,000 events after one to warm up; medians of the
+Latency: spinning by \`maxNs: 500_000, policy: 'classic'\`, guards on; one process on two CPUs, not pinned, ${latency.length} ways taking turns in 9 rounds of 1,000 events after one to warm up; medians of the
 rounds, ratios round by round. System calls: a timerfd every 500 µs, by ${counter.name}, the difference of two lengths, median of 3. ${machineLine()}
 `
 }

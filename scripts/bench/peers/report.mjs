@@ -78,9 +78,10 @@ export function report(results, where, left) {
 
 Written by \`npm run bench:peers\`; do not edit.
 
-Of each workload an operation: instructions (all that ran for it, the kernel's with them, and those in user space alone), system calls and
-context switches first, which do not depend on how fast the machine is today; then time, with the CPU time of all threads beside it. **Bold** is the row of fdmon that the others are compared with: the
-monitor with the fewest system calls, then instructions. ◂ marks a row that needs less than it, with the reason below.
+Each table says what one operation of a workload costs. First what does not depend on how fast the machine is today: instructions (in all, the
+kernel's with them, and in user space alone), system calls, context switches. Then time, and the CPU time of all threads. **Bold** is the row of
+fdmon that the others are compared with: the monitor with the fewest system calls, then instructions. ◂ marks a peer that needs less than it in
+some column; the reason is below the table.
 
 ## Goals
 

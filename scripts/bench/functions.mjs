@@ -1,11 +1,8 @@
 // Where the instructions of a row are: { function: { file: instructions a round } }. Most of a turn is inlined into one function;
 // the files tell which part of it. docs/runs/counts.json keeps them of every row, so that a rise can name what grew.
 import { execFileSync } from 'node:child_process'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { FOLDER } from '../runs.mjs'
+import { keepRuns, readRuns } from '../runs.mjs'
 
-const KEPT = join(FOLDER, 'counts.json')
 /** What is less than this in a round is start-up that did not cancel. */
 const LEAST = 0.05
 
@@ -51,14 +48,15 @@ function byFile(was, is) {
 
 /** The functions of every row as they were written down. */
 export function keptFunctions() {
-  return existsSync(KEPT) ? JSON.parse(readFileSync(KEPT, 'utf8')) : {}
+  const rows = {}
+  for (const { row, name, files } of readRuns('counts')) (rows[row] ??= {})[name] = files
+  return rows
 }
 
-/** Writes down the functions of every row, a function a line. */
+/** Writes down the functions of every row. */
 export function keepFunctions(rows) {
-  const block = (entries, indent, value) => `{\n${entries.map(([name, of]) => `${indent}${JSON.stringify(name)}: ${value(of)}`).join(',\n')}\n${indent.slice(1)}}`
-  const row = (functions) => block(Object.entries(functions), '  ', JSON.stringify)
-  writeFileSync(KEPT, `${block(Object.entries(rows), ' ', row)}\n`)
+  const functions = ([row, functions]) => Object.entries(functions).map(([name, files]) => ({ row, name, files }))
+  keepRuns('counts', Object.entries(rows).flatMap(functions))
 }
 
 const change = (was, is) => `${Math.round(was)} → ${Math.round(is)}`
